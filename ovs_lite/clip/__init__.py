@@ -1,0 +1,5 @@
+"""CLIP: one wrapper over open_clip for the shipped miniature models and for any open_clip name or checkpoint."""
+
+from ovs_lite.clip.model import Clip, load_clip
+
+__all__ = ["Clip", "load_clip"]

@@ -1,0 +1,146 @@
+"""One wrapper over open_clip: image, text and dense embeddings, the same for miniature and real models.
+
+B images, T texts, K names, D embedding, H W pixels, h w patches. Pictures are RGB; "normalised" means that the mean
+was subtracted and the standard deviation divided out, so 0 is the mean colour.
+"""
+
+import hashlib
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from ovs_lite.clip import text_cache
+from ovs_lite.clip.dense import dense_features
+from ovs_lite.clip.weights import SHIPPED, load_lite, shipped_path
+from ovs_lite.data.prompts import fill, template_set
+
+open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+class Clip(nn.Module):
+    """An open_clip model behind the few calls that the kit needs. Built by `load_clip`.
+
+    name: open_clip model name. image_size: native side in pixels. patch_size: of a ViT, None for a ConvNet.
+    embed_dim: D. mean, std: (3, 1, 1) buffers. logit_scale: learnable log of 1/temperature.
+    """
+
+    def __init__(self, name: str, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.name, self.network = name, network
+        self.tokenizer = open_clip.get_tokenizer(name)
+        config = open_clip.get_model_config(name)
+        self.embed_dim = config["embed_dim"]
+        size = network.visual.image_size
+        self.image_size = size[0] if isinstance(size, tuple | list) else size
+        patch = getattr(network.visual, "patch_size", None)
+        self.patch_size = patch[0] if isinstance(patch, tuple | list) else patch
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self._text_fingerprint: str | None = None
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """Learnable log of 1/temperature; exp of it multiplies cosines."""
+        return self.network.logit_scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mean.device
+
+    def train(self, mode: bool = True) -> "Clip":
+        """Switch training mode; weights may then change, so cached text embeddings are keyed anew."""
+        self._text_fingerprint = None
+        return super().train(mode)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) RGB in [0, 1] -> normalised."""
+        return (images - self.mean) / self.std
+
+    def preprocess(self, images: Image.Image | list[Image.Image], size: int | None = None) -> torch.Tensor:
+        """PIL RGB pictures -> (B, 3, size, size) normalised; warped to a square (bicubic), size default native."""
+        images = [images] if isinstance(images, Image.Image) else images
+        side = size or self.image_size
+        resized = [image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for image in images]
+        stacked = torch.stack([transforms.to_dtype(transforms.to_image(i), torch.float32, scale=True) for i in resized])
+        return self.normalise(stacked.to(self.device))
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) normalised -> (B, D), L2-normalised. A ViT gets its native size (bicubic, antialiased)."""
+        native = (self.image_size, self.image_size)
+        if self.patch_size is not None and tuple(images.shape[-2:]) != native:
+            images = transforms.resize(images, native, interpolation=InterpolationMode.BICUBIC, antialias=True)
+        return F.normalize(self.network.encode_image(images), dim=-1)
+
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        """T raw prompts -> (T, D), L2-normalised. Differentiable; too long prompts are cut at the context length."""
+        tokens = self.tokenizer(prompts).to(self.device)
+        return F.normalize(self.network.encode_text(tokens), dim=-1)
+
+    def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+        """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
+
+        mode "maskclip": the last attention of a ViT replaced by its value path (Zhou et al., ECCV 2022, section 3.2).
+        mode "last": the unchanged last layer. A ConvNet has one answer for both: its last feature map, projected.
+        """
+        return dense_features(self.network.visual, images, mode)
+
+    @torch.no_grad()
+    def text_embeddings(self, names: list[str], templates: str = "vild14", batch: int = 256) -> torch.Tensor:
+        """K names -> (K, D), L2-normalised: each template normalised, averaged, normalised (as OVSeg, section 3).
+
+        templates: a set of `ovs_lite.data.prompts.TEMPLATES`. Cached on disk per text tower, template set and name.
+        """
+        patterns = template_set(templates)
+        known = text_cache.read(self._fingerprint(), templates, names)
+        missing = [name for name in dict.fromkeys(names) if name not in known]
+        if missing:
+            prompts = [fill(pattern, name) for name in missing for pattern in patterns]
+            encoded = torch.cat([self.encode_text(prompts[i : i + batch]) for i in range(0, len(prompts), batch)])
+            means = F.normalize(encoded.view(len(missing), len(patterns), -1).mean(1), dim=-1).cpu()
+            fresh = dict(zip(missing, means, strict=True))
+            text_cache.write(self._fingerprint(), templates, fresh)
+            known |= fresh
+        return torch.stack([known[name] for name in names]).to(self.device)
+
+    def _fingerprint(self) -> str:
+        if self._text_fingerprint is None:
+            digest = hashlib.sha256(self.name.encode())
+            for key, value in self.network.state_dict().items():
+                if not key.startswith("visual."):
+                    digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            self._text_fingerprint = digest.hexdigest()[:24]
+        return self._text_fingerprint
+
+
+def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device: str = "cpu") -> Clip:
+    """Build a CLIP in evaluation mode.
+
+    name: "ViT-Lite-8", "ConvNeXt-Lite" or any open_clip model. pretrained: "lite" for the shipped weights, None for
+    random ones, an open_clip tag ("openai", needs its download), or the path of a checkpoint file (safetensors, or a
+    torch file that holds plain tensors).
+    Raises ValueError for unknown names, FileNotFoundError when weights are missing.
+    """
+    if open_clip.get_model_config(name) is None:
+        raise ValueError(f"got CLIP model {name!r}, expected {', '.join(SHIPPED)} or one of open_clip.list_models()")
+    if name in SHIPPED and pretrained not in ("lite", None) and not Path(pretrained).exists():
+        raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use pretrained='lite' or a file's path")
+    if pretrained == "lite" and name not in SHIPPED:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none known: give the path of a checkpoint"
+        raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; its open_clip tags: {tags}")
+    if name in SHIPPED:
+        network = open_clip.create_model(name, load_weights=False)
+        if pretrained is not None:
+            load_lite(network, shipped_path(name) if pretrained == "lite" else Path(pretrained))
+    else:
+        network = open_clip.create_model(name, pretrained=pretrained)
+    visual = network.visual
+    mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return Clip(name, network, tuple(mean), tuple(std)).to(device).eval()

@@ -1,0 +1,41 @@
+"""Text embeddings on disk, one safetensors file per text tower and template set.
+
+The key is a fingerprint of the text tower's weights, so a retrained model never meets old embeddings. A damaged file
+is treated as absent: a cache may always be deleted.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ovs_lite.config import cache_root
+from ovs_lite.files import write_tensors
+
+
+def _file(fingerprint: str, templates: str) -> Path:
+    return cache_root() / "text" / f"{fingerprint}-{templates}.safetensors"
+
+
+def read(fingerprint: str, templates: str, names: list[str]) -> dict[str, torch.Tensor]:
+    """Those of `names` that are cached: name -> (D,) float32."""
+    stored = _read_all(_file(fingerprint, templates))
+    return {name: stored[name] for name in names if name in stored}
+
+
+def write(fingerprint: str, templates: str, embeddings: dict[str, torch.Tensor]) -> None:
+    """Add name -> (D,) to the cache. A cache folder that cannot be written is not an error: nothing is cached."""
+    path = _file(fingerprint, templates)
+    merged = _read_all(path) | {name: value.contiguous() for name, value in embeddings.items()}
+    try:
+        write_tensors(path, merged)
+    except OSError:
+        return
+
+
+def _read_all(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return {}

@@ -1,0 +1,140 @@
+"""Configuration: frozen dataclasses, the three profiles, and a strict override.
+
+A profile is data. Builders read it; models and losses take plain arguments and never see it.
+"""
+
+import dataclasses
+import difflib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How much of IconWorld to render: scenes per set, at image_size pixels. folder: its name under the data root."""
+
+    folder: str
+    caption_scenes: int
+    train_scenes: int
+    val_scenes: int
+    sa_scenes: int
+    image_size: int = 128
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Which CLIP: open_clip model names and the weights ("lite" = shipped with the package)."""
+
+    vit: str = "ViT-Lite-8"
+    convnext: str = "ConvNeXt-Lite"
+    pretrained: str = "lite"
+
+
+@dataclass(frozen=True)
+class NotebookConfig:
+    """Amounts that notebooks read: train_steps of the demonstration training, eval_images per evaluation."""
+
+    train_steps: int
+    train_batch: int
+    eval_images: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything a run needs to know; see the fields' classes. seed: of all randomness."""
+
+    name: str
+    data: DataConfig
+    notebooks: NotebookConfig
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    seed: int = 0
+
+
+PROFILES = {
+    "smoke": Profile("smoke", DataConfig("icon-smoke", 64, 32, 12, 16), NotebookConfig(6, 32, 8)),
+    "lite": Profile("lite", DataConfig("icon-lite", 3000, 1500, 200, 500), NotebookConfig(80, 64, 120)),
+    "paper": Profile(
+        "paper",
+        DataConfig("icon-lite", 3000, 1500, 200, 500),
+        NotebookConfig(400, 256, 200),
+        ClipConfig("ViT-B-16", "convnext_large_d_320", "openai"),
+    ),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name. Raises ValueError listing the valid names."""
+    if name not in PROFILES:
+        raise ValueError(f"got profile {name!r}, expected one of {', '.join(PROFILES)}{_hint(name, PROFILES)}")
+    return PROFILES[name]
+
+
+def override(config: Any, changes: dict[str, Any]) -> Any:
+    """A copy of a config dataclass with dotted keys changed, e.g. {"data.val_scenes": 8}.
+
+    Raises ValueError for an unknown key (with the valid ones) or a value of another type than the default's.
+    """
+    for key, value in changes.items():
+        config = _replace(config, key.split("."), value, key)
+    return config
+
+
+def override_from_yaml(config: Any, path: str | Path) -> Any:
+    """Like `override`, with the (nested or dotted) keys of a YAML file."""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of configuration keys, got {type(content).__name__}")
+    return override(config, dict(_flatten(content)))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dictionary of a config, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def data_root() -> Path:
+    """Where prepared data lies: $OVS_DATA, else ./data."""
+    return Path(os.environ.get("OVS_DATA", "data"))
+
+
+def runs_root() -> Path:
+    """Where runs leave their products: $OVS_RUNS, else ./runs."""
+    return Path(os.environ.get("OVS_RUNS", "runs"))
+
+
+def cache_root() -> Path:
+    """Where text embeddings are cached: $OVS_CACHE, else ~/.cache/ovs-lite."""
+    return Path(os.environ.get("OVS_CACHE", "~/.cache/ovs-lite")).expanduser()
+
+
+def _flatten(tree: dict, prefix: str = ""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _hint(name: str, valid) -> str:
+    close = difflib.get_close_matches(name, list(valid), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _replace(config: Any, parts: list[str], value: Any, key: str) -> Any:
+    names = [item.name for item in dataclasses.fields(config)]
+    if parts[0] not in names:
+        raise ValueError(f"got key {key!r}, expected one of {', '.join(names)}{_hint(parts[0], names)}")
+    old = getattr(config, parts[0])
+    if len(parts) > 1:
+        if not dataclasses.is_dataclass(old):
+            raise ValueError(f"got key {key!r}, but {parts[0]!r} has no parts")
+        value = _replace(old, parts[1:], value, key)
+    elif isinstance(old, float) and type(value) is int:
+        value = float(value)
+    elif type(value) is not type(old):
+        raise ValueError(f"got {value!r} for {key!r}, expected {type(old).__name__}")
+    return dataclasses.replace(config, **{parts[0]: value})

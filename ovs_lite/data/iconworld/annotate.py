@@ -1,0 +1,87 @@
+"""From rendered scenes to records: segments of a vocabulary's classes, or unlabelled masks at three granularities."""
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from ovs_lite.data.iconworld.nouns import load_nouns
+from ovs_lite.data.iconworld.render import Rendering
+from ovs_lite.data.iconworld.scene import SceneBatch
+from ovs_lite.data.iconworld.textures import STUFF_NAMES
+from ovs_lite.data.vocabulary import Vocabulary
+
+MIN_MASK_PIXELS = 12
+
+
+def _bbox(mask: np.ndarray) -> list[int]:
+    """XYWH in pixels of a non-empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
+
+
+def segment_names(scene: SceneBatch, index: int) -> dict[int, str]:
+    """Name of every segment id of one scene's id map."""
+    regions = scene.stuff_ids.shape[1]
+    names = {r + 1: STUFF_NAMES[stuff] for r, stuff in enumerate(scene.stuff_ids[index].tolist())}
+    nouns = load_nouns()
+    for thing, noun in enumerate(scene.noun_ids[index].tolist()):
+        names[regions + 1 + thing] = nouns[noun].noun
+    return names
+
+
+def panoptic(ids: np.ndarray, names: dict[int, str], vocabulary: Vocabulary) -> tuple[np.ndarray, list[dict]]:
+    """Keep what the vocabulary names: id map (H, W) -> (segments (H, W) with 0 = void, segments_info).
+
+    Two regions of the same stuff become one segment. Where the vocabulary has a background class, all other pixels
+    are one segment of it; otherwise they are void.
+    """
+    segments = np.zeros(ids.shape, dtype=np.int32)
+    owner: dict[int, int] = {}  # segment id -> category
+    stuff_segment: dict[int, int] = {}  # stuff category -> its one segment id
+    for segment_id in np.unique(ids).tolist():
+        category = vocabulary.find(names[segment_id])
+        if category is None:
+            continue
+        target = segment_id if vocabulary.is_thing[category] else stuff_segment.setdefault(category, segment_id)
+        segments[ids == segment_id] = target
+        owner[target] = category
+    if vocabulary.background is not None and (segments == 0).any():
+        background_id = int(ids.max()) + 1
+        segments[segments == 0] = background_id
+        owner[background_id] = vocabulary.background
+    return segments, [_segment_info(segments == key, key, owner[key], vocabulary) for key in sorted(owner)]
+
+
+def _segment_info(mask: np.ndarray, segment_id: int, category: int, vocabulary: Vocabulary) -> dict:
+    return {
+        "id": segment_id,
+        "category_id": category,
+        "is_thing": bool(vocabulary.is_thing[category]),
+        "is_crowd": False,
+        "area": int(mask.sum()),
+        "bbox": _bbox(mask),
+    }
+
+
+def _rle(mask: np.ndarray) -> dict:
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+
+def granular_masks(scene: SceneBatch, rendering: Rendering, index: int) -> list[dict]:
+    """Unlabelled masks of one scene as COCO RLE: parts (connected pieces of a glyph), objects, groups of like objects.
+
+    Stuff regions count as objects. Only visible pixels count; masks below MIN_MASK_PIXELS and repeats are left out.
+    """
+    ids, regions = rendering.ids[index].numpy(), scene.stuff_ids.shape[1]
+    masks: list[np.ndarray] = [ids == r + 1 for r in range(regions)]
+    groups: dict[int, list[np.ndarray]] = {}
+    for thing, noun in enumerate(scene.noun_ids[index].tolist()):
+        visible = ids == regions + 1 + thing
+        pieces, number = ndimage.label(rendering.shapes[index, thing].numpy())
+        masks += [visible, *(visible & (pieces == piece) for piece in range(1, number + 1) if number > 1)]
+        if visible.any():
+            groups.setdefault(noun, []).append(visible)
+    masks += [np.logical_or.reduce(members) for members in groups.values() if len(members) > 1]
+    encoded = [_rle(mask) for mask in masks if mask.sum() >= MIN_MASK_PIXELS]
+    return list({rle["counts"]: rle for rle in encoded}.values())

@@ -1,0 +1,109 @@
+"""An endless stream of (picture, caption) batches for contrastive pre-training. No masks and no labels leave it.
+
+Batch t is a function of (seed, t) alone, so a resumed run sees what the uninterrupted one would have seen. The lead
+nouns of a batch all differ; otherwise two captions "a photo of a cat" would be each other's negatives.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+import torch
+
+from ovs_lite.data.iconworld.captions import SceneContent, SeenThing, scene_contents, sentence, short_caption
+from ovs_lite.data.iconworld.nouns import load_nouns
+from ovs_lite.data.iconworld.palette import COLOUR_NAMES
+from ovs_lite.data.iconworld.render import render
+from ovs_lite.data.iconworld.scene import SceneStyle, sample_scenes
+from ovs_lite.data.iconworld.textures import STUFF_NAMES
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum: single objects with bare nouns first, whole scenes with sentences later.
+
+    until: last step of the stage (exclusive). things: fewest and most things per picture. size: see SceneStyle.
+    bare: share of captions that are only a template around the lead noun. colour: chance of a colour word.
+    """
+
+    until: int
+    things: tuple[int, int]
+    size: tuple[float, float]
+    bare: float
+    colour: float
+
+
+def default_stages(steps: int) -> tuple[Stage, ...]:
+    """Nouns alone for half of the run, then colours, then whole scenes."""
+    return (
+        Stage(round(0.50 * steps), (1, 1), (0.70, 1.10), 0.95, 0.0),
+        Stage(round(0.75 * steps), (1, 2), (0.70, 1.05), 0.70, 0.4),
+        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
+    )
+
+
+class CaptionStream:
+    """step -> (images (B, 3, size, size) RGB in [0, 1], captions: list of B strings). First font, usual style only.
+
+    batch_size: at most the number of nouns, because the lead nouns of a batch all differ.
+    """
+
+    def __init__(self, batch_size: int, size: int = 64, seed: int = 0, stages: tuple[Stage, ...] | None = None):
+        self.num_nouns = len(load_nouns())
+        if not 0 < batch_size <= self.num_nouns:
+            raise ValueError(f"got batch_size {batch_size}, expected 1..{self.num_nouns}: the nouns of a batch differ")
+        self.batch_size, self.size, self.seed = batch_size, size, seed
+        self.stages = stages or default_stages(10_000)
+        self.style = SceneStyle(noun_ids=tuple(range(self.num_nouns)), repeat=0.15)
+
+    def stage(self, step: int) -> Stage:
+        """The curriculum stage of a step; the last one goes on for ever."""
+        return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, list[str]]:
+        stage = self.stage(step)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        lead = torch.randperm(self.num_nouns, generator=generator)[: self.batch_size]
+        style = replace(self.style, things=stage.things, size=stage.size)
+        scene = sample_scenes(self.batch_size, style, generator, lead)
+        rendering = render(scene, self.size, generator)
+        rng = random.Random(f"{self.seed}-{step}")
+        captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
+        return _jitter(rendering.images, generator), captions
+
+    def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
+        if rng.random() < stage.bare:
+            return short_caption(content, rng, stage.colour)
+        return sentence(content, rng, stage.colour)
+
+
+class CaptionPairStream:
+    """step -> two lists of B captions; entry b of both describes the same imagined scene. Nothing is rendered.
+
+    The first thing of every scene of a batch is another noun; both captions of a scene name it.
+    """
+
+    def __init__(self, batch_size: int, seed: int = 0):
+        self.nouns = load_nouns()
+        self.batch_size, self.seed = min(batch_size, len(self.nouns)), seed
+
+    def __call__(self, step: int) -> tuple[list[str], list[str]]:
+        rng = random.Random(f"pairs-{self.seed}-{step}")
+        contents = [self._imagine(lead, rng) for lead in rng.sample(self.nouns, self.batch_size)]
+        first = [short_caption(content, rng, 0.3) for content in contents]
+        second = [short_caption(c, rng, 0.3) if rng.random() < 0.5 else sentence(c, rng) for c in contents]
+        return first, second
+
+    def _imagine(self, lead, rng: random.Random) -> SceneContent:
+        nouns = [lead, *rng.choices(self.nouns, k=rng.choice((0, 0, 1, 2)))]
+        things = tuple(SeenThing(noun, rng.choice(COLOUR_NAMES), rng.random(), rng.random()) for noun in nouns)
+        return SceneContent(things, tuple(rng.sample(STUFF_NAMES, 2)))
+
+
+def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Photometric jitter: brightness and contrast per picture, a little sensor noise."""
+    batch = len(images)
+    brightness = 0.9 + 0.2 * torch.rand(batch, 1, 1, 1, generator=generator)
+    contrast = 0.85 + 0.3 * torch.rand(batch, 1, 1, 1, generator=generator)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    noise = torch.randn(images.shape, generator=generator) * 0.01
+    return ((images - mean) * contrast + mean * brightness + noise).clamp_(0, 1)

@@ -1,0 +1,34 @@
+"""Prompt templates: the sentences that a class name is put into before CLIP reads it."""
+
+# The 14 sentences of ViLD (Gu et al., ICLR 2022), which OVSeg, MaskFormer-like open-vocabulary models and FC-CLIP use.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "vild14": (
+        "a photo of a {}.",
+        "This is a photo of a {}",
+        "There is a {} in the scene",
+        "There is the {} in the scene",
+        "a photo of a {} in the scene",
+        "a photo of a small {}.",
+        "a photo of a medium {}.",
+        "a photo of a large {}.",
+        "This is a photo of a small {}.",
+        "This is a photo of a medium {}.",
+        "This is a photo of a large {}.",
+        "There is a small {} in the scene.",
+        "There is a medium {} in the scene.",
+        "There is a large {} in the scene.",
+    ),
+    "single": ("a photo of a {}.",),
+}
+
+
+def template_set(name: str) -> tuple[str, ...]:
+    """The sentences of a template set. Raises ValueError listing the valid names."""
+    if name not in TEMPLATES:
+        raise ValueError(f"got template set {name!r}, expected one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def fill(pattern: str, name: str) -> str:
+    """Put a class name into a template. The name may hold braces: they are text, not fields."""
+    return pattern.replace("{}", name)

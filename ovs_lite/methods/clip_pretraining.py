@@ -1,0 +1,78 @@
+"""Contrastive pre-training of the miniature CLIPs, in the order that works from scratch on few pictures.
+
+Paper: CLIP (Radford et al., 2021), section 2.3; loss: TCL Eq. 7. Departures, because both towers from scratch stay at
+chance for a hundred thousand pictures: (1) the text tower is first trained on captions alone, two captions of the same
+scene being a positive pair; (2) an image tower is then trained against that frozen text tower, as LiT does (Zhai et
+al., CVPR 2022). No labels, no masks: captions only.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from ovs_lite.clip import Clip
+from ovs_lite.losses.contrastive import info_nce
+
+CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
+PictureBatches = Callable[[int], tuple[torch.Tensor, list[str]]]
+
+
+class TextPretraining:
+    """Train the text tower only: two captions of one scene attract each other. pairs: step -> (captions, captions)."""
+
+    weights = {"text_contrastive": 1.0}
+
+    def __init__(self, clip: Clip, pairs: CaptionPairs):
+        self.clip, self.pairs, self.model = clip, pairs, clip.network.text
+        self.temperature = torch.tensor(14.0).log()
+
+    def batch(self, step: int) -> tuple[list[str], list[str]]:
+        """Two lists of B captions; entry b of both describes the same scene."""
+        return self.pairs(step)
+
+    def losses(self, batch: tuple[list[str], list[str]]) -> dict[str, torch.Tensor]:
+        """One InfoNCE term between the two lists, at a fixed temperature of 1/14."""
+        first, second = (self.clip.encode_text(captions) for captions in batch)
+        return {"text_contrastive": info_nce(first @ second.T, self.temperature)}
+
+
+class ClipPretraining:
+    """Train a CLIP on (picture, caption) batches; see the module docstring.
+
+    pictures: step -> ((B, 3, H, W) RGB in [0, 1], B captions). freeze_text: train the image tower and temperature only.
+    """
+
+    weights = {"contrastive": 1.0}
+
+    def __init__(self, clip: Clip, pictures: PictureBatches, freeze_text: bool = True):
+        self.clip, self.pictures, self.model, self.freeze_text = clip, pictures, clip.network, freeze_text
+        clip.network.text.requires_grad_(not freeze_text)
+
+    def batch(self, step: int) -> tuple[torch.Tensor, list[str]]:
+        """The pictures and captions of a step."""
+        return self.pictures(step)
+
+    def losses(self, batch: tuple[torch.Tensor, list[str]]) -> dict[str, torch.Tensor]:
+        """One symmetric InfoNCE term."""
+        pictures, captions = batch
+        images = self.clip.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
+        with torch.set_grad_enabled(not self.freeze_text):
+            texts = self.clip.encode_text(captions)
+        return {"contrastive": info_nce(images @ texts.T, self.clip.logit_scale)}
+
+
+def open_residual_branches(network: nn.Module, scale: float = 0.3) -> None:
+    """Set ConvNeXt's layer scale to `scale`. Its usual 1e-6 shuts every block for the length of a short training."""
+    for name, parameter in network.named_parameters():
+        if name.endswith(".gamma"):
+            parameter.data.fill_(scale)
+
+
+def used_token_ids(clip: Clip, texts: Iterable[str]) -> torch.Tensor:
+    """Which rows of the token table a world's texts use: sorted (n,) int64, for `save_lite`."""
+    texts = list(texts)
+    found = [clip.tokenizer(texts[i : i + 1024]).unique() for i in range(0, len(texts), 1024)]
+    return torch.cat(found).unique()
+
+

@@ -1,0 +1,84 @@
+"""Optimisers by parameter shape: Muon for the matrices of a tower's blocks, AdamW for everything else."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def is_block_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon should train it: a matrix (or 1x1 convolution) inside a block or stage, no embedding, no head."""
+    matrix = parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[2:] == (1, 1))
+    inside = any(part in name for part in ("resblocks", "blocks", "stages"))
+    return matrix and inside and "embedding" not in name
+
+
+class BlockOptimizer:
+    """Muon on block matrices (lr `muon_lr`), AdamW on the rest (lr `lr`). With muon_lr = 0, AdamW on everything.
+
+    From scratch on few pictures Muon decides whether a miniature transformer learns shapes at all. 1x1 convolutions
+    are handed to Muon as matrices that share their storage.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, muon_lr: float, weight_decay: float):
+        named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        chosen = [p for name, p in named if muon_lr > 0 and is_block_matrix(name, p)]
+        kept = {id(p) for p in chosen}
+        decayed = [p for _, p in named if id(p) not in kept and p.ndim > 1]
+        plain = [p for _, p in named if id(p) not in kept and p.ndim <= 1]
+        self.pairs = [(p, p if p.ndim == 2 else nn.Parameter(p.data.flatten(1))) for p in chosen]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98))]
+        self.base_lr = [lr]
+        if self.pairs:
+            self.parts.append(torch.optim.Muon([view for _, view in self.pairs], lr=muon_lr, weight_decay=0.01))
+            self.base_lr.append(muon_lr)
+
+    def set_factor(self, factor: float) -> None:
+        """Scale every learning rate by the schedule's factor."""
+        for part, base in zip(self.parts, self.base_lr, strict=True):
+            for group in part.param_groups:
+                group["lr"] = base * factor
+
+    def step(self) -> None:
+        """Apply and clear the gradients."""
+        for parameter, view in self.pairs:
+            if view is not parameter:
+                view.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+        for part in self.parts:
+            part.step()
+        for parameter, _ in self.pairs:
+            parameter.grad = None
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The optimiser's state as named tensors, for a checkpoint without pickles."""
+        flat = {}
+        for number, part in enumerate(self.parts):
+            for index, state in part.state_dict()["state"].items():
+                flat |= {f"{number}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        return flat
+
+    def load_tensors(self, flat: dict[str, torch.Tensor]) -> None:
+        """Restore what `tensors` gave. Raises ValueError when it belongs to another set of parameters."""
+        for number, part in enumerate(self.parts):
+            state: dict[int, dict] = {}
+            for name, value in flat.items():
+                owner, index, key = name.split(".", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[key] = value
+            known = part.state_dict()
+            count = sum(len(group["params"]) for group in known["param_groups"])
+            if state and len(state) != count:
+                raise ValueError(f"got optimiser state of {len(state)} parameters, expected {count}: other model or options")
+            part.load_state_dict({"state": state, "param_groups": known["param_groups"]})
+
+
+def cosine_factor(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
+    """Learning-rate factor: linear from 0 over `warmup` steps, then a half cosine down to `floor` at `steps`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,113 @@
+"""`ovs-lite train clip`: train and ship the miniature CLIPs on IconWorld's captions."""
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ovs_lite.clip import Clip, load_clip
+from ovs_lite.clip.weights import SHIPPED, save_lite
+from ovs_lite.config import runs_root
+from ovs_lite.data.iconworld.captions import vocabulary_texts
+from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, default_stages
+from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.files import write_tensors
+from ovs_lite.methods.clip_pretraining import (
+    ClipPretraining,
+    TextPretraining,
+    open_residual_branches,
+    used_token_ids,
+)
+from ovs_lite.train import LoopConfig, train
+
+EXAMPLE = """examples:
+  ovs-lite train clip text --steps 300 --out runs/clip/text
+  ovs-lite train clip ConvNeXt-Lite --text runs/clip/text/text.safetensors --steps 8000 --batch 128 --muon-lr 0
+  ovs-lite train clip ViT-Lite-8 --text runs/clip/text/text.safetensors --steps 8000 --batch 128
+The same command again goes on where the last one stopped."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        "ovs-lite train clip", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", choices=("text", *SHIPPED), help="what to train: the text tower, or one model")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=128, help="pairs per step; their nouns all differ")
+    parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's peak learning rate")
+    parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
+    parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
+    parser.add_argument("--train-text", action="store_true", help="train the text tower too (a joint polish)")
+    parser.add_argument("--start", type=Path, help="weights of the model to start from")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
+    parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="run folder (default runs/clip/MODEL)")
+    parser.add_argument("--fresh", action="store_true", help="ignore the checkpoints in the run folder")
+    return parser
+
+
+class Prefetched:
+    """Prepare the next step's batch in a thread while the current one trains. Same batches, same order."""
+
+    def __init__(self, stream):
+        self.stream, self.pool, self.ahead = stream, ThreadPoolExecutor(1), {}
+
+    def __call__(self, step: int):
+        batch = self.ahead.pop(step, None) or self.pool.submit(self.stream, step)
+        self.ahead = {step + 1: self.pool.submit(self.stream, step + 1)}
+        return batch.result()
+
+
+def _loop(args: argparse.Namespace) -> LoopConfig:
+    return LoopConfig(args.steps, args.lr, args.muon_lr, precision=args.precision, seed=args.seed)
+
+
+def train_text(args: argparse.Namespace, out: Path) -> None:
+    """Train the text tower that both models share; leaves out/text.safetensors."""
+    torch.manual_seed(args.seed)
+    clip = load_clip("ConvNeXt-Lite", pretrained=None)
+    task = TextPretraining(clip, CaptionPairStream(2 * args.batch, args.seed))
+    train(task, _loop(args), out, resume=not args.fresh)
+    write_tensors(out / "text.safetensors", clip.network.text.state_dict())
+    print(f"wrote {out / 'text.safetensors'}")
+
+
+def _initial_model(args: argparse.Namespace) -> Clip:
+    torch.manual_seed(args.seed)
+    clip = load_clip(args.model, pretrained=None if args.start is None else str(args.start))
+    if args.start is None:
+        open_residual_branches(clip.network)
+    if args.text is not None:
+        clip.network.text.load_state_dict(load_file(args.text))
+    return clip
+
+
+def train_model(args: argparse.Namespace, out: Path) -> None:
+    """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
+    clip = _initial_model(args)
+    stream = CaptionStream(args.batch, clip.image_size, args.seed, default_stages(args.steps))
+    task = ClipPretraining(clip, Prefetched(stream), freeze_text=args.text is not None and not args.train_text)
+    rows = train(task, _loop(args), out, resume=not args.fresh)
+    prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
+    rows_kept = used_token_ids(clip, vocabulary_texts() + prompts)
+    pictures = args.steps * args.batch
+    metadata = {"pictures": str(pictures), "steps": str(args.steps), "seed": str(args.seed)}
+    save_lite(clip.network, out / f"{args.model}.safetensors", rows_kept, metadata)
+    print(f"wrote {out / args.model}.safetensors; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `ovs-lite train clip` and of `python -m ovs_lite.train_clip`."""
+    args = build_parser().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    out = args.out or runs_root() / "clip" / args.model
+    (train_text if args.model == "text" else train_model)(args, out)
+
+
+if __name__ == "__main__":
+    main()
