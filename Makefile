@@ -1,35 +1,45 @@
-# make reproduce | test | lab | smoke | check | clean      (VENV=path uses another virtual environment)
+# Needs Python >= 3.10 and make. `make help` lists the targets. Variables:
+#   VENV=path    the virtual environment to make and use
+#   PYTHON=...   the interpreter that makes it
+#   JOBS=n       parallel test processes (each torch then keeps to one thread, so that they do not fight for cores)
 VENV ?= .venv
 PYTHON ?= python3
+JOBS ?= 4
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help reproduce smoke lab test check clean
+.PHONY: help install reproduce smoke lab test check clean
 
 help:                ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/  /'
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
 
+# Made anew when a requirement changes; a half-made environment has no stamp, so the next call goes on with it.
 $(READY): requirements.txt requirements-test.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --retries 5 -r requirements.txt -r requirements-test.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ovs-lite needs Python >= 3.10, got " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --retries 5 --timeout 60 -r requirements.txt -r requirements-test.txt
+	$(BIN)/python -m pip install --retries 5 --timeout 60 --no-deps -e .
 	touch $(READY)
+
+install: $(READY)    ## make the virtual environment and install everything into it
 
 reproduce: $(READY)  ## install, build the miniature data, run every notebook (profile lite), write the report
 	$(BIN)/ovs-lite reproduce --profile lite
 
-smoke: $(READY)      ## the same with a handful of images
+smoke: $(READY)      ## the same with a handful of images, in a few minutes
 	$(BIN)/ovs-lite reproduce --profile smoke
 
 lab: $(READY)        ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-test: $(READY)       ## install and run the whole test suite
-	$(BIN)/python -m pytest
+test: $(READY)       ## install and run the whole test suite, notebooks included
+	$(PYTEST)
 
-check: $(READY)      ## ruff and the fast tests
+check: $(READY)      ## ruff and the fast tests, under a minute
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-clean:               ## remove prepared data and runs
-	rm -rf data runs
+clean:               ## remove prepared data, runs and caches (the virtual environment stays)
+	rm -rf data runs build dist *.egg-info .pytest_cache .ruff_cache
+	find ovs_lite tests -name __pycache__ -type d -prune -exec rm -rf {} +

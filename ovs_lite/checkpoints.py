@@ -1,6 +1,5 @@
 """Checkpoints: safetensors beside a manifest with a digest. Atomic, no pickle, damage is refused by name."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,23 +8,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ovs_lite.checksums import file_digest
 from ovs_lite.files import write_json, write_tensors
 
 KEEP = 2
 REMEDY = "delete this folder to go on from the checkpoint before it"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
-
-
-def _digest(stream) -> str:  # Python 3.10
-    total = hashlib.sha256()
-    for block in iter(lambda: stream.read(1 << 20), b""):
-        total.update(block)
-    return total.hexdigest()
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor]) -> Path:

@@ -19,6 +19,7 @@ from ovs_lite.methods.clip_pretraining import (
     TextPretraining,
     open_residual_branches,
     used_token_ids,
+    whiten_image_head,
 )
 from ovs_lite.train import LoopConfig, train
 
@@ -81,6 +82,7 @@ def _initial_model(args: argparse.Namespace) -> Clip:
     clip = load_clip(args.model, pretrained=None if args.start is None else str(args.start))
     if args.start is None:
         open_residual_branches(clip.network)
+        whiten_image_head(clip, CaptionStream(256, clip.image_size, args.seed + 1)(0)[0])
     if args.text is not None:
         clip.network.text.load_state_dict(load_file(args.text))
     return clip
@@ -93,7 +95,7 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     task = ClipPretraining(clip, Prefetched(stream), freeze_text=args.text is not None and not args.train_text)
     rows = train(task, _loop(args), out, resume=not args.fresh)
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
-    rows_kept = used_token_ids(clip, vocabulary_texts() + prompts)
+    rows_kept = used_token_ids(clip, [*vocabulary_texts(), *prompts])
     pictures = args.steps * args.batch
     metadata = {"pictures": str(pictures), "steps": str(args.steps), "seed": str(args.seed)}
     save_lite(clip.network, out / f"{args.model}.safetensors", rows_kept, metadata)

@@ -69,6 +69,32 @@ def open_residual_branches(network: nn.Module, scale: float = 0.3) -> None:
             parameter.data.fill_(scale)
 
 
+@torch.no_grad()
+def whiten_image_head(clip: Clip, pictures: torch.Tensor, ridge: float = 1e-3) -> None:
+    """Set an untrained image tower's last projection so that the embeddings of `pictures` are centred and white.
+
+    An untrained tower maps all pictures to one line (brightness wins), and InfoNCE then starts at chance and stays
+    there. The pictures' principal axes, divided by their spread, become the projection (a data-dependent start in the
+    spirit of LSUV, Mishkin and Matas, ICLR 2016). pictures: (N, 3, H, W) RGB in [0, 1], N well above D. No labels.
+    """
+    visual = clip.network.visual
+    if hasattr(visual, "trunk"):
+        features = visual.trunk(clip.normalise(pictures))
+    else:
+        features = visual._pool(visual.transformer(visual._embeds(clip.normalise(pictures))))[0]
+    mean = features.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(features.T))
+    keep = clip.embed_dim
+    floor = ridge * values[-1]
+    projection = vectors[:, -keep:] / (values[-keep:].clamp(min=0) + floor).sqrt()  # (W, D)
+    if hasattr(visual, "trunk"):
+        visual.head.proj.weight.copy_(projection.T / keep**0.5)
+        visual.head.proj.bias.copy_(-(mean @ projection) / keep**0.5)
+    else:
+        visual.ln_post.bias.sub_(mean)
+        visual.proj.copy_(projection / keep**0.5)
+
+
 def used_token_ids(clip: Clip, texts: Iterable[str]) -> torch.Tensor:
     """Which rows of the token table a world's texts use: sorted (n,) int64, for `save_lite`."""
     texts = list(texts)

@@ -1,22 +1,17 @@
 """From rendered scenes to records: segments of a vocabulary's classes, or unlabelled masks at three granularities."""
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from ovs_lite.data.iconworld.nouns import load_nouns
 from ovs_lite.data.iconworld.render import Rendering
 from ovs_lite.data.iconworld.scene import SceneBatch
 from ovs_lite.data.iconworld.textures import STUFF_NAMES
+from ovs_lite.data.masks import encode_rle
+from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary
 
 MIN_MASK_PIXELS = 12
-
-
-def _bbox(mask: np.ndarray) -> list[int]:
-    """XYWH in pixels of a non-empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
 
 
 def segment_names(scene: SceneBatch, index: int) -> dict[int, str]:
@@ -49,23 +44,11 @@ def panoptic(ids: np.ndarray, names: dict[int, str], vocabulary: Vocabulary) -> 
         background_id = int(ids.max()) + 1
         segments[segments == 0] = background_id
         owner[background_id] = vocabulary.background
-    return segments, [_segment_info(segments == key, key, owner[key], vocabulary) for key in sorted(owner)]
-
-
-def _segment_info(mask: np.ndarray, segment_id: int, category: int, vocabulary: Vocabulary) -> dict:
-    return {
-        "id": segment_id,
-        "category_id": category,
-        "is_thing": bool(vocabulary.is_thing[category]),
-        "is_crowd": False,
-        "area": int(mask.sum()),
-        "bbox": _bbox(mask),
-    }
-
-
-def _rle(mask: np.ndarray) -> dict:
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+    info = [
+        describe_segment(segments == key, key, category, vocabulary.is_thing[category], is_crowd=False)
+        for key, category in sorted(owner.items())
+    ]
+    return segments, info
 
 
 def granular_masks(scene: SceneBatch, rendering: Rendering, index: int) -> list[dict]:
@@ -83,5 +66,5 @@ def granular_masks(scene: SceneBatch, rendering: Rendering, index: int) -> list[
         if visible.any():
             groups.setdefault(noun, []).append(visible)
     masks += [np.logical_or.reduce(members) for members in groups.values() if len(members) > 1]
-    encoded = [_rle(mask) for mask in masks if mask.sum() >= MIN_MASK_PIXELS]
+    encoded = [encode_rle(mask) for mask in masks if mask.sum() >= MIN_MASK_PIXELS]
     return list({rle["counts"]: rle for rle in encoded}.values())

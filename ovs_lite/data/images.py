@@ -1,0 +1,151 @@
+"""Reading pictures: whatever a user or a data set hands in becomes upright 8-bit RGB, or an error that names the file.
+
+Legend: H, W pixels of the upright picture. Alpha is composited on white. 16-bit values are scaled by 1/257. Of an
+animation the first frame counts. EXIF orientation is applied, and masks must follow: see `upright`.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 50_000_000
+EXIF_ORIENTATION = 0x0112
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A checked picture of a data set: encoded upright RGB, its size, and the orientation its masks must be given.
+
+    stored_size: (H, W) of the pixels as the file stores them, before `orientation` (EXIF, 1..8) is applied.
+    """
+
+    encoded: bytes
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def read_image(source: Any, max_pixels: float = MAX_PIXELS) -> Image.Image:
+    """Path, encoded bytes, PIL image or array -> PIL RGB image, upright.
+
+    source: arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8 in 0..255 or uint16 in 0..65535 (grey
+    only). max_pixels: checked before anything is decoded. Raises FileNotFoundError, or ValueError naming the source.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source, max_pixels), "the array")
+    if isinstance(source, Image.Image):
+        name = getattr(source, "filename", "") or "the PIL image"
+        return _decode(source, name, max_pixels)[0]
+    if isinstance(source, bytes):
+        return _decode(_open(io.BytesIO(source), "the encoded image"), "the encoded image", max_pixels)[0]
+    if isinstance(source, str | Path):
+        with _open(source, str(source)) as image:
+            return _decode(image, str(source), max_pixels)[0]
+    raise ValueError(f"got an image of type {type(source).__name__}, expected a path, bytes, PIL image or uint8 array")
+
+
+def read_picture(path: str | Path, max_pixels: float = MAX_PIXELS) -> Picture:
+    """Check and load a data set's file. An upright RGB JPEG keeps its bytes, anything else becomes PNG.
+
+    Raises FileNotFoundError, or ValueError naming the file.
+    """
+    with _open(path, str(path)) as image:
+        plain = image.format == "JPEG" and image.mode == "RGB"
+        rgb, orientation = _decode(image, str(path), max_pixels)
+    encoded = Path(path).read_bytes() if plain and orientation == 1 else encode_image(rgb)
+    return Picture(encoded, rgb.height, rgb.width, max(1, orientation))
+
+
+def encode_image(source: Any) -> bytes:
+    """Any input of `read_image` -> PNG bytes. Bytes are taken as already encoded and passed through."""
+    if isinstance(source, bytes):
+        return source
+    stream = io.BytesIO()
+    read_image(source).save(stream, format="PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an (H, W, ...) array of stored pixels as EXIF orientation 1..8 turns its picture."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)  # 5 mirrors at the diagonal; the others mirror that once or twice more
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def check_pixels(width: int, height: int, name: str, max_pixels: float = MAX_PIXELS) -> None:
+    """Raise ValueError for a picture without pixels or with more than `max_pixels`."""
+    if width * height == 0 or width * height > max_pixels:
+        raise ValueError(f"got {name} with {width} x {height} pixels, expected 1 to {max_pixels / 1e6:g} million")
+
+
+def _open(source: Any, name: str) -> Image.Image:
+    try:
+        return Image.open(source)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image file at {name}") from None
+    except Exception as error:  # damaged headers raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
+        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from None
+
+
+def _decode(image: Image.Image, name: str, max_pixels: float) -> tuple[Image.Image, int]:
+    """(upright RGB image, the EXIF orientation that was applied; 0 where the EXIF block is damaged)."""
+    check_pixels(image.width, image.height, name, max_pixels)
+    try:
+        image.load()
+    except Exception as error:  # as above; a truncated file opens and fails only here
+        raise ValueError(f"{name} is damaged or cut off: {_reason(error)}") from None
+    orientation = _orientation(image)
+    rgb = _to_rgb(image, name)
+    return (rgb if orientation <= 1 else Image.fromarray(upright(np.asarray(rgb), orientation).copy())), orientation
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF beside good pixels is no reason to lose the picture
+        return 0
+    return value if value in range(1, 9) else 1
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode in SIXTEEN_BIT_MODES:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"got {name} with values {values.min()}..{values.max()}, expected 8 or 16 bits a channel")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV"):
+        return image.convert("RGB").copy() if image.mode == "RGB" else image.convert("RGB")
+    raise ValueError(f"got {name} in mode {image.mode!r}, expected 8 or 16 bits a channel (grey, RGB, palette or CMYK)")
+
+
+def _from_array(array: np.ndarray, max_pixels: float) -> Image.Image:
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    colour = array.ndim == 3 and array.shape[2] in (3, 4)
+    if not (grey and array.dtype in (np.uint8, np.uint16) or colour and array.dtype == np.uint8):
+        raise ValueError(
+            f"got an array of shape {array.shape} and type {array.dtype}, expected (H, W, 3) uint8 RGB in 0..255 "
+            "(also (H, W), (H, W, 1), (H, W, 4); tensors in [0, 1] need * 255 and channels last)"
+        )
+    check_pixels(array.shape[1], array.shape[0], "an array", max_pixels)
+    return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if grey and array.ndim == 3 else array))

@@ -1,0 +1,183 @@
+"""Pictures of every kind come out as upright RGB, or are refused by name."""
+
+import io
+import struct
+import time
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ovs_lite.data.images import encode_image, read_image, read_picture, upright
+
+ARROW = np.zeros((4, 6, 3), dtype=np.uint8)  # no symmetry: all eight orientations differ
+ARROW[0, :4] = (250, 10, 20)
+ARROW[2:, 0] = (10, 240, 30)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def with_orientation(path, value, size=(60, 40)):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    picture = Image.fromarray(ARROW).resize(size, Image.NEAREST)
+    return save(path, picture, exif=exif)
+
+
+def huge_png(path, side):
+    """A PNG header that claims side x side pixels; a few bytes long."""
+
+    def chunk(kind, body):
+        import zlib
+
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_and_masks_can_follow(tmp_path, orientation):
+    path = with_orientation(tmp_path / "turned.png", orientation)
+    with Image.open(path) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+        mask = np.asarray(stored)[..., 0] > 100
+    picture = read_picture(path)
+    assert np.array_equal(np.asarray(read_image(path)), expected)
+    assert np.array_equal(upright(mask, picture.orientation), expected[..., 0] > 100)
+    assert (picture.height, picture.width) == expected.shape[:2]
+    assert picture.stored_size == (40, 60)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded))), expected)
+    assert Image.open(io.BytesIO(picture.encoded)).getexif().get(0x0112) is None  # not turned a second time
+
+
+@pytest.mark.parametrize("value", [0, 9, 4711])
+def test_impossible_orientation_is_ignored(tmp_path, value):
+    assert read_picture(with_orientation(tmp_path / "odd.png", value)).orientation == 1
+
+
+def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+    path = save(tmp_path / "exif.jpg", Image.new("RGB", (8, 6), "red"), exif=b"Exif\0\0XX*\0garbage")
+    picture = read_picture(path)
+    assert (picture.height, picture.width, picture.orientation) == (6, 8, 1)
+    assert Image.open(io.BytesIO(picture.encoded)).getexif().get(0x0112) is None
+
+
+def test_plain_jpeg_keeps_its_bytes(tmp_path):
+    path = save(tmp_path / "plain.jpg", Image.fromarray(ARROW))
+    assert read_picture(path).encoded == path.read_bytes()
+    grey = save(tmp_path / "grey.jpg", Image.fromarray(ARROW[..., 0]))
+    assert Image.open(io.BytesIO(read_picture(grey).encoded)).mode == "RGB"
+
+
+def test_grey_palette_and_one_bit(tmp_path):
+    grey = save(tmp_path / "grey.png", Image.fromarray(ARROW[..., 0]))
+    assert np.array_equal(np.asarray(read_image(grey)), np.repeat(ARROW[..., :1], 3, axis=2))
+    palette = save(tmp_path / "palette.png", Image.fromarray(ARROW).quantize(4))
+    assert np.abs(np.asarray(read_image(palette)).astype(int) - ARROW).max() <= 8
+    bits = save(tmp_path / "bits.png", Image.fromarray(ARROW[..., 0] > 100))
+    assert np.array_equal(np.asarray(read_image(bits))[..., 1], (ARROW[..., 0] > 100) * np.uint8(255))
+
+
+def test_alpha_is_composited_on_white(tmp_path):
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 0], rgba[0, :, 3] = 200, (0, 255, 128)
+    path = save(tmp_path / "alpha.png", Image.fromarray(rgba))
+    result = np.asarray(read_image(path))[0].tolist()
+    assert result[0] == [255, 255, 255] and result[1] == [200, 0, 0]
+    assert np.allclose(result[2], [227, 127, 127], atol=2)
+    assert np.array_equal(np.asarray(read_image(rgba)), np.asarray(read_image(path)))
+    see_through = Image.fromarray(ARROW).quantize(4)
+    see_through.info["transparency"] = see_through.getpixel((5, 1))
+    assert read_image(save(tmp_path / "p.png", see_through, transparency=see_through.getpixel((5, 1)))).getpixel(
+        (5, 1)
+    ) == (255, 255, 255)
+
+
+def test_sixteen_bit_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    path = save(tmp_path / "deep.png", Image.fromarray(values))
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert np.asarray(read_image(values))[0, :, 2].tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk(tmp_path):
+    path = save(tmp_path / "print.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=95)
+    red, green, blue = read_image(path).getpixel((4, 4))
+    assert red > 240 and green < 20 and blue < 20
+
+
+def test_float_pixels_are_refused(tmp_path):
+    path = save(tmp_path / "float.tiff", Image.fromarray(np.ones((4, 4), dtype=np.float32)))
+    with pytest.raises(ValueError, match=r"float\.tiff.*mode 'F'"):
+        read_image(path)
+    with pytest.raises(ValueError, match="32"):
+        read_image(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)).convert("I")) and pytest.fail("32 bit")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.ones((4, 4, 3)), np.ones((3, 4, 4), np.uint8), np.ones((0, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint16)],
+    ids=["float", "channels first", "empty", "16-bit colour"],
+)
+def test_unfit_arrays_are_refused(array):
+    with pytest.raises(ValueError, match="expected"):
+        read_image(array)
+
+
+def test_sizes_from_one_pixel_to_a_ribbon(tmp_path):
+    for size in ((1, 1), (20_000, 1), (8_000, 3)):
+        assert read_image(save(tmp_path / "size.png", Image.new("RGB", size))).size == size
+        assert read_image(np.zeros((size[1], size[0], 3), np.uint8)).size == size
+
+
+@pytest.mark.parametrize("side", [10_000, 14_000, 60_000])
+def test_bombs_are_refused_before_decoding(tmp_path, side):
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"bomb\.png"):
+        read_image(huge_png(tmp_path / "bomb.png", side))
+    assert time.perf_counter() - start < 5
+    with pytest.raises(ValueError, match="million"):
+        read_image(Image.new("1", (100, 100)), max_pixels=9_999)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_truncated_files_are_refused_by_name(tmp_path, kind, share):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, format=kind)
+    path = tmp_path / "short.img"
+    path.write_bytes(stream.getvalue()[: int(share * len(stream.getvalue()))])
+    for reader in (read_image, read_picture):
+        with pytest.raises(ValueError, match=r"short\.img"):
+            reader(path)
+
+
+def test_other_things_are_refused_by_name(tmp_path):
+    page = tmp_path / "page.jpg"
+    page.write_text("<html><body>404</body></html>")
+    for source in (page, tmp_path):
+        with pytest.raises(ValueError, match=source.name):
+            read_image(source)
+    with pytest.raises(FileNotFoundError, match="absent.png"):
+        read_image(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match="type"):
+        read_image(42)
+
+
+def test_result_does_not_share_memory_with_the_input():
+    source = Image.new("RGB", (2, 2), "red")
+    result = read_image(source)
+    source.putpixel((0, 0), (0, 0, 255))
+    assert result.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_encoding_round_trips_and_keeps_bytes():
+    encoded = encode_image(ARROW)
+    assert np.array_equal(np.asarray(read_image(encoded)), ARROW)
+    assert encode_image(encoded) is encoded
