@@ -6,6 +6,7 @@ A profile is data. Builders read it; models and losses take plain arguments and 
 import dataclasses
 import difflib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def override_from_yaml(config: Any, path: str | Path) -> Any:
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of configuration keys, got {type(content).__name__}")
-    return override(config, dict(_flatten(content)))
+    return override(config, dict(flatten(content)))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -96,27 +97,40 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries as (dotted key, value), e.g. ("data.val_scenes", 200)."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def project_root() -> Path:
+    """The nearest folder, from the working one upwards, that holds pyproject.toml and notebooks/; else the working one.
+
+    So `jupyter lab notebooks`, whose kernels work inside notebooks/, finds the same data and runs as the command line.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return Path(os.path.relpath(folder, here))
+    return Path(".")
+
+
 def data_root() -> Path:
-    """Where prepared data lies: $OVS_DATA, else ./data."""
-    return Path(os.environ.get("OVS_DATA", "data"))
+    """Where prepared data lies: $OVS_DATA, else data/ in the project."""
+    return Path(os.environ.get("OVS_DATA") or project_root() / "data")
 
 
 def runs_root() -> Path:
-    """Where runs leave their products: $OVS_RUNS, else ./runs."""
-    return Path(os.environ.get("OVS_RUNS", "runs"))
+    """Where runs leave their products: $OVS_RUNS, else runs/ in the project."""
+    return Path(os.environ.get("OVS_RUNS") or project_root() / "runs")
 
 
 def cache_root() -> Path:
     """Where text embeddings are cached: $OVS_CACHE, else ~/.cache/ovs-lite."""
     return Path(os.environ.get("OVS_CACHE", "~/.cache/ovs-lite")).expanduser()
-
-
-def _flatten(tree: dict, prefix: str = ""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _hint(name: str, valid) -> str:

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 
+SCALAR_FACTOR = 10.0  # a temperature has far to go: its logarithm learns ten times faster than a weight
+
+
 def is_block_matrix(name: str, parameter: torch.Tensor) -> bool:
     """Whether Muon should train it: a matrix (or 1x1 convolution) inside a block or stage, no embedding, no head."""
     matrix = parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[2:] == (1, 1))
@@ -26,9 +29,14 @@ class BlockOptimizer:
         chosen = [p for name, p in named if muon_lr > 0 and is_block_matrix(name, p)]
         kept = {id(p) for p in chosen}
         decayed = [p for _, p in named if id(p) not in kept and p.ndim > 1]
-        plain = [p for _, p in named if id(p) not in kept and p.ndim <= 1]
+        plain = [p for _, p in named if id(p) not in kept and p.ndim == 1]
+        scalars = [p for _, p in named if id(p) not in kept and p.ndim == 0]
         self.pairs = [(p, p if p.ndim == 2 else nn.Parameter(p.data.flatten(1))) for p in chosen]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+            {"params": scalars, "weight_decay": 0.0, "factor": SCALAR_FACTOR},
+        ]
         self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98))]
         self.base_lr = [lr]
         if self.pairs:
@@ -39,7 +47,7 @@ class BlockOptimizer:
         """Scale every learning rate by the schedule's factor."""
         for part, base in zip(self.parts, self.base_lr, strict=True):
             for group in part.param_groups:
-                group["lr"] = base * factor
+                group["lr"] = base * factor * group.get("factor", 1.0)
 
     def step(self) -> None:
         """Apply and clear the gradients."""

@@ -18,6 +18,7 @@ from ovs_lite.methods.clip_pretraining import (
     ClipPretraining,
     TextPretraining,
     open_residual_branches,
+    soften_temperature,
     used_token_ids,
     whiten_image_head,
 )
@@ -82,6 +83,7 @@ def _initial_model(args: argparse.Namespace) -> Clip:
     clip = load_clip(args.model, pretrained=None if args.start is None else str(args.start))
     if args.start is None:
         open_residual_branches(clip.network)
+        soften_temperature(clip)
         whiten_image_head(clip, CaptionStream(256, clip.image_size, args.seed + 1)(0)[0])
     if args.text is not None:
         clip.network.text.load_state_dict(load_file(args.text))

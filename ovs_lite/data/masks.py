@@ -85,7 +85,7 @@ def polygons_to_mask(polygons: Any, height: int, width: int) -> np.ndarray:
     flat = [[value for point in points for value in point] for points in inside if len(points) >= 3]
     if not flat:
         return np.zeros((height, width), dtype=bool)
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width))).astype(bool)
+    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
 
 
 def _points(polygon: Any) -> list[tuple[float, float]]:

@@ -6,6 +6,7 @@ scene being a positive pair; (2) an image tower is then trained against that fro
 al., CVPR 2022). No labels, no masks: captions only.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -13,6 +14,10 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.losses.contrastive import info_nce
+
+# 1/temperature at the start. CLIP's own 14 punishes the noise of an untrained tower (a second-order effect of the scale)
+# harder than it rewards the signal (first order): the tower then flees to the one line that no caption varies along.
+START_SCALE = 2.0
 
 CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
 PictureBatches = Callable[[int], tuple[torch.Tensor, list[str]]]
@@ -67,6 +72,11 @@ def open_residual_branches(network: nn.Module, scale: float = 0.3) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith(".gamma"):
             parameter.data.fill_(scale)
+
+
+def soften_temperature(clip: Clip) -> None:
+    """Start the learnable temperature at 1 / START_SCALE."""
+    clip.logit_scale.data.fill_(math.log(START_SCALE))
 
 
 @torch.no_grad()

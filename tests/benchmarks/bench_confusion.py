@@ -1,6 +1,6 @@
 """Time of one 512 x 512 label map in the confusion matrix, against two plain baselines. Run it by hand:
 
-    python -m tests.benchmarks.bench_confusion
+python -m tests.benchmarks.bench_confusion
 """
 
 import time

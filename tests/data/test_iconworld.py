@@ -125,7 +125,10 @@ def test_mismatched_captions_are_other_scenes():
     assert len(clean) == len(noisy) == 16 and clean != noisy
 
 
-@pytest.mark.parametrize("phrase, expected", [("cat", "a cat"), ("owl", "an owl"), ("unicorn", "a unicorn")])
+@pytest.mark.parametrize(
+    "phrase, expected",
+    [("cat", "a cat"), ("owl", "an owl"), ("unicycle", "a unicycle"), ("hourglass", "an hourglass"), ("red scissors", "red scissors")],
+)
 def test_articles(phrase, expected):
     assert with_article(phrase) == expected
 
@@ -172,11 +175,15 @@ def test_stream_is_a_function_of_seed_and_step_with_distinct_nouns():
         CaptionStream(10_000)
 
 
-def test_caption_pairs_share_their_lead_noun():
-    first, second = CaptionPairStream(16, seed=0)(3)
-    names = [noun.noun for noun in load_nouns()] + [noun.plural for noun in load_nouns()]
+def test_caption_pairs_mostly_name_the_same_thing():
+    first, second = CaptionPairStream(64, seed=0)(3)
+    assert len(set(first)) > 60 and (first, second) == CaptionPairStream(64, seed=0)(3)
+    words = sorted((noun.noun for noun in load_nouns()), key=len, reverse=True)
+    shared = 0
     for left, right in zip(first, second, strict=True):
-        assert any(name in left and name.rstrip("s")[:4] in right for name in names)
+        lead = next((word for word in words if word in left), left)
+        shared += lead in right
+    assert shared > 40
 
 
 @pytest.mark.parametrize("name", SET_NAMES)

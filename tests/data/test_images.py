@@ -2,7 +2,7 @@
 
 import io
 import struct
-import time
+import zlib
 
 import numpy as np
 import pytest
@@ -31,8 +31,6 @@ def huge_png(path, side):
     """A PNG header that claims side x side pixels; a few bytes long."""
 
     def chunk(kind, body):
-        import zlib
-
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
@@ -92,10 +90,8 @@ def test_alpha_is_composited_on_white(tmp_path):
     assert np.allclose(result[2], [227, 127, 127], atol=2)
     assert np.array_equal(np.asarray(read_image(rgba)), np.asarray(read_image(path)))
     see_through = Image.fromarray(ARROW).quantize(4)
-    see_through.info["transparency"] = see_through.getpixel((5, 1))
-    assert read_image(save(tmp_path / "p.png", see_through, transparency=see_through.getpixel((5, 1)))).getpixel(
-        (5, 1)
-    ) == (255, 255, 255)
+    path = save(tmp_path / "palette.png", see_through, transparency=see_through.getpixel((5, 1)))
+    assert read_image(path).getpixel((5, 1)) == (255, 255, 255)
 
 
 def test_sixteen_bit_is_scaled_not_clipped(tmp_path):
@@ -115,13 +111,13 @@ def test_float_pixels_are_refused(tmp_path):
     path = save(tmp_path / "float.tiff", Image.fromarray(np.ones((4, 4), dtype=np.float32)))
     with pytest.raises(ValueError, match=r"float\.tiff.*mode 'F'"):
         read_image(path)
-    with pytest.raises(ValueError, match="32"):
-        read_image(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)).convert("I")) and pytest.fail("32 bit")
+    with pytest.raises(ValueError, match="70000"):
+        read_image(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)))
 
 
 @pytest.mark.parametrize(
     "array",
-    [np.ones((4, 4, 3)), np.ones((3, 4, 4), np.uint8), np.ones((0, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint16)],
+    [np.ones((4, 4, 3)), np.ones((3, 9, 8), np.uint8), np.ones((0, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint16)],
     ids=["float", "channels first", "empty", "16-bit colour"],
 )
 def test_unfit_arrays_are_refused(array):
@@ -135,12 +131,11 @@ def test_sizes_from_one_pixel_to_a_ribbon(tmp_path):
         assert read_image(np.zeros((size[1], size[0], 3), np.uint8)).size == size
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_000, 14_000, 60_000])
 def test_bombs_are_refused_before_decoding(tmp_path, side):
-    start = time.perf_counter()
     with pytest.raises(ValueError, match=r"bomb\.png"):
         read_image(huge_png(tmp_path / "bomb.png", side))
-    assert time.perf_counter() - start < 5
     with pytest.raises(ValueError, match="million"):
         read_image(Image.new("1", (100, 100)), max_pixels=9_999)
 

@@ -8,6 +8,7 @@ mismatched caption is asked for.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ovs_lite.data.iconworld.nouns import Noun, load_nouns
 from ovs_lite.data.iconworld.palette import COLOUR_NAMES
@@ -71,9 +72,19 @@ def scene_contents(scene: SceneBatch, rendering: Rendering) -> list[SceneContent
 
 
 def with_article(phrase: str) -> str:
-    """'cat' -> 'a cat', 'owl' -> 'an owl'; by spelling, with exceptions for 'uni-' and the like."""
-    vowel = phrase[0] in "aeiou" and not phrase.startswith(("uni", "uku", "ute", "euro"))
+    """'cat' -> 'a cat', 'owl' -> 'an owl'; by spelling, with exceptions for 'hour-', 'uni-' and the like.
+
+    Words that exist only in the plural take no article: 'red scissors' stays as it is.
+    """
+    if phrase.endswith(_plural_only()):
+        return phrase
+    vowel = phrase.startswith(("a", "e", "i", "o", "u", "hour")) and not phrase.startswith(("uni", "uku", "ute", "euro"))
     return f"{'an' if vowel else 'a'} {phrase}"
+
+
+@lru_cache(maxsize=1)
+def _plural_only() -> tuple[str, ...]:
+    return tuple(noun.noun for noun in load_nouns() if noun.noun == noun.plural and noun.noun.endswith("s"))
 
 
 def _group_phrase(group: Sequence[SeenThing], rng: random.Random, colour_chance: float) -> str:

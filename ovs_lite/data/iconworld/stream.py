@@ -79,7 +79,8 @@ class CaptionStream:
 class CaptionPairStream:
     """step -> two lists of B captions; entry b of both describes the same imagined scene. Nothing is rendered.
 
-    The first thing of every scene of a batch is another noun; both captions of a scene name it.
+    The first thing of every scene of a batch is another noun. The first caption names that thing alone; the second is
+    as short half of the time and otherwise a sentence about some of the scene's things, as web captions differ.
     """
 
     def __init__(self, batch_size: int, seed: int = 0):

@@ -1,0 +1,157 @@
+"""The `ovs-lite` command. Heavy imports stand inside the commands, so that --help answers at once."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from ovs_lite import __version__
+from ovs_lite.config import PROFILES, get_profile
+
+# These parse the rest of the line themselves: (command, what) -> module with main(argv).
+FORWARDED = {("train", "clip"): "ovs_lite.train_clip", ("evaluate", "clip"): "ovs_lite.evaluation.clip_zero_shot"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if tuple(words[:2]) in FORWARDED:
+            import_module(FORWARDED[tuple(words[:2])]).main(words[2:])
+            return 0
+        args = build_parser().parse_args(words)
+        return args.run(args) or 0
+    except (ValueError, FileNotFoundError) as error:
+        print(f"ovs-lite: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ovs-lite: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line as argparse sees it; each command carries `run`, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        "ovs-lite", description="Open-vocabulary segmentation: learn it, reproduce it, use it.",
+        epilog="example: ovs-lite segment photo.jpg --queries 'cat, grass' --out masks.png",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"ovs-lite {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    _add_reproduce(commands)
+    _add_segment(commands)
+    _add_data(commands)
+    _add_forwarded(commands, "train", "train a model on IconWorld", "ovs-lite train clip ViT-Lite-8 --steps 8000")
+    _add_forwarded(commands, "evaluate", "measure a model", "ovs-lite evaluate clip --model ViT-Lite-8")
+    _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
+    return parser
+
+
+def _command(commands, name: str, run: Callable | None, text: str, example: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", choices=PROFILES, default="lite", help="how much data and training")
+
+
+def _add_reproduce(commands) -> None:
+    text = "run the notebooks that are not up to date, and write the report"
+    parser = _command(commands, "reproduce", _reproduce, text, "ovs-lite reproduce --profile smoke --only 01")
+    _add_profile(parser)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of notebooks")
+    parser.add_argument("--fresh", action="store_true", help="run them again even where nothing changed")
+    parser.add_argument("--seed", type=int, default=0, help="of all randomness")
+    parser.add_argument("--notebooks", type=Path, help="folder of the notebooks, instead of the project's")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, instead of $OVS_RUNS or runs")
+    parser.add_argument("--cell-timeout", type=int, default=3600, metavar="S", help="seconds one cell may take")
+
+
+def _add_segment(commands) -> None:
+    example = "ovs-lite segment photo.jpg --queries 'cat, grass' --method maskclip --out masks.png"
+    parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
+    parser.add_argument("image", type=Path, help="the picture's file")
+    parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
+    parser.add_argument("--method", default="maskclip", help="which method segments, e.g. maskclip or clip-cam")
+    parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
+    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
+    parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
+    parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
+    parser.add_argument("--background", type=float, help="pixels whose best score is lower stay unlabelled")
+
+
+def _add_data(commands) -> None:
+    parser = _command(commands, "data", None, "build, list or show the miniature data", "ovs-lite data list")
+    actions = parser.add_subparsers(required=True, metavar="action", dest="action")
+    build = _command(actions, "build", _data_build, "render the sets of a profile", "ovs-lite data build --profile lite")
+    build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")
+    listing = _command(actions, "list", _data_list, "list the sets and what is built", "ovs-lite data list")
+    example = "ovs-lite data show icon-coco --out sheet.png"
+    show = _command(actions, "show", _data_show, "draw a contact sheet of a set", example)
+    show.add_argument("set", help="name of the set, e.g. icon-coco")
+    show.add_argument("--split", help="train or val; the set's first one otherwise")
+    show.add_argument("--count", type=int, default=24, help="how many scenes")
+    show.add_argument("--out", type=Path, help="the sheet's file, otherwise NAME.png")
+    for action in (build, listing, show):
+        _add_profile(action)
+
+
+def _add_forwarded(commands, name: str, text: str, example: str) -> None:
+    parser = _command(commands, name, None, text, example)
+    whats = [what for command, what in FORWARDED if command == name]
+    parser.add_argument("what", choices=whats, help=f"more on each: ovs-lite {name} {whats[0]} --help")
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from ovs_lite.reproduce import reproduce
+
+    results = reproduce(
+        args.profile, args.only, args.fresh, args.seed, args.notebooks, args.runs, args.cell_timeout
+    )  # fmt: skip
+    return int(any(result.status == "failed" for result in results))
+
+
+def _segment(args: argparse.Namespace) -> None:
+    from ovs_lite.segmenter import load
+    from ovs_lite.viz.overlay import alt_text
+
+    queries = [query.strip() for query in args.queries.split(",") if query.strip()]
+    if not queries:
+        raise ValueError(f"got queries {args.queries!r}, expected words separated by commas, e.g. 'cat, grass'")
+    segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
+    result = segmenter.segment(args.image, queries, background=args.background)
+    result.save(args.out)
+    print(f"wrote {args.out}: {alt_text(result.labels, result.queries)}")
+
+
+def _data_build(args: argparse.Namespace) -> None:
+    from ovs_lite.data_commands import build
+
+    for folder in build(get_profile(args.profile), args.only):
+        print(folder)
+
+
+def _data_list(args: argparse.Namespace) -> None:
+    from ovs_lite.data_commands import describe
+
+    print("\n".join(describe(get_profile(args.profile))))
+
+
+def _data_show(args: argparse.Namespace) -> None:
+    from ovs_lite.data_commands import sheet
+
+    picture = sheet(get_profile(args.profile), args.set, args.split, args.count)
+    out = args.out or Path(f"{args.set}.png")
+    picture.save(out)
+    print(f"wrote {out}")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from ovs_lite.doctor import main as examine
+
+    return examine()

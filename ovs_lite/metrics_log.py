@@ -1,0 +1,40 @@
+"""The metrics of a run: one JSON object per line, appended as they are measured, the last one of a name counts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+
+
+def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
+    """Add one row to folder/metrics.jsonl. Numbers that are not finite become null, as JSON has no word for them."""
+    clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    line = json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n"
+    with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The rows of folder/metrics.jsonl, of each name the last one, in order of first appearance; [] without a file.
+
+    A line torn by a kill is passed over: the notebook that wrote it did not finish, and is shown as such.
+    """
+    path = Path(folder) / METRICS
+    rows: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows[row["name"]] = row
+    return list(rows.values())
+
+
+def format_number(value: Any, unit: str = "") -> str:
+    """A value as people read it: at most four significant digits, "undefined" for null and NaN."""
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return "undefined"
+    number = value if isinstance(value, str | int) else f"{value:.4g}"
+    return f"{number} {unit}".rstrip()

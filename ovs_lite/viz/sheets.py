@@ -1,0 +1,68 @@
+"""Contact sheets: many small pictures on one page, to look at a data set before trusting it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ovs_lite.viz.lettering import font, wrap
+from ovs_lite.viz.overlay import INK, PAPER, paint
+
+LETTERS = 11
+CAPTION_LINES = 3
+MARGIN = 6
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    captions: Sequence[str] | None = None,
+    segments: Sequence[np.ndarray | None] | None = None,
+    columns: int = 6,
+    side: int = 160,
+) -> Image.Image:
+    """Pictures in rows of `columns`, each fitted into side x side pixels, as one PIL RGB image.
+
+    segments: per picture an (H, W) integer segment map as the record has it (0 = void, left transparent) or None;
+    drawn under the picture. captions: one text each, cut after three lines. Raises ValueError for lists of unequal
+    length, for no pictures at all, and for a segment map of another size than its picture.
+    """
+    _check(images, captions, segments, columns)
+    columns = min(columns, len(images))
+    tall = side * (1 if segments is None else 2) + MARGIN // 2 * (segments is not None)
+    line = round(1.3 * LETTERS)
+    cell_width, cell_height = side + MARGIN, tall + (0 if captions is None else CAPTION_LINES * line) + MARGIN
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, image in enumerate(images):
+        left = MARGIN + number % columns * cell_width
+        top = MARGIN + number // columns * cell_height
+        _place(sheet, image.convert("RGB"), left, top, side)
+        if segments is not None and segments[number] is not None:
+            painted = paint(image, np.asarray(segments[number]).astype(np.int64) - 1, alpha=0.6)
+            _place(sheet, painted, left, top + side + MARGIN // 2, side)
+        for row, text in enumerate(wrap(captions[number], LETTERS, side, CAPTION_LINES) if captions else []):
+            draw.text((left, top + tall + row * line), text, INK, font(LETTERS))
+    return sheet
+
+
+def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, side: int) -> None:
+    """Fit into the square, centred; enlarged pixels stay sharp, shrunk ones are averaged."""
+    scale = side / max(image.size)
+    size = tuple(max(1, round(scale * length)) for length in image.size)
+    fitted = image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+    sheet.paste(fitted, (left + (side - size[0]) // 2, top + (side - size[1]) // 2))
+
+
+def _check(images: Sequence, captions: Sequence | None, segments: Sequence | None, columns: int) -> None:
+    if not images or columns < 1:
+        raise ValueError(f"got {len(images)} pictures in {columns} columns, expected at least one of each")
+    for name, items in (("captions", captions), ("segments", segments)):
+        if items is not None and len(items) != len(images):
+            raise ValueError(f"got {len(items)} {name} for {len(images)} pictures, expected one each")
+    for number, (image, owner) in enumerate(zip(images, segments or [], strict=False)):
+        if owner is not None and np.shape(owner) != (image.height, image.width):
+            raise ValueError(
+                f"got segments of shape {np.shape(owner)} for picture {number} of {image.width} x {image.height} "
+                f"pixels, expected {(image.height, image.width)}"
+            )

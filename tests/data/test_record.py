@@ -1,0 +1,265 @@
+"""The record: what is written comes back, the same records give the same bytes, faults leave nothing behind."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovs_lite.data.masks import decode_rle, encode_rle
+from ovs_lite.data.record import (
+    RECORD_COLUMNS,
+    ReaderReport,
+    decode_segments,
+    describe_segment,
+    encode_segments,
+    load_split,
+    semantic_map,
+    write_split,
+)
+
+
+def make_record(index, masks=False):
+    """A 12 x 16 picture with three segments: a thing, unlabelled stuff and a crowd."""
+    rng = np.random.default_rng(index)
+    segments = np.zeros((12, 16), dtype=np.int32)
+    segments[:5, :7], segments[6:, 9:], segments[8:, :3] = 1, 300, 65535
+    infos = [
+        describe_segment(segments == 1, 1, 4, True, False),
+        describe_segment(segments == 300, 300, -1, False, False),
+        describe_segment(segments == 65535, 65535, 2, True, True),
+    ]
+    image = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    record = {"image_id": f"r{index}", "image": image, "segments": segments, "segments_info": infos, "captions": ["a"]}
+    return record | ({"masks": [encode_rle(segments == 1), encode_rle(segments > 0)]} if masks else {})
+
+
+def tree_digest(folder):
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest()
+
+
+def write(folder, count=70, **options):
+    return write_split((make_record(i) for i in range(count)), folder, progress=False, **options)
+
+
+def test_what_is_written_comes_back(tmp_path):
+    manifest = write(tmp_path / "set" / "train", creator={"seed": 3})
+    dataset = load_split(tmp_path / "set" / "train", verify=True)
+    assert tuple(dataset.column_names) == RECORD_COLUMNS and len(dataset) == manifest["count"] == 70
+    assert manifest["creator"] == {"seed": 3}
+    for index in (0, 33, 69):  # first, second and last batch
+        expected, row = make_record(index), dataset[index]
+        assert row["image_id"] == f"r{index}" and row["captions"] == ["a"]
+        assert np.array_equal(np.asarray(row["image"]), expected["image"]) and row["image"].mode == "RGB"
+        assert np.array_equal(decode_segments(row["segments"]), expected["segments"])
+        assert row["segments_info"] == expected["segments_info"]
+
+
+def test_null_segments_bytes_and_masks(tmp_path):
+    plain = make_record(0) | {"segments": None, "segments_info": None, "captions": []}
+    encoded = make_record(1) | {"image": Image.new("L", (16, 12))}
+    encoded["segments"] = encode_segments(encoded["segments"])
+    write_split([plain, encoded], tmp_path / "a", progress=False)
+    first, second = load_split(tmp_path / "a")
+    assert first["segments"] is None and first["segments_info"] is None and first["captions"] == []
+    assert np.array_equal(decode_segments(second["segments"]), make_record(1)["segments"])
+    write_split([make_record(2, masks=True)], tmp_path / "b", masks=True, progress=False)
+    (row,) = load_split(tmp_path / "b")
+    assert np.array_equal(decode_rle(row["masks"][1]), make_record(2)["segments"] > 0)
+
+
+def test_same_records_same_bytes(tmp_path):
+    """Twice here and once in another process with another hash seed."""
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    code = "import sys; from test_record import write; write(sys.argv[1])"
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], env=environment, check=True, timeout=120)
+    digests = {tree_digest(tmp_path / name) for name in "abc"}
+    assert len(digests) == 1
+    write(tmp_path / "d", count=69)
+    assert tree_digest(tmp_path / "d") not in digests
+
+
+def test_many_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("ovs_lite.data.record.SHARD_BYTES", 1)
+    write(tmp_path / "a", count=65)
+    assert len(list((tmp_path / "a").glob("*.arrow"))) == 3
+    assert load_split(tmp_path / "a", verify=True)["image_id"][:] == [f"r{i}" for i in range(65)]
+
+
+def test_no_records(tmp_path):
+    assert write(tmp_path / "empty", count=0)["count"] == 0
+    assert len(load_split(tmp_path / "empty")) == 0
+
+
+def test_records_are_streamed(tmp_path):
+    """Never more than two batches ahead: the source sees the files grow."""
+    alive = []
+
+    def source():
+        for index in range(200):
+            alive.append(len(list(tmp_path.glob(".a-*/*.arrow"))))
+            yield make_record(index)
+
+    write_split(source(), tmp_path / "a", progress=False)
+    assert alive[0] == 0 and alive[40] == 1
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_failure_leaves_nothing_behind(tmp_path, fault):
+    def source():
+        yield from (make_record(i) for i in range(40))
+        raise fault("power")
+
+    with pytest.raises(fault):
+        write_split(source(), tmp_path / "a", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_keeps_the_old_folder(tmp_path):
+    write(tmp_path / "a", count=3)
+    before = tree_digest(tmp_path / "a")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        write(tmp_path / "a", count=4)
+    with pytest.raises(ValueError, match="r0.*twice|twice"):
+        write_split([make_record(0), make_record(0)], tmp_path / "a", overwrite=True, progress=False)
+    assert tree_digest(tmp_path / "a") == before
+    write(tmp_path / "a", count=4, overwrite=True)
+    assert len(load_split(tmp_path / "a")) == 4 and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def spoil(**changes):
+    return make_record(0) | changes
+
+
+def spoiled_info(**changes):
+    infos = make_record(0)["segments_info"]
+    return spoil(segments_info=[infos[0] | changes, *infos[1:]])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (spoil(image_id=""), "image_id"),
+        (spoil(image_id=7), "image_id"),
+        (spoil(extra=1), "columns"),
+        ({"image_id": "r0"}, "columns"),
+        (spoil(captions="a cat"), "captions"),
+        (spoil(captions=["a", " "]), "captions"),
+        (spoil(image=np.ones((12, 16, 3))), "float64"),
+        (spoil(segments=None), "without the other"),
+        (spoil(segments_info=None), "without the other"),
+        (spoil(segments=np.zeros((12, 15), int)), "12, 15"),
+        (spoil(segments=make_record(0)["segments"] + 1), "65536"),
+        (spoil(segments=make_record(0)["segments"].astype(float)), "integers"),
+        (spoil(segments_info=make_record(0)["segments_info"][:2]), "what the map holds"),
+        (spoiled_info(id=2), "what the map holds"),
+        (spoiled_info(area=1), "what the map holds"),
+        (spoiled_info(category_id=-2), "category_id"),
+        (spoiled_info(bbox=[10, 0, 7, 5]), "bbox"),
+        (spoiled_info(colour="red"), "colour"),
+    ],
+)
+def test_bad_records_are_named(tmp_path, record, message):
+    with pytest.raises(ValueError, match=message):
+        write_split([record], tmp_path / "a", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_damaged_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="ovs-lite data build"):
+        load_split(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="ovs-lite data build"):
+        load_split(tmp_path)
+    write(tmp_path / "a", count=5)
+    data, manifest = tmp_path / "a" / "data-00000.arrow", tmp_path / "a" / "manifest.json"
+    content = data.read_bytes()
+    data.write_bytes(content[:-100])
+    with pytest.raises(ValueError, match="data-00000.arrow has .* bytes"):
+        load_split(tmp_path / "a")
+    middle = len(content) // 2
+    data.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.raises(ValueError, match="sha256"):
+        load_split(tmp_path / "a", verify=True)
+    data.unlink()
+    with pytest.raises(ValueError, match="missing"):
+        load_split(tmp_path / "a")
+    data.write_bytes(content)
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"count": 6}))
+    with pytest.raises(ValueError, match="5 records, 6 in the manifest"):
+        load_split(tmp_path / "a")
+    manifest.write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        load_split(tmp_path / "a")
+
+
+def test_segments_round_trip_and_refuse_other_pngs():
+    ids = np.array([[0, 1, 255], [256, 40_000, 65_535]])
+    assert np.array_equal(decode_segments(encode_segments(ids)), ids)
+    for bad in (ids - 1, ids + 1, ids.astype(float), ids[0], np.zeros((0, 3), int)):
+        with pytest.raises(ValueError, match="expected"):
+            encode_segments(bad)
+    with pytest.raises(ValueError, match="mode 'L'"):
+        decode_segments(Image.new("L", (3, 3)))
+
+
+def test_description_of_a_segment():
+    mask = np.zeros((9, 11), dtype=bool)
+    mask[2:5, 7:11] = mask[6, 8] = True
+    info = describe_segment(mask, 3, 1, True, False)
+    assert info == {"id": 3, "category_id": 1, "is_thing": True, "is_crowd": False, "area": 13, "bbox": [7, 2, 4, 5]}
+    with pytest.raises(ValueError, match="empty"):
+        describe_segment(mask & False, 3, 1, True, False)
+
+
+def naive_semantic_map(segments, infos, ignore):
+    result = np.full(segments.shape, ignore, dtype=np.int64)
+    for y, x in np.ndindex(*segments.shape):
+        for info in infos:
+            if info["id"] == segments[y, x] and info["category_id"] >= 0:
+                result[y, x] = info["category_id"]
+    return result
+
+
+@pytest.mark.parametrize("ignore", [255, -1, 1000])
+def test_semantic_map(ignore):
+    record = make_record(0)
+    result = semantic_map(record["segments"], record["segments_info"], ignore)
+    assert result.dtype == np.int64
+    assert np.array_equal(result, naive_semantic_map(record["segments"], record["segments_info"], ignore))
+    assert set(np.unique(result).tolist()) == {4, 2, ignore}  # 2 is a crowd and keeps its class
+    assert np.array_equal(result, semantic_map(encode_segments(record["segments"]), record["segments_info"], ignore))
+
+
+def test_semantic_map_refuses_contradictions():
+    record = make_record(0)
+    with pytest.raises(ValueError, match=r"\[300\]"):
+        semantic_map(record["segments"], [info for info in record["segments_info"] if info["id"] != 300])
+    with pytest.raises(ValueError, match="ignore=4"):
+        semantic_map(record["segments"], record["segments_info"], ignore=4)
+    assert (semantic_map(np.zeros((2, 2), int), []) == 255).all()
+
+
+def test_report_counts_lists_and_judges():
+    report = ReaderReport(read=99, annotations_read=10)
+    report.skip("a.jpg", "cut\noff")
+    report.check()
+    assert report.skipped == [("a.jpg", "cut off")] and "a.jpg: cut off" in report.summary()
+    report.skip("b.jpg", "gone")
+    with pytest.raises(ValueError, match=r"2 of 101 pictures.*2\.0%(.|\n)*b\.jpg: gone"):
+        report.check()
+    report.check(max_fraction=0.02)
+    report.skip_annotation("instance 5", "no polygon")
+    with pytest.raises(ValueError, match=r"1 of 11 annotations(.|\n)*instance 5: no polygon"):
+        report.check(max_fraction=0.05)
+    with pytest.raises(ValueError, match="no picture"):
+        ReaderReport().check(max_fraction=1.0)

@@ -1,0 +1,154 @@
+"""Every committed notebook keeps the rules of notebook_rules.py and runs from end to end in the smoke profile."""
+
+import ast
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+import notebook_rules as rules
+from ovs_lite.metrics_log import read_metrics
+from ovs_lite.reproduce import reproduce
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
+EXPECTED = ["00_world_and_clip", "01_clip_bottleneck"]
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def package_bodies():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "ovs_lite").rglob("*.py")]
+    functions = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    return {node.name: body for node in functions if len(body := rules.body_text(node)) > 60}
+
+
+def test_the_notebooks_are_the_expected_ones():
+    assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == EXPECTED
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+def test_hygiene(name, rule):
+    complaints = rule(read(name))
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_no_function_is_a_copy_of_the_package(name):
+    bodies = package_bodies()
+    assert len(bodies) >= 50
+    assert not rules.copies(read(name), bodies)
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    """Both results and the folder of one smoke run and a second call. A dead proxy keeps the kernels offline."""
+    folder = tmp_path_factory.mktemp("smoke")
+    environment = {"OVS_DATA": str(folder / "data"), "OMP_NUM_THREADS": "2"}
+    environment |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        first = reproduce("smoke", notebooks_dir=FOLDER, runs_dir=folder / "runs")
+        again = reproduce("smoke", notebooks_dir=FOLDER, runs_dir=folder / "runs")
+    return first, again, folder / "runs" / "smoke"
+
+
+@pytest.mark.slow
+def test_every_notebook_runs_in_the_smoke_profile(smoke_run):
+    first, _, _ = smoke_run
+    failed = [f"{result.name}: {result.message}\n{result.traceback}" for result in first if result.status != "done"]
+    assert not failed, "\n".join(failed)
+    assert [result.name for result in first] == EXPECTED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_run_leaves_numbers_with_their_sample_size(smoke_run, name):
+    folder = smoke_run[2] / name
+    rows = read_metrics(folder)
+    assert any(isinstance(row["value"], int | float) and row["n"] for row in rows), rows
+    executed = json.loads((folder / "executed.ipynb").read_text(encoding="utf-8"))
+    counts = [cell["execution_count"] for cell in rules.code_cells(executed)]
+    assert counts and counts == list(range(1, len(counts) + 1))
+    assert (smoke_run[2] / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_second_call_runs_nothing(smoke_run):
+    assert [result.status for result in smoke_run[1]] == ["up to date"] * len(EXPECTED)
+
+
+# The rules themselves: one notebook that keeps them all, and for each rule a change that breaks it.
+
+
+def cell(text, kind="code", **metadata):
+    made = {"cell_type": kind, "source": text, "metadata": metadata}
+    return made | ({"outputs": [], "execution_count": None} if kind == "code" else {})
+
+
+GOOD = {
+    "metadata": {},
+    "cells": [
+        cell("**Claim** ... **Paper** ... **Time** ...", "markdown"),
+        cell('profile = "lite"  # size\nseed: int = 0\nout = None', tags=["parameters"]),
+        cell("from ovs_lite.losses.contrastive import info_nce\nfrom ovs_lite.notebook import record"),
+        cell("def naive_info_nce(s):\n    return -s.log_softmax(1).diag().mean()"),
+        cell("mine = naive_info_nce(s)\ntheirs, _ = info_nce(s, t), 0\nassert torch.allclose(mine, theirs)"),
+        cell('path = f"{a}/b" + "models/x"\nrecord("loss", 1.0)'),
+        cell("Exercise: ...\n<details>...</details>", "markdown"),
+    ],
+}
+BREAKS = [
+    (rules.stripped, 4, {"outputs": [{"output_type": "stream"}]}),
+    (rules.stripped, 4, {"execution_count": 3}),
+    (rules.sizes, 5, {"source": "x = 1\n" * 16}),
+    (rules.parameters, 1, {"source": "n = 3\nm = n * 10"}),
+    (rules.parameters, 1, {"source": "import os"}),
+    (rules.parameters, 1, {"metadata": {}}),
+    (rules.parameters, 2, {"metadata": {"tags": ["parameters"]}}),
+    (rules.self_contained, 5, {"source": "!ls"}),
+    (rules.self_contained, 5, {"source": "%matplotlib inline"}),
+    (rules.self_contained, 5, {"source": "x = '/home/me/data'"}),
+    (rules.self_contained, 5, {"source": "import requests"}),
+    (rules.self_contained, 5, {"source": "x = 'https://example.org'"}),
+    (rules.self_contained, 5, {"source": "from pathlib import Path\nx = Path('~/data')"}),
+    (rules.self_contained, 5, {"source": "import sys\nsys.path.append('..')"}),
+    (rules.naive_functions, 3, {"source": "def info_nce_2(s):\n    return s"}),
+    (rules.naive_functions, 3, {"source": "class Model:\n    pass"}),
+    (rules.naive_functions, 4, {"source": "mine = naive_info_nce(s)\nassert mine > 0"}),
+    (rules.naive_functions, 4, {"source": "mine = naive_info_nce(s) + info_nce(s, t)"}),
+    (rules.skeleton, 0, {"source": "# Notebook"}),
+    (rules.skeleton, 5, {"source": "print('done')"}),
+    (rules.skeleton, 6, {"source": "Exercise without a solution"}),
+]
+
+
+def test_a_good_notebook_passes_every_rule():
+    assert [rule(GOOD) for rule in rules.RULES] == [[]] * len(rules.RULES)
+    asserted_by_call = copy.deepcopy(GOOD)
+    asserted_by_call["cells"][4]["source"] = "torch.testing.assert_close(naive_info_nce(s), info_nce(s, t))"
+    assert not rules.naive_functions(asserted_by_call)
+
+
+@pytest.mark.parametrize("rule, index, change", BREAKS)
+def test_each_rule_sees_its_breach(rule, index, change):
+    bad = copy.deepcopy(GOOD)
+    bad["cells"][index] |= change
+    assert rule(bad)
+
+
+def test_a_copied_body_is_seen():
+    bodies = {"info_nce": "return -s.log_softmax(1).diag().mean() "}
+    assert rules.copies(GOOD, bodies) == ["naive_info_nce copies info_nce"]
+    assert not rules.copies(GOOD, {"other": "return torch.einsum('bnd,bkd->bnk', regions, words).max()"})
+
+
+def test_long_notebooks_are_seen():
+    assert rules.sizes(GOOD | {"cells": GOOD["cells"] * 6})
+    assert rules.sizes(GOOD | {"cells": [cell("x = 1\n" * 15)] * 17})
+    assert rules.stripped(GOOD | {"metadata": {"widgets": {}}})

@@ -1,0 +1,244 @@
+"""The shape of the package: which way imports may point, how long files may be, what every public name owes.
+
+Everything is read from the source by ast; nothing is imported, so a lazy import inside a function counts too.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "ovs_lite"
+
+# Rooms from left to right. A module may import from its own room and from any room to the left of it.
+SPINE = ["checksums", "files", "config", "distributed", "data", "clip", "models", "matching", "losses", "checkpoints",
+         "methods"]  # fmt: skip
+TRAINING = ["train"]
+INFERENCE = ["pamr", "inference", "evaluation", "viz", "segmenter"]
+ENTRANCES = ["__init__", "notebook", "report", "reproduce", "doctor", "cli"]
+SAME_ROOM = {
+    "optim": "train", "train_clip": "train", "metrics_log": "notebook", "offline_html": "report",
+    "staleness": "reproduce", "__main__": "cli",
+}  # fmt: skip
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 80
+DRAWERS = {"util", "utils", "misc", "common", "helper", "helpers", "tools"}
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module of the package. target: dotted name below the package ("" = the package itself)."""
+
+    target: str
+    name: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    """Dotted name below the package: data/record.py -> "data.record", data/__init__.py -> "data", __init__.py -> ""."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    first = module.split(".")[0] or "__init__"
+    return SAME_ROOM.get(first, first)
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Whether room `importer` may import room `imported`. Raises KeyError for a room that has no place yet."""
+    order = {room: place for place, room in enumerate(SPINE + TRAINING + INFERENCE + ENTRANCES)}
+    if importer in INFERENCE and imported in TRAINING:
+        return False
+    return order[imported] <= order[importer]
+
+
+def package_imports(source: str, module: str, is_package: bool) -> list[Import]:
+    """Every import of the package in the source: absolute, relative, lazy, and by importlib with a literal name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [Import(a.name[len(PACKAGE) + 1 :], "", node.lineno) for a in node.names if _ours(a.name)]
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, module, is_package)
+            if _ours(origin):
+                base = origin[len(PACKAGE) + 1 :]
+                found += [Import(_submodule(base, alias.name), alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            found += [Import(name[len(PACKAGE) + 1 :], "", node.lineno) for name in names if _ours(name)]
+    return found
+
+
+def _ours(name: str) -> bool:
+    return name == PACKAGE or name.startswith(PACKAGE + ".")
+
+
+def _origin(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = [PACKAGE, *filter(None, module.split("."))]
+    here = parts if is_package else parts[:-1]
+    base = here[: len(here) - (node.level - 1)]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _submodule(base: str, name: str) -> str:
+    """`from ovs_lite import losses` names the room losses; `from ovs_lite import load` the package itself."""
+    folder = ROOT / PACKAGE / Path(*filter(None, base.split(".")))
+    is_module = (folder / f"{name}.py").exists() or (folder / name).is_dir()
+    return ".".join(filter(None, [base, name])) if is_module else base
+
+
+SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+
+
+def all_imports():
+    for path, text in SOURCES.items():
+        module = module_name(path)
+        for found in package_imports(text, module, path.name == "__init__.py"):
+            yield f"{path.relative_to(ROOT)}:{found.line}", module, found
+
+
+def test_every_file_is_in_a_known_room():
+    placed = set(SPINE + TRAINING + INFERENCE + ENTRANCES)
+    rooms = {room_of(module_name(path)) for path in SOURCES}
+    assert rooms <= placed, f"give {sorted(rooms - placed)} a place among the rooms at the top of {Path(__file__).name}"
+    assert len(SOURCES) >= 40 and len(rooms) >= 10
+
+
+def test_imports_point_left():
+    checked, wrong = 0, []
+    for where, module, found in all_imports():
+        importer, imported = room_of(module), room_of(found.target)
+        checked += 1
+        if not may_import(importer, imported):
+            wrong.append(f"{where} {importer} imports {imported}, which stands to its right")
+    assert not wrong, "\n".join(wrong)
+    assert checked >= 100, f"only {checked} imports were read: does the reader still work?"
+
+
+def test_the_miniature_world_imports_the_rest_of_data_and_not_the_reverse():
+    wrong, inside = [], 0
+    for where, module, found in all_imports():
+        inside += module.startswith("data.iconworld")
+        if room_of(module) == "data" and not module.startswith("data.iconworld"):
+            if found.target.startswith("data.iconworld"):
+                wrong.append(where)
+    assert not wrong and inside >= 10, wrong
+
+
+def test_no_star_and_no_private_name_crosses_a_module():
+    wrong = [f"{w} {f.name}" for w, _, f in all_imports() if f.name == "*" or f.name.startswith("_")]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    "module, source, room",
+    [
+        ("losses.tcl", "def f():\n    from ovs_lite.methods import base", "methods"),
+        ("losses.tcl", "from ..train import fit", "train"),
+        ("losses.tcl", "from .. import methods, train", "train"),
+        ("inference", "import ovs_lite.train as t", "train"),
+        ("viz.overlay", "import importlib\nimportlib.import_module('ovs_lite.train')", "train"),
+        ("clip.model", "from ovs_lite import load", "__init__"),
+        ("data.record", "if True:\n    import ovs_lite.clip", "clip"),
+        ("optim", "from ovs_lite.inference import segment_logits", "inference"),
+    ],
+)
+def test_the_reader_sees_every_way_to_point_right(module, source, room):
+    found = package_imports(source, module, is_package=False)[-1]
+    assert room_of(found.target) == room
+    assert not may_import(room_of(module), room)
+
+
+def test_the_reader_lets_left_imports_pass():
+    source = "from . import prompts\nfrom ovs_lite.data.record import x\nimport ovs_lite.config\nimport torch"
+    found = package_imports(source, "data.coco", is_package=False)
+    assert [f.target for f in found] == ["data.prompts", "data.record", "config"]
+    assert all(may_import("data", room_of(f.target)) for f in found)
+    with pytest.raises(KeyError):
+        may_import("data", "attic")
+
+
+def test_files_and_functions_are_short_and_no_file_is_a_drawer():
+    long_files = [f"{path.name}: {n}" for path, t in SOURCES.items() if (n := len(t.splitlines())) > MAX_FILE_LINES]
+    functions = [(p, n) for p, tree in TREES.items() for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    long_functions = [
+        f"{path.name}:{node.lineno} {node.name}: {length}"
+        for path, node in functions
+        if (length := node.end_lineno - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    drawers = [p for p in (ROOT / PACKAGE).rglob("*") if p.stem.lower() in DRAWERS]
+    assert not long_files and not long_functions and not drawers, (long_files, long_functions, drawers)
+    assert len(functions) >= 150
+
+
+def test_every_module_and_public_name_has_a_docstring():
+    missing, checked = [], 0
+    for path, tree in TREES.items():
+        owed = [tree] if SOURCES[path].strip() else []
+        owed += [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+        checked += len(owed)
+        bare = [node for node in owed if not ast.get_docstring(node)]
+        missing += [f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}" for node in bare]
+    assert not missing, "\n".join(missing)
+    assert checked >= 150
+
+
+def unsafe_loads(tree: ast.AST) -> list[tuple[int, str]]:
+    """Lines that could run code hidden in a file: unpickling, eval, exec, yaml without the safe loader."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            found += [(node.lineno, name) for name in names if name.split(".")[0] in UNPICKLERS]
+        elif isinstance(node, ast.Call):
+            called, options = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if (
+                called in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load")
+                or (called == "torch.load" and options.get("weights_only") != "True")
+                or options.get("weights_only") == "False"
+                or options.get("allow_pickle") == "True"
+            ):
+                found.append((node.lineno, called))
+    return found
+
+
+def test_no_file_that_is_read_can_run_code():
+    wrong = [(path.name, *found) for path, tree in TREES.items() for found in unsafe_loads(tree)]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from dill import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "eval(text)",
+        "yaml.load(text)",
+    ],
+)
+def test_unsafe_loads_are_seen(source):
+    assert unsafe_loads(ast.parse(source))
+    assert not unsafe_loads(ast.parse("torch.load(p, weights_only=True)\nmodel.eval()\nyaml.safe_load(t)\nnp.load(p)"))
+
+
+def test_cross_process_calls_live_in_one_file():
+    collectives = {"all_reduce", "all_gather", "reduce_scatter", "barrier", "gather_for_metrics"}
+    users, wrong = set(), []
+    for path, tree in TREES.items():
+        text = SOURCES[path]
+        called = {n.func.attr for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)}
+        if called & collectives or "torch.distributed" in text or "import distributed as dist" in text:
+            users.add(path.name)
+            wrong += [] if path == ROOT / PACKAGE / "distributed.py" else [str(path.relative_to(ROOT))]
+    assert "distributed.py" in users and not wrong, wrong
