@@ -16,38 +16,38 @@ from ovs_lite.files import write_text
 IGNORE_INDEX = 65535
 NEVER_DRAWN = Path(__file__).parent / "never_drawn.txt"
 
-VOC = """airplane=aeroplane bicycle bird boat wine_bottle=bottle bus car cat chair cow table=dining_table dog horse
-motorcycle=motorbike snowboarder~person cactus~potted_plant sheep sofa train television=tv_monitor"""
+VOC = """airplane=aeroplane bicycle bird boat bottle bus car cat chair cow table=dining_table dog horse
+motorcycle=motorbike person plant=potted_plant sheep sofa train television=tv_monitor"""
 
-CONTEXT = """airplane=aeroplane handbag=bag bed carpet~bedclothes bench bicycle bird boat book wine_bottle=bottle
-skyscraper=building bus refrigerator~cabinet car cat chandelier~ceiling chair shirt~cloth laptop=computer cow cup
-curtain dog door fence tile~floor flower hamburger~food grass soil=ground horse keyboard lamp=light
-motorcycle=motorbike mountain mouse skier~person bowl~plate stairs~platform cactus~potted_plant road rock sheep
-bookshelf=shelves gravel~sidewalk road_sign=sign sky snow sofa table sand~track train tree truck television=tv_monitor
-wall water brick~window wood"""
+CONTEXT = """airplane=aeroplane handbag=bag bed carpet~bedclothes bench bicycle bird boat book bottle building bus
+wardrobe~cabinet car cat chandelier~ceiling chair shirt~cloth computer cow cup curtain dog door fence tile~floor flower
+hamburger~food grass soil=ground horse keyboard lamp=light motorcycle=motorbike mountain computer_mouse person
+bowl~plate stairs~platform plant=potted_plant road rock sheep bookshelf=shelves gravel~sidewalk road_sign=sign sky snow
+sofa table sand~track train tree truck television=tv_monitor wall water window wood"""
 
-ADE = """wall skyscraper=building sky tile~floor tree road bed grass soil=earth door table mountain cactus~plant
-curtain chair car water sofa house carpet=rug field fence rock lamp bathtub box road_sign=signboard sand fireplace
-refrigerator gravel~path stairs bridge bookshelf=bookcase toilet flower book bench oven=stove palm_tree=palm
-laptop=computer boat bus light_bulb~light truck chandelier street_lamp=streetlight television=television_receiver
-airplane shirt~apparel wine_bottle=bottle ambulance~van fountain washing_machine=washer teddy_bear~plaything barrel
-basket tent handbag=bag scooter~minibike soccer_ball~ball hamburger~food microwave pot elephant~animal bicycle
-traffic_light trash_can=ashcan shower wine_glass~glass clock flag"""
+ADE = """wall building sky tile~floor tree road bed window=windowpane grass person soil=earth door table mountain plant
+curtain chair car water painting sofa house mirror carpet=rug field armchair fence desk rock wardrobe lamp bathtub box
+column road_sign=signboard chest_of_drawers sand fireplace refrigerator gravel~path stairs bridge bookshelf=bookcase
+toilet flower book bench oven=stove palm_tree=palm computer boat bus light_bulb~light truck tower chandelier
+street_lamp=streetlight television=television_receiver airplane shirt~apparel escalator bottle van ship fountain
+washing_machine=washer teddy_bear~plaything stool barrel basket waterfall tent handbag=bag moped=minibike
+soccer_ball~ball hamburger~food microwave pot elephant~animal bicycle traffic_light trash_can=ashcan fan shower
+drinking_glass=glass clock flag"""
 
-COCO = """bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant bench bird cat dog horse
-sheep cow elephant backpack umbrella handbag tie suitcase skier~skis snowboarder~snowboard soccer_ball=sports_ball
-kite baseball_bat skateboard tennis_racket wine_bottle=bottle wine_glass cup fork knife spoon bowl apple carrot
-hot_dog pizza cake chair sofa=couch cactus~potted_plant bed table=dining_table toilet television=tv laptop mouse
-remote keyboard phone=cell_phone microwave oven toaster refrigerator book clock scissors teddy_bear
+COCO = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant bench bird cat dog
+horse sheep cow elephant backpack umbrella handbag tie suitcase skier~skis snowboarder~snowboard
+soccer_ball=sports_ball kite baseball_bat skateboard tennis_racket bottle wine_glass cup fork knife spoon bowl apple
+carrot hot_dog pizza cake chair sofa=couch plant=potted_plant bed table=dining_table toilet television=tv laptop
+computer_mouse remote keyboard phone=cell_phone microwave oven toaster refrigerator book clock scissors teddy_bear
 hair_dryer=hair_drier toothbrush"""
 
-COCO_STUFF = """bridge skyscraper=building box~cardboard carpet cloud=clouds curtain door fence flower lamp=light
-grass gravel house leaf=leaves mountain newspaper~paper road rock sand shirt~clothes sky snow soil=dirt stairs tent
-tile tree wall water wood"""
+COCO_STUFF = """bridge building wardrobe~cabinet box~cardboard carpet cloud=clouds curtain desk door fence flower
+lamp=light grass gravel house leaf=leaves mirror mountain newspaper~paper road rock sand shirt~clothes sky snow
+soil=dirt stairs tent tile tree wall water window wood"""
 
 
 def parse_entries(text: str) -> dict[str, list[str]]:
-    """ "airplane=aeroplane cactus~potted_plant" -> {"airplane": ["aeroplane"], "cactus": []}.
+    """ "airplane=aeroplane skier~skis" -> {"airplane": ["aeroplane"], "skier": []}.
 
     Raises ValueError for a name that IconWorld cannot draw or that occurs twice.
     """

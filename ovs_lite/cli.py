@@ -88,7 +88,7 @@ def _add_segment(commands) -> None:
 def _add_data(commands) -> None:
     parser = _command(commands, "data", None, "build, list or show the miniature data", "ovs-lite data list")
     actions = parser.add_subparsers(required=True, metavar="action", dest="action")
-    build = _command(actions, "build", _data_build, "render the sets of a profile", "ovs-lite data build --profile lite")
+    build = _command(actions, "build", _data_build, "render the sets", "ovs-lite data build --profile lite")
     build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")
     listing = _command(actions, "list", _data_list, "list the sets and what is built", "ovs-lite data list")
     example = "ovs-lite data show icon-coco --out sheet.png"
@@ -110,13 +110,13 @@ def _add_forwarded(commands, name: str, text: str, example: str) -> None:
 def _reproduce(args: argparse.Namespace) -> int:
     from ovs_lite.reproduce import reproduce
 
-    results = reproduce(
-        args.profile, args.only, args.fresh, args.seed, args.notebooks, args.runs, args.cell_timeout
-    )  # fmt: skip
+    results = reproduce(args.profile, args.only, args.fresh, args.seed, args.notebooks, args.runs, args.cell_timeout)
     return int(any(result.status == "failed" for result in results))
 
 
 def _segment(args: argparse.Namespace) -> None:
+    if not args.image.is_file():  # told before a model is loaded
+        raise FileNotFoundError(f"no picture at {args.image}")
     from ovs_lite.segmenter import load
     from ovs_lite.viz.overlay import alt_text
 

@@ -78,7 +78,8 @@ def nltk_data() -> str:
     try:
         nltk.data.find("taggers/averaged_perceptron_tagger_eng")
     except LookupError as error:
-        cure = f"python -m nltk.downloader averaged_perceptron_tagger_eng, or unpack it under {nltk.data.path[0]}/taggers"
+        name, folder = "averaged_perceptron_tagger_eng", nltk.data.path[0]
+        cure = f"python -m nltk.downloader {name}, or unpack it under {folder}/taggers"
         raise Problem("no NLTK tagger data; the built-in word list is used", cure, optional=True) from error
     return "averaged_perceptron_tagger_eng"
 

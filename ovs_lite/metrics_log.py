@@ -10,8 +10,7 @@ METRICS = "metrics.jsonl"
 
 def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
     """Add one row to folder/metrics.jsonl. Numbers that are not finite become null, as JSON has no word for them."""
-    clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-    line = json.dumps(clean, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps({key: _finite(value) for key, value in row.items()}, ensure_ascii=False, default=float) + "\n"
     with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
         file.write(line)
 
@@ -30,6 +29,10 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
             continue
         rows[row["name"]] = row
     return list(rows.values())
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_number(value: Any, unit: str = "") -> str:

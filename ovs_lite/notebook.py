@@ -50,7 +50,7 @@ class Context:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def data(self, name: str, split: str) -> Path:
-        """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the command to build it."""
+        """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""
         folder = split_folder(data_root(), self.profile.data, name, split)
         if not folder.is_dir():
             command = f"ovs-lite data build --profile {self.profile.name}"

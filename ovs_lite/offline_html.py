@@ -10,6 +10,7 @@ import re
 import nbformat
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString, PreformattedString, Tag
+from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
@@ -19,9 +20,9 @@ ALLOWED = {
     "*": {"alt", "class", "id", "title", "style", "role", "aria-label", "colspan", "rowspan", "scope", "lang", "dir"},
     "a": {"href"}, "img": {"src", "width", "height"}, "details": {"open"}, "ol": {"start"},
     **dict.fromkeys(
-        "abbr article b blockquote br caption cite code dd del div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i kbd "
-        "li main mark p pre s samp section small span strong sub summary sup table tbody td tfoot th thead tr u ul var "
-        "center".split(), set(),
+        "abbr article b blockquote br caption center cite code dd del div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
+        "hr i kbd li main mark p pre s samp section small span strong sub summary sup table tbody td tfoot th thead tr "
+        "u ul var".split(), set(),
     ),
 }  # fmt: skip
 # removed with all they hold; any other unknown tag is only unwrapped
@@ -34,6 +35,8 @@ SIBLING_NOTEBOOK = re.compile(r"([\w-]+)\.ipynb$")
 INLINE_IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+$")
 STYLE = re.compile(r"(max-)?(width|height|text-align|vertical-align|color|background-color)\s*:\s*[\w#%. -]+$")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\\w$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])", re.DOTALL)
+
+FORMULA_POINTS = 12  # the size of the text around it: 16 px
 
 
 def clean(fragment: str) -> str:
@@ -89,13 +92,13 @@ def _formula(match: re.Match, soup: BeautifulSoup) -> Tag:
     latex = " ".join((match.group(1) or match.group(2)).split())
     buffer = io.BytesIO()
     try:
-        depth = math_to_image(f"${latex}$", buffer, format="svg")
+        depth = math_to_image(f"${latex}$", buffer, FontProperties(size=FORMULA_POINTS), format="svg")
     except ValueError:  # matplotlib draws a subset of LaTeX: leave the source readable
         code = soup.new_tag("code", attrs={"class": "formula"})
         code.string = latex
         return code
     source = f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    style = "" if block else f"vertical-align: {-depth:.1f}px"
+    style = "" if block else f"vertical-align: {-depth:.1f}pt"
     kind = "formula block" if block else "formula"
     return soup.new_tag("img", attrs={"class": kind, "alt": latex, "src": source, "style": style})
 

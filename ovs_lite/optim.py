@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-
 SCALAR_FACTOR = 10.0  # a temperature has far to go: its logarithm learns ten times faster than a weight
 
 
@@ -49,13 +48,18 @@ class BlockOptimizer:
             for group in part.param_groups:
                 group["lr"] = base * factor * group.get("factor", 1.0)
 
-    def step(self) -> None:
-        """Apply and clear the gradients."""
+    def share_gradients(self) -> None:
+        """Let Muon's views of 1x1 convolutions see the gradients. Call after backward, before clipping."""
         for parameter, view in self.pairs:
             if view is not parameter:
                 view.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+
+    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Apply and clear the gradients. scaler: of fp16, already unscaled; it skips the step after an overflow."""
         for part in self.parts:
-            part.step()
+            part.step() if scaler is None else scaler.step(part)
+        if scaler is not None:
+            scaler.update()
         for parameter, _ in self.pairs:
             parameter.grad = None
         for part in self.parts:
@@ -71,17 +75,20 @@ class BlockOptimizer:
 
     def load_tensors(self, flat: dict[str, torch.Tensor]) -> None:
         """Restore what `tensors` gave. Raises ValueError when it belongs to another set of parameters."""
-        for number, part in enumerate(self.parts):
-            state: dict[int, dict] = {}
-            for name, value in flat.items():
-                owner, index, key = name.split(".", 2)
-                if int(owner) == number:
-                    state.setdefault(int(index), {})[key] = value
-            known = part.state_dict()
-            count = sum(len(group["params"]) for group in known["param_groups"])
-            if state and len(state) != count:
-                raise ValueError(f"got optimiser state of {len(state)} parameters, expected {count}: other model or options")
-            part.load_state_dict({"state": state, "param_groups": known["param_groups"]})
+        states: list[dict[int, dict]] = [{} for _ in self.parts]
+        for name, value in flat.items():
+            number, index, key = name.split(".", 2)
+            owned = self._parameters(int(number))
+            if int(index) >= len(owned) or (value.ndim and value.shape != owned[int(index)].shape):
+                raise ValueError(f"got optimiser state {name} of {tuple(value.shape)}: another model or other options")
+            states[int(number)].setdefault(int(index), {})[key] = value
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+    def _parameters(self, number: int) -> list[torch.Tensor]:
+        """The parameters of one part in the order of its state's indices; none for a part that is not there."""
+        groups = self.parts[number].param_groups if number < len(self.parts) else []
+        return [parameter for group in groups for parameter in group["params"]]
 
 
 def cosine_factor(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:

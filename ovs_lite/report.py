@@ -75,8 +75,8 @@ def _stage(folder: Path) -> dict[str, Any]:
 
 def _metric(row: dict[str, Any]) -> dict[str, str]:
     unit, paper, n = row.get("unit") or "", row.get("paper"), row.get("n")
-    shown = "" if paper is None else format_number(paper, unit)
-    return {"name": row["name"], "value": format_number(row.get("value"), unit), "n": "" if n is None else n, "paper": shown}
+    value, expected = format_number(row.get("value"), unit), "" if paper is None else format_number(paper, unit)
+    return {"name": row["name"], "value": value, "n": "" if n is None else n, "paper": expected}
 
 
 def _figures(executed: Path) -> list[dict[str, str]]:

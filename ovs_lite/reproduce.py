@@ -2,6 +2,7 @@
 
 A run is a folder runs/<profile>/ with one folder per notebook. stage.json is written last, so a notebook that was
 killed has none and is run again; one that is done is skipped for as long as nothing it was made from has changed.
+made_from.json is written first: checkpoints that a broken run left serve the next one only where it is equal.
 """
 
 import os
@@ -29,6 +30,8 @@ from ovs_lite.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_noteboo
 from ovs_lite.staleness import LIBRARIES, changes, fingerprint, library_version
 
 CELL_TIMEOUT = 3600
+MADE_FROM = "made_from.json"
+QUIET = "--log-level=50"  # a kernel's notes on its transport and its death would tear the progress bars
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -88,7 +91,7 @@ def find_notebooks(folder: str | Path | None = None) -> list[Path]:
         if found:
             return found
     looked = " and ".join(str(candidate.resolve()) for candidate in candidates)
-    raise FileNotFoundError(f"no notebooks NN_name.ipynb in {looked}; run inside the ovs-lite checkout or name a folder")
+    raise FileNotFoundError(f"no notebooks NN_name.ipynb in {looked}; run in the checkout or use --notebooks")
 
 
 def select(notebooks: Sequence[Path], only: Sequence[str]) -> list[Path]:
@@ -111,20 +114,21 @@ def why_run(folder: Path, now: dict[str, dict[str, str]]) -> str:
         return "the last run failed"
     if not all((folder / file).exists() for file in (EXECUTED, PAGE)):
         return "its executed copy is gone"
-    return "; ".join(changes(stage.get("fingerprint", {}), now))
+    return "; ".join(changes(read_json(folder / MADE_FROM), now))
 
 
 def _stage(notebook: Path, folder: Path, profile: Profile, fresh: bool, cell_timeout: int) -> StageResult:
     parameters = {"profile": profile.name, "seed": profile.seed, "out": str(folder.resolve())}
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     now = fingerprint(notebook, to_dict(profile), data_root() / profile.data.folder)
-    reason = why_run(folder, now)
+    reason = "asked to run afresh" if fresh else why_run(folder, now)
     if not reason:
         finished = read_json(folder / STAGE).get("finished")
         return StageResult(notebook.stem, "up to date", f"code, package, parameters and data as on {finished}")
     tqdm.write(f"{notebook.stem}: running ({reason})")
+    if fresh or read_json(folder / MADE_FROM) != now:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MADE_FROM, now)
     for left in (STAGE, METRICS, EXECUTED, PAGE):
         (folder / left).unlink(missing_ok=True)
     start = time.perf_counter()
@@ -133,14 +137,14 @@ def _stage(notebook: Path, folder: Path, profile: Profile, fresh: bool, cell_tim
     if (folder / EXECUTED).exists():
         write_notebook_page(folder, notebook.stem)
     result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds)
-    _write_stage(folder, result, now)
+    _write_stage(folder, result)
     return result
 
 
-def _write_stage(folder: Path, result: StageResult, made_from: dict[str, dict[str, str]]) -> None:
+def _write_stage(folder: Path, result: StageResult) -> None:
     outcome = {"status": result.status, "seconds": result.seconds, "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     failure = {"message": result.message, "traceback": result.traceback}
-    write_json(folder / STAGE, {"notebook": result.name, **outcome, **failure, "fingerprint": made_from})
+    write_json(folder / STAGE, {"notebook": result.name, **outcome, **failure})
 
 
 def _execute(notebook: Path, folder: Path, parameters: dict[str, Any], cell_timeout: int) -> tuple[str, str]:
@@ -148,29 +152,29 @@ def _execute(notebook: Path, folder: Path, parameters: dict[str, Any], cell_time
     bar = {"desc": notebook.stem, "leave": False}
     try:
         papermill.execute_notebook(
-            notebook, folder / EXECUTED, parameters, kernel_name="python3", cwd=notebook.parent.resolve(),
-            progress_bar=bar, execution_timeout=cell_timeout,
+            notebook, folder / EXECUTED, parameters, kernel_name="python3", language="python",
+            cwd=notebook.parent.resolve(), progress_bar=bar, execution_timeout=cell_timeout, extra_arguments=[QUIET],
         )  # fmt: skip
     except PapermillExecutionError as error:
-        place = f"cell In [{error.exec_count}] failed"
-        return f"{place}: {error.ename}: {ANSI.sub('', error.evalue)}", ANSI.sub("", "\n".join(error.traceback))
+        reason = ANSI.sub("", f"{error.ename}: {error.evalue}").strip().splitlines()[0]
+        return f"cell In [{error.exec_count}] failed: {reason}", ANSI.sub("", "\n".join(error.traceback))
     except CellTimeoutError:
-        return f"{_unfinished_cell(folder)} took longer than {cell_timeout} s; give it more with --cell-timeout", ""
+        return f"{_last_started_cell(folder)} took longer than {cell_timeout} s; give it more with --cell-timeout", ""
     except DeadKernelError:
-        return f"the kernel died in {_unfinished_cell(folder)}: it was killed or ran out of memory", ""
+        return f"the kernel died in {_last_started_cell(folder)}: it was killed or ran out of memory", ""
     except NoSuchKernel:
         return "there is no Jupyter kernel python3; install it with: python -m ipykernel install --sys-prefix", ""
     return "", ""
 
 
-def _unfinished_cell(folder: Path) -> str:
-    """The first code cell that papermill did not see completed, quoted by its first line."""
+def _last_started_cell(folder: Path) -> str:
+    """The code cell that was running at the end, by its number and first line. papermill calls all completed then."""
     cells = nbformat.read(folder / EXECUTED, as_version=4).cells
-    codes = [cell for cell in cells if cell.cell_type == "code"]
-    for number, cell in enumerate(codes, 1):
-        if cell.metadata.get("papermill", {}).get("status") != "completed":
-            return f"code cell {number} ({cell.source.strip().splitlines()[0]})"
-    return "the last cell"
+    codes = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    started = [cell for cell in codes if cell.metadata.get("papermill", {}).get("start_time")]
+    if not started:
+        return "starting it"
+    return f"cell In [{started[-1].execution_count}] ({started[-1].source.strip().splitlines()[0]})"
 
 
 def _line(result: StageResult) -> str:

@@ -15,18 +15,21 @@ from ovs_lite.config import flatten
 
 PACKAGE = Path(__file__).parent
 # These run or print notebooks; no notebook imports them, so they cannot change a result.
-RUNNERS = {"__main__.py", "cli.py", "data_commands.py", "doctor.py", "offline_html.py", "report.py", "reproduce.py", "staleness.py"}
+RUNNERS = {
+    "__main__.py", "cli.py", "data_commands.py", "doctor.py", "offline_html.py", "report.py", "reproduce.py",
+    "staleness.py",
+}  # fmt: skip
 SUFFIXES = {".py", ".json", ".safetensors"}
 LIBRARIES = ("numpy", "open_clip_torch", "scikit-image", "torch", "torchvision")
 
 Fingerprint = dict[str, dict[str, str]]
 
 
-def fingerprint(notebook: Path, parameters: dict[str, Any], data_folder: Path, package: Path = PACKAGE) -> Fingerprint:
+def fingerprint(notebook: Path, parameters: dict[str, Any], data_folder: Path) -> Fingerprint:
     """What `notebook` depends on: {kind: {name: digest}}. data_folder: the profile's folder of prepared sets."""
     return {
         "code": _code_cells(notebook),
-        "package": _package_files(package),
+        "package": _package_files(PACKAGE),
         "parameters": {key: str(value) for key, value in flatten(parameters)},
         "data": _manifests(data_folder),
         "real data": _real_data(),

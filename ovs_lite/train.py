@@ -1,33 +1,44 @@
 """The one training loop, on accelerate: mixed precision, clipping, schedule, checkpoints, exact resume, JSONL log.
 
-A task says what is trained: `parameters()`, `batch(step)` (a function of the step alone, so that resuming needs no
-state of a loader), `losses(batch)` (named, unweighted terms) and `weights` (name -> factor, applied only here).
-Command line: python -m ovs_lite.train --help
+A task says what is trained; see `Task`. Its batches are a function of their index alone and the loop seeds dropout and
+the like anew for every batch, so a checkpoint needs no state of a loader or of a random generator to resume exactly.
+With several processes every one draws the same batch and the task's `losses` takes its `distributed.shard` of it.
+Command line: python -m ovs_lite.train clip --help; the same words after `accelerate launch -m` or torch's launcher.
 """
 
+import hashlib
 import json
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
-from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from ovs_lite.distributed import is_main
+from ovs_lite.checkpoints import latest_checkpoint, remove_checkpoints
+from ovs_lite.distributed import any_process, average_gradients, copy_from_main, is_main, rank, reduce_sum, world_size
 from ovs_lite.files import write_json
 from ovs_lite.optim import BlockOptimizer, cosine_factor
+from ovs_lite.train_resume import cut_log, restore, save
+
+PRECISIONS = ("no", "bf16", "fp16")
+COMMANDS = {"clip": "ovs_lite.train_clip"}  # what to train -> module with main(argv)
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """steps: in all. lr: AdamW's peak. muon_lr: Muon's peak, 0 = AdamW on everything. warmup: steps. clip: gradient
-    norm. precision: no, bf16 or fp16. checkpoint_every, log_every: steps. seed: of dropout and the like."""
+    norm. accumulation: batches per step. precision: no, bf16 or fp16 (GPU only). checkpoint_every, log_every: steps.
+    seed: of dropout and the like. Raises ValueError for values that cannot run."""
 
     steps: int
     lr: float = 2e-3
@@ -35,33 +46,48 @@ class LoopConfig:
     weight_decay: float = 0.01
     warmup: int = 100
     clip: float = 1.0
+    accumulation: int = 1
     precision: str = "no"
     checkpoint_every: int = 200
     log_every: int = 20
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ("steps", "accumulation", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected 1 or more")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"got precision={self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+
 
 class Task(Protocol):
-    """What the loop needs from a method; see the module docstring."""
+    """What the loop needs from a method. model: what is trained and saved. weights: loss term -> factor, applied only
+    in the loop."""
 
     model: nn.Module
     weights: dict[str, float]
 
-    def batch(self, step: int) -> Any:
-        """The batch of a step, the same at every call."""
+    def to(self, device: torch.device) -> None:
+        """Move the model, and all that `losses` uses beside it, in place."""
+
+    def batch(self, index: int) -> Any:
+        """The batch of an index (the step, with accumulation 1), the same at every call and in every process."""
+
+    def count(self, batch: Any) -> int:
+        """How many pictures the batch holds, for the log's speed."""
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Named, unweighted scalar terms."""
+        """Named, unweighted scalar terms. With several processes: of this process's shard or of gathered outputs."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss term became NaN or infinite; the message holds every term and the step."""
+    """A loss term or the gradient became NaN or infinite; the message holds every term and the step."""
 
 
 def total_loss(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
     """Weighted sum of the terms. Raises ValueError when a term has no weight: nothing is dropped in silence."""
     unknown = sorted(set(terms) - set(weights))
-    if unknown:
+    if unknown or not terms:
         raise ValueError(f"got loss terms without a weight: {', '.join(unknown)}; weights exist for {sorted(weights)}")
     return sum(weights[name] * value for name, value in terms.items())
 
@@ -76,54 +102,95 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `task` until `config.steps`; leaves out/log.jsonl, out/loop.json and the last two checkpoints.
 
-    resume: go on from the newest checkpoint in `out` (bit-identical on a CPU with the same number of threads).
-    on_step: called after every step with (step, logged terms). Returns the log's rows of this call.
-    Raises NonFiniteLoss; SIGTERM and Ctrl-C save a checkpoint before they end the run.
+    resume: go on from the newest checkpoint in `out` (bit-identical on a CPU with the same number of threads); False
+    starts over and removes the checkpoints and the log that are there. on_step: called after every step with (step,
+    logged terms). Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm
+    (before clipping) and images_per_s of all processes. The model is left in evaluation mode.
+    Raises NonFiniteLoss. SIGTERM and Ctrl-C let the step end and save a checkpoint, then SystemExit or
+    KeyboardInterrupt ends the run; a second one ends it at once.
     """
     out = Path(out)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
-    torch.manual_seed(config.seed)
-    model = accelerator.prepare(task.model)
+    accelerator = _accelerator(config.precision)
+    task.to(accelerator.device)
     optimizer = BlockOptimizer(task.model.named_parameters(), config.lr, config.muon_lr, config.weight_decay)
-    start = _restore(task.model, optimizer, out) if resume else 0
-    if is_main():
-        write_json(out / "loop.json", asdict(config))
+    start = _prepare(accelerator, task.model, optimizer, config, out, resume)
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
-    begun = time.perf_counter()
-    model.train()
-    step = start
-    with _interruptible() as stopped:
+    task.model.train()
+    begun, pictures = time.perf_counter(), 0
+    with _Interrupts() as interrupts, bar:
         for step in bar:
-            optimizer.set_factor(cosine_factor(step, config.steps, config.warmup))
-            row = _step(accelerator, task, optimizer, step, config)
-            row["steps_per_s"] = round((step + 1 - start) / (time.perf_counter() - begun), 3)
+            factor = cosine_factor(step, config.steps, config.warmup)
+            optimizer.set_factor(factor)
+            row, seen = _step(accelerator, task, optimizer, step, config)
+            pictures += seen
+            row |= {"lr": config.lr * factor, "images_per_s": round(pictures / (time.perf_counter() - begun), 1)}
             bar.set_postfix({"loss": f"{row['loss']:.3f}"})
-            if step % config.log_every == 0 or step == config.steps - 1:
+            last = step == config.steps - 1
+            if last or step % config.log_every == 0:
                 rows.append(row)
                 _log(out, row)
             if on_step is not None:
                 on_step(step, row)
-            last = step == config.steps - 1
+            stopped = any_process(interrupts.number != 0, accelerator.device)
             if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
-                _save(task.model, optimizer, out, step + 1)
-            if stopped:
-                raise SystemExit(f"stopped by signal after step {step}; run the same command again to go on")
-    model.eval()
+                settings = _settings(accelerator, config)
+                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, settings)
+            if stopped and not last:
+                interrupts.end(f"stopped by a signal after step {step}; run the same command again to go on")
+    task.model.eval()
     return rows
 
 
-def _step(accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig) -> dict[str, float]:
-    with accelerator.autocast():
-        terms = task.losses(task.batch(step))
-        loss = total_loss(terms, task.weights)
-    values = {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
-    if not torch.isfinite(loss):
+def _accelerator(precision: str) -> Accelerator:
+    """accelerate keeps the first precision of a process for ever; a notebook may train twice with different ones."""
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
+def _step(
+    accelerator: Accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig
+) -> tuple[dict[str, float], int]:
+    """One update from `accumulation` batches. Returns the log's row and the number of pictures."""
+    sums: dict[str, float] = {}
+    pictures = 0
+    for index in range(step * config.accumulation, (step + 1) * config.accumulation):
+        batch = task.batch(index)
+        pictures += task.count(batch)
+        set_seed(_batch_seed(config.seed, index))
+        with accelerator.autocast():
+            terms = task.losses(batch)
+            loss = total_loss(terms, task.weights)
+        values = _means({**terms, "loss": loss})
+        _check_finite(values, step)
+        sums = {name: sums.get(name, 0.0) + value / config.accumulation for name, value in values.items()}
+        accelerator.backward(loss / config.accumulation)
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    average_gradients(trained)
+    optimizer.share_gradients()
+    accelerator.unscale_gradients(optimizer.parts)
+    norm = float(accelerator.clip_grad_norm_(trained, config.clip))
+    if accelerator.scaler is None:  # with fp16 an overflow is expected, and the scaler skips the step
+        _check_finite({**sums, "grad_norm": norm}, step)
+    optimizer.step(accelerator.scaler)
+    row = {**sums, "grad_norm": norm}
+    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, pictures
+
+
+def _batch_seed(seed: int, index: int) -> int:
+    """32 bits from (seed, index, process), so that no two batches and no two processes share their dropout."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {index} {rank()}".encode()).digest()[:4], "big")
+
+
+def _means(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Each term averaged over processes; a NaN in one process is a NaN in all, so all stop together."""
+    stacked = torch.stack([value.detach().float() for value in terms.values()])
+    return dict(zip(terms, (reduce_sum(stacked) / world_size()).tolist(), strict=True))
+
+
+def _check_finite(values: dict[str, float], step: int) -> None:
+    if not all(abs(value) < float("inf") for value in values.values()):
         raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at this step's batch")
-    accelerator.backward(loss)
-    accelerator.clip_grad_norm_(task.model.parameters(), config.clip)
-    optimizer.step()
-    return {"step": step, **{name: round(value, 6) for name, value in values.items()}}
 
 
 def _log(out: Path, row: dict[str, float]) -> None:
@@ -132,46 +199,55 @@ def _log(out: Path, row: dict[str, float]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def _trained(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    return ((name, value) for name, value in model.state_dict().items())
+def _prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: BlockOptimizer, config: LoopConfig, out: Path, resume: bool
+) -> int:
+    """Restore or start over; returns the first step."""
+    if is_main() and not resume:
+        remove_checkpoints(out / "checkpoints")
+    found = latest_checkpoint(out / "checkpoints") if resume else None
+    start = 0
+    if found is not None:
+        start = restore(found, model, optimizer, accelerator.scaler, _settings(accelerator, config))
+    steps = reduce_sum(torch.tensor([float(start)], device=accelerator.device))
+    if steps.item() != start * world_size():
+        raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")
+    copy_from_main(model.state_dict().values())
+    if is_main():
+        write_json(out / "loop.json", asdict(config))
+        cut_log(out / "log.jsonl", start)
+    return start
 
 
-def _save(model: nn.Module, optimizer: BlockOptimizer, out: Path, step: int) -> None:
-    tensors = {f"model.{name}": value for name, value in _trained(model)}
-    tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
-    tensors["rng"] = torch.get_rng_state()
-    save_checkpoint(out / "checkpoints", step, tensors)
+def _settings(accelerator: Accelerator, config: LoopConfig) -> dict[str, Any]:
+    """What must be equal for a resumed run to end with the same bits."""
+    shown = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_every", "log_every")}
+    machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
+    return shown | machine | {"torch": str(torch.__version__)}
 
 
-def _restore(model: nn.Module, optimizer: BlockOptimizer, out: Path) -> int:
-    found = latest_checkpoint(out / "checkpoints")
-    if found is None:
-        return 0
-    tensors, step = load_checkpoint(found)
-    torch.set_rng_state(tensors.pop("rng"))
-    split = {"model": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        owner, key = name.split(".", 1)
-        split[owner][key] = value
-    model.load_state_dict(split["model"])
-    optimizer.load_tensors(split["optimizer"])
-    return step
-
-
-class _interruptible:
-    """While active, SIGTERM and SIGINT set a flag that the loop reads after the step, instead of killing it."""
+class _Interrupts:
+    """While active, the first SIGTERM or SIGINT is remembered in `number` for the loop to read after the step."""
 
     def __init__(self):
-        self.raised = False
+        self.number, self.previous = 0, {}
 
-    def __bool__(self) -> bool:
-        return self.raised
+    def end(self, message: str) -> None:
+        """End the run as the signal would have."""
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        print(message, file=sys.stderr)
+        raise SystemExit(128 + (self.number or signal.SIGTERM))
 
-    def _remember(self, *_):
-        self.raised = True
+    def _remember(self, number: int, _frame) -> None:
+        self.number = number
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
     def __enter__(self):
-        self.previous = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self.previous[number] = signal.signal(number, self._remember)
@@ -180,11 +256,16 @@ class _interruptible:
         return self
 
     def __exit__(self, *_):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        self._give_back()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m ovs_lite.train`: the first word says what is trained, the rest is that command's."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        sys.exit(f"expected one of {', '.join(COMMANDS)}; example: python -m ovs_lite.train clip --help")
+    import_module(COMMANDS[words[0]]).main(words[1:])
 
 
 if __name__ == "__main__":
-    from ovs_lite.train_clip import main
-
     main()

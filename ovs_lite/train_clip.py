@@ -13,6 +13,7 @@ from ovs_lite.config import runs_root
 from ovs_lite.data.iconworld.captions import vocabulary_texts
 from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, default_stages
 from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.distributed import is_main
 from ovs_lite.files import write_tensors
 from ovs_lite.methods.clip_pretraining import (
     ClipPretraining,
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="run folder (default runs/clip/MODEL)")
-    parser.add_argument("--fresh", action="store_true", help="ignore the checkpoints in the run folder")
+    parser.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
     return parser
 
 
@@ -74,6 +75,8 @@ def train_text(args: argparse.Namespace, out: Path) -> None:
     clip = load_clip("ConvNeXt-Lite", pretrained=None)
     task = TextPretraining(clip, CaptionPairStream(2 * args.batch, args.seed))
     train(task, _loop(args), out, resume=not args.fresh)
+    if not is_main():
+        return
     write_tensors(out / "text.safetensors", clip.network.text.state_dict())
     print(f"wrote {out / 'text.safetensors'}")
 
@@ -94,8 +97,11 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
     clip = _initial_model(args)
     stream = CaptionStream(args.batch, clip.image_size, args.seed, default_stages(args.steps))
-    task = ClipPretraining(clip, Prefetched(stream), freeze_text=args.text is not None and not args.train_text)
+    freeze = "text" if args.text is not None and not args.train_text else None
+    task = ClipPretraining(clip, Prefetched(stream), freeze)
     rows = train(task, _loop(args), out, resume=not args.fresh)
+    if not is_main():
+        return
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
     rows_kept = used_token_ids(clip, [*vocabulary_texts(), *prompts])
     pictures = args.steps * args.batch

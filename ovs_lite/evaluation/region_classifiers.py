@@ -15,6 +15,7 @@ CLIP_CLASSIFIERS = ("masked crops", "unmasked crops", "pooled features")
 CROPS_AT_ONCE = 128
 CONVOLUTION_STRIDE = 32
 DENSE_SCALE = 2  # dense features are taken at twice CLIP's own side, as 448 is to 224
+LONGEST = 4
 
 
 def region_scores(
@@ -22,7 +23,7 @@ def region_scores(
 ) -> torch.Tensor:
     """Cosine of every region with every class: (3, H, W), (N, H, W), text (K, D) normalised -> (N, K).
 
-    "masked crops": the tight box, background 0 after normalisation, warped to CLIP's side (OVSeg section 3.2).
+    "masked crops": the tight box, background 0 after normalisation, warped to CLIP's side (OVSeg section 3.1).
     "unmasked crops": the same boxes with their background (OVSeg A.1). "pooled features": mean of MaskCLIP's dense
     embeddings under the mask, whose patches count by the share of them that the mask covers.
     """
@@ -41,15 +42,16 @@ def region_scores(
 
 
 def pooled_features(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Dense CLIP embeddings averaged under each mask, (N, D), L2-normalised."""
-    patch = clip.patch_size or CONVOLUTION_STRIDE
-    factor = DENSE_SCALE * clip.image_size / min(image.shape[1:])
-    size = [max(patch, round(side * factor / patch) * patch) for side in image.shape[1:]]
+    """Dense CLIP embeddings averaged under each mask, (N, D), L2-normalised.
+
+    The picture is resized to a short side of twice CLIP's own, keeping its shape up to LONGEST : 1.
+    """
+    patch, short = clip.patch_size or CONVOLUTION_STRIDE, DENSE_SCALE * clip.image_size
+    wanted = [short * side / min(image.shape[1:]) for side in image.shape[1:]]
+    size = [max(1, round(min(side, LONGEST * short) / patch)) * patch for side in wanted]
     resized = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)
     dense = clip.dense(resized)[0]  # (D, h, w)
     weights = F.interpolate(masks[None].float(), dense.shape[1:], mode="area")[0]  # (N, h, w)
-    if min(image.shape[1:]) < max(dense.shape[1:]):  # a patch smaller than a pixel: any weight above 0 will do
-        weights = weights + 1e-6
     pooled = torch.einsum("nhw,dhw->nd", weights, dense) / weights.sum((1, 2))[:, None]
     return F.normalize(pooled, dim=-1)
 
@@ -60,7 +62,7 @@ def clip_probs(scores: torch.Tensor, clip: Clip) -> torch.Tensor:
 
 
 def class_counts(target: np.ndarray, masks: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Pixels of each class in each region: (H, W) class ids, (N, H, W) -> (N, K) int64. Other values are not counted."""
+    """Pixels of each class in each region: (H, W) class ids, (N, H, W) -> (N, K) int64, other values left out."""
     labelled = (target >= 0) & (target < num_classes)
     counts = [np.bincount(target[mask & labelled], minlength=num_classes) for mask in masks.cpu().numpy()]
     return torch.from_numpy(np.array(counts, np.int64).reshape(-1, num_classes)).to(masks.device)

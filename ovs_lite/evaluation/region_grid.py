@@ -32,7 +32,7 @@ from ovs_lite.models.classical import grid_masks, proposals, slic_masks
 ORACLE = "oracle"
 CLASSIFIERS = (*CLIP_CLASSIFIERS, ORACLE)
 MaskSource = Callable[[Mapping[str, Any]], np.ndarray]
-PIXELS_AT_ONCE = 1 << 15
+PIXELS_AT_ONCE = 1 << 13
 
 
 def truth_masks(record: Mapping[str, Any]) -> np.ndarray:
@@ -91,9 +91,7 @@ def evaluate_grid(
         raise ValueError(f"got classifiers {sorted(unknown)}, expected some of {', '.join(CLASSIFIERS)}")
     sources = SOURCES if sources is None else sources
     text = clip.text_embeddings(list(vocabulary.names), templates)
-    matrices = {
-        (s, c): ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for s in sources for c in classifiers
-    }
+    matrices = {(s, c): ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for s in sources for c in classifiers}
     regions: list[dict[str, Any]] = []
     images = 0
     for record in records:
@@ -120,14 +118,13 @@ def label_map(masks: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
     """Regions with class probabilities -> one label per pixel: argmax over k of sum_n probs[n, k] * masks[n].
 
     (N, H, W) bool or soft, (N, K) -> (H, W) int64; -1 where no mask lies or all its probabilities are 0. The fusion
-    of MaskFormer that OVSeg uses (its section 3.2); chunked over pixels, so K * H * W is never held at once.
+    of MaskFormer that OVSeg uses (its section 3.1); chunked over pixels, so K * H * W is never held at once.
     """
     height, width = masks.shape[1:]
-    flat, weights = masks.flatten(1), probs.T  # (N, H * W), (K, N)
+    flat = masks.flatten(1).T  # (H * W, N)
     labels = torch.full((height * width,), -1, dtype=torch.int64, device=masks.device)
     for start in range(0, height * width if len(masks) else 0, PIXELS_AT_ONCE):
-        scores = weights @ flat[:, start : start + PIXELS_AT_ONCE].to(probs.dtype)  # (K, pixels)
-        best, index = scores.max(0)
+        best, index = (flat[start : start + PIXELS_AT_ONCE].to(probs.dtype) @ probs).max(1)
         labels[start : start + PIXELS_AT_ONCE] = torch.where(best > 0, index, -1)
     return labels.view(height, width)
 

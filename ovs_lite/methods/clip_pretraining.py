@@ -7,16 +7,18 @@ al., CVPR 2022). No labels, no masks: captions only.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.losses.contrastive import info_nce
 
-# 1/temperature at the start. CLIP's own 14 punishes the noise of an untrained tower (a second-order effect of the scale)
-# harder than it rewards the signal (first order): the tower then flees to the one line that no caption varies along.
+# 1/temperature at the start. CLIP's own 14 punishes the noise of an untrained tower (a second-order effect of the
+# scale) harder than it rewards the signal (first order): the tower then flees to the one line that no caption varies
+# along.
 START_SCALE = 2.0
 
 CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
@@ -36,35 +38,63 @@ class TextPretraining:
         """Two lists of B captions; entry b of both describes the same scene."""
         return self.pairs(step)
 
+    def to(self, device: torch.device) -> None:
+        """Move the whole CLIP."""
+        self.clip.to(device)
+
+    def count(self, batch: tuple[list[str], list[str]]) -> int:
+        """B: an imagined scene counts as a picture."""
+        return len(batch[0])
+
     def losses(self, batch: tuple[list[str], list[str]]) -> dict[str, torch.Tensor]:
         """One InfoNCE term between the two lists, at a fixed temperature of 1/14."""
-        first, second = (self.clip.encode_text(captions) for captions in batch)
+        first, second = (gather_with_gradient(self.clip.encode_text(_share(captions))) for captions in batch)
         return {"text_contrastive": info_nce(first @ second.T, self.temperature)}
 
 
 class ClipPretraining:
     """Train a CLIP on (picture, caption) batches; see the module docstring.
 
-    pictures: step -> ((B, 3, H, W) RGB in [0, 1], B captions). freeze_text: train the image tower and temperature only.
+    pictures: step -> ((B, 3, H, W) RGB in [0, 1], B captions). freeze: "text" trains the image tower against the text
+    tower as it is, "image" the reverse, None trains both. The temperature is always trained.
     """
 
     weights = {"contrastive": 1.0}
 
-    def __init__(self, clip: Clip, pictures: PictureBatches, freeze_text: bool = True):
-        self.clip, self.pictures, self.model, self.freeze_text = clip, pictures, clip.network, freeze_text
-        clip.network.text.requires_grad_(not freeze_text)
+    def __init__(self, clip: Clip, pictures: PictureBatches, freeze: str | None = "text"):
+        if freeze not in ("text", "image", None):
+            raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
+        self.clip, self.pictures, self.model, self.freeze = clip, pictures, clip.network, freeze
+        clip.network.text.requires_grad_(freeze != "text")
+        clip.network.visual.requires_grad_(freeze != "image")
 
     def batch(self, step: int) -> tuple[torch.Tensor, list[str]]:
         """The pictures and captions of a step."""
         return self.pictures(step)
 
+    def to(self, device: torch.device) -> None:
+        """Move the whole CLIP."""
+        self.clip.to(device)
+
+    def count(self, batch: tuple[torch.Tensor, list[str]]) -> int:
+        """B pictures."""
+        return len(batch[1])
+
     def losses(self, batch: tuple[torch.Tensor, list[str]]) -> dict[str, torch.Tensor]:
-        """One symmetric InfoNCE term."""
-        pictures, captions = batch
-        images = self.clip.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
-        with torch.set_grad_enabled(not self.freeze_text):
+        """One symmetric InfoNCE term over the pairs of all processes, each of which encodes its share."""
+        pictures, captions = (_share(part) for part in batch)
+        with torch.set_grad_enabled(self.freeze != "image"):
+            images = self.clip.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
+        with torch.set_grad_enabled(self.freeze != "text"):
             texts = self.clip.encode_text(captions)
-        return {"contrastive": info_nce(images @ texts.T, self.clip.logit_scale)}
+        similarity = gather_with_gradient(images) @ gather_with_gradient(texts).T
+        return {"contrastive": info_nce(similarity, self.clip.logit_scale)}
+
+
+def _share(items: Sequence) -> Sequence:
+    if len(items) % world_size():
+        raise ValueError(f"got a batch of {len(items)}, expected a multiple of the {world_size()} processes")
+    return shard(items)
 
 
 def open_residual_branches(network: nn.Module, scale: float = 0.3) -> None:
@@ -110,5 +140,3 @@ def used_token_ids(clip: Clip, texts: Iterable[str]) -> torch.Tensor:
     texts = list(texts)
     found = [clip.tokenizer(texts[i : i + 1024]).unique() for i in range(0, len(texts), 1024)]
     return torch.cat(found).unique()
-
-

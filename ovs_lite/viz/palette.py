@@ -1,8 +1,9 @@
 """Colours of classes: fixed per index, so the same class has the same colour in every picture and every run.
 
 The first seven are those of Okabe and Ito (2008), which people with any kind of colour blindness tell apart; their
-black is left out because it reads badly under transparency. Later colours step round the hue circle by the golden
-ratio, in three levels of lightness. Colours alone never carry the meaning: overlays write names on the regions.
+black is left out because it reads badly under transparency, and orange and yellow are kept far apart. Later colours
+step round the hue circle by the golden ratio, in three levels of lightness. Colours alone never carry the meaning:
+overlays write names on the regions.
 """
 
 import colorsys
@@ -14,10 +15,10 @@ OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
     (0, 158, 115),
-    (240, 228, 66),
+    (204, 121, 167),
     (0, 114, 178),
     (213, 94, 0),
-    (204, 121, 167),
+    (240, 228, 66),
 )
 GOLDEN_RATIO = 0.618033988749895
 FIRST_HUE = 0.05

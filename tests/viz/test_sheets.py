@@ -25,6 +25,8 @@ def test_captions_and_segments_make_room_below():
     both = contact_sheet(pictures(2), captions=["a cat", "a very long caption " * 20], segments=segments)
     assert both.width == plain.width and both.height > 2 * plain.height - 20
     void = contact_sheet(pictures(2), segments=[np.zeros((24, 32), np.int32), None])
+    above, below = void.crop((6, 6, 166, 166)), void.crop((6, 169, 166, 329))
+    assert above.tobytes() == below.tobytes(), "void is transparent"
     assert void.tobytes() != contact_sheet(pictures(2), segments=segments).tobytes()
 
 

@@ -1,0 +1,108 @@
+"""Calls between processes: trivial with one process, and two processes of 8 equal one of 16."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ovs_lite import distributed
+from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
+from ovs_lite.train import LoopConfig, train
+from tiny_task import CONFIG, TinyContrast
+from two_processes import gradients
+
+HERE = Path(__file__).parent
+
+
+def launch(script: str, *words: str) -> subprocess.CompletedProcess:
+    paths = os.pathsep.join([str(HERE.parent), str(HERE)])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*command, str(HERE / script), *words],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def test_without_a_process_group_everything_is_trivial():
+    tensor = torch.randn(3, 2, requires_grad=True)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.gather_with_gradient(tensor) is tensor
+    total = distributed.reduce_sum(tensor)
+    assert torch.equal(total, tensor) and not total.requires_grad and total.data_ptr() != tensor.data_ptr()
+    assert distributed.any_process(True, torch.device("cpu")) and not distributed.any_process(False, tensor.device)
+    tensor.grad = torch.ones_like(tensor)
+    distributed.average_gradients([tensor])
+    distributed.copy_from_main([tensor])
+    assert torch.equal(tensor.grad, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("length", [0, 1, 7, 8])
+def test_shards_are_disjoint_and_complete(count, length):
+    shards = [distributed.shard(range(length), index, count) for index in range(count)]
+    assert sorted(item for part in shards for item in part) == list(range(length))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ranks")
+    done = launch("two_processes.py", str(out))
+    assert done.returncode == 0, done.stderr
+    return [torch.load(out / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+@pytest.mark.slow
+def test_two_processes_sum_share_and_copy(ranks):
+    for number, found in enumerate(ranks):
+        assert found["world_size"] == 2 and found["is_main"] == (number == 0)
+        assert found["sum"] == [2, 5] and found["any"] == [True, False]
+        assert found["shard"] == list(range(7))[number::2]
+        assert found["one_sided"] == [2.0, 1.0], "a gradient that one process lacks counts as zero there"
+        assert found["copied"] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.slow
+def test_gather_keeps_rank_order_and_its_gradient_comes_from_every_process(ranks):
+    for found in ranks:
+        assert found["gathered"] == [[1.0, 1.0], [2.0, 2.0]]
+    assert ranks[0]["row_gradient"] == [[3.0, 6.0]], "1 x from process 0 plus 2 x from process 1"
+    assert ranks[1]["row_gradient"] == [[9.0, 12.0]]
+
+
+@pytest.mark.slow
+def test_two_processes_of_8_have_the_gradient_of_one_of_16(ranks):
+    whole = gradients(TinyContrast())
+    assert whole["logit_scale"].abs() > 1e-4 and whole["a.weight"].abs().max() > 1e-4
+    for found in ranks:
+        assert found["contrast"].keys() == whole.keys()
+        for name, expected in whole.items():
+            if expected is None:
+                assert found["contrast"][name] is None, f"{name} is used nowhere, so it must not get a gradient"
+            else:
+                torch.testing.assert_close(found["contrast"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
+    done = launch("tiny_task.py", str(tmp_path / "two"), "--contrast")
+    assert done.returncode == 0, done.stderr
+    train(TinyContrast(), LoopConfig(**CONFIG), tmp_path / "one", progress=False)
+    one, two = (load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("one", "two"))
+    assert one.step == two.step == CONFIG["steps"]
+    assert one.notes["settings"]["processes"] == 1 and two.notes["settings"]["processes"] == 2
+    for name, expected in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], expected, rtol=1e-6, atol=1e-8, msg=name)
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == CONFIG["steps"], "one process logs"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
+    script = "one_gets_a_signal.py"
+    done = launch(script, str(tmp_path))
+    assert done.returncode != 0 and "stopped by a signal after step 5" in done.stderr, done.stderr
+    assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6

@@ -1,0 +1,149 @@
+"""The segmenter: every kind of picture, every kind of mistake, and the promises of its result."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ovs_lite
+from ovs_lite.clip import load_clip
+from ovs_lite.methods import METHODS, get_method
+from ovs_lite.segmenter import Segmenter, load, parse_queries
+
+QUERIES = ["cat", "grass", "sky"]
+
+
+@pytest.fixture(autouse=True)
+def own_text_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return Segmenter(get_method("maskclip", load_clip("ViT-Lite-8", pretrained=None)))
+
+
+def photo(height: int = 48, width: int = 72) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def test_the_result_keeps_its_promises(model):
+    result = model.segment(photo(), QUERIES)
+    assert result.labels.shape == (48, 72) and result.labels.dtype == np.int64
+    assert result.logits.shape == (3, 48, 72) and result.logits.dtype == np.float32
+    assert result.queries == QUERIES and (result.labels == result.logits.argmax(0)).all()
+    assert np.abs(result.logits).max() <= 1 + 1e-5
+    assert "cat" in repr(result) and "array" not in repr(result)
+
+
+def test_path_pil_and_array_are_the_same_picture(model, tmp_path):
+    array = photo()
+    Image.fromarray(array).save(tmp_path / "photo.png")
+    expected = model.segment(array, QUERIES).logits
+    for image in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(array)):
+        np.testing.assert_array_equal(model.segment(image, QUERIES).logits, expected)
+
+
+def test_grey_and_rgba_are_their_rgb(model):
+    grey = photo()[..., 0]
+    expected = model.segment(np.repeat(grey[..., None], 3, 2), QUERIES).logits
+    opaque = Image.fromarray(grey).convert("RGBA")
+    for image in (grey, Image.fromarray(grey), opaque):
+        np.testing.assert_array_equal(model.segment(image, QUERIES).logits, expected)
+
+
+def test_a_turned_photo_is_segmented_upright(model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, to be turned clockwise
+    stored = Image.fromarray(photo(48, 72))
+    stored.save(tmp_path / "turned.png", exif=exif)
+    result = model.segment(tmp_path / "turned.png", QUERIES)
+    upright = stored.transpose(Image.Transpose.ROTATE_270)
+    assert result.labels.shape == (72, 48) and result.image.tobytes() == upright.tobytes()
+    np.testing.assert_array_equal(result.logits, model.segment(upright, QUERIES).logits)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (8000, 4), (9, 8000)])
+def test_pictures_of_odd_sizes_have_labels_and_an_overlay(model, size):
+    result = model.segment(Image.new("RGB", size, "red"), "cat")
+    assert result.labels.shape == size[::-1] and (result.labels == 0).all()
+    assert result.overlay(legend=False).size == size
+
+
+def test_background_leaves_weak_pixels_unlabelled(model):
+    scores = model.segment(photo(), QUERIES).logits.max(0)
+    middle = float(np.median(scores))
+    labels = model.segment(photo(), QUERIES, background=middle).labels
+    assert ((labels == -1) == (scores < middle)).all() and (labels == -1).any() and (labels >= 0).any()
+    assert (model.segment(photo(), QUERIES, background=2).labels == -1).all()
+    for wrong in ("grass", True):
+        with pytest.raises(ValueError, match="background"):
+            model.segment(photo(), QUERIES, background=wrong)
+
+
+def test_the_order_of_queries_only_orders_the_logits(model):
+    forth, back = model.segment(photo(), QUERIES), model.segment(photo(), QUERIES[::-1])
+    np.testing.assert_allclose(forth.logits, back.logits[::-1], atol=1e-6)
+
+
+def test_predict_gives_scores_at_input_size(model):
+    text = model.clip.text_embeddings(QUERIES)
+    scores = model.predict(torch.zeros(2, 3, 40, 61), text)
+    assert scores.shape == (2, 3, 40, 61) and not scores.requires_grad
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_load_knows_every_method(name):
+    assert load(name, pretrained=None).segment(photo(), QUERIES).labels.shape == (48, 72)
+    assert ovs_lite.load is load
+
+
+def test_queries_are_cleaned_and_checked():
+    assert parse_queries(" cat,traffic  light ") == parse_queries(["cat ", "traffic light"]) == ["cat", "traffic light"]
+    assert parse_queries(("a, b",)) == ["a, b"], "commas inside a list's names are the user's"
+    for wrong in ("", " , ", "cat,,dog", [], [""], ["cat", 3], None, {"cat"}, 7):
+        with pytest.raises(ValueError, match="queries"):
+            parse_queries(wrong)
+    with pytest.raises(ValueError, match="'Cat', 'cat' more than once"):
+        parse_queries(["cat", "dog", "Cat"])
+
+
+def test_wrong_pictures_and_names_are_named(model, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        model.segment(tmp_path / "nowhere.jpg", QUERIES)
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match="text.jpg"):
+        model.segment(tmp_path / "text.jpg", QUERIES)
+    with pytest.raises(ValueError, match="image of type list"):
+        model.segment([[1, 2]], QUERIES)
+    with pytest.raises(ValueError, match="maskclip"):
+        load("maskclipp", pretrained=None)
+    with pytest.raises(ValueError, match="no trained weights"):
+        load("maskclip", checkpoint="mine.safetensors")
+    monkeypatch.setattr("ovs_lite.segmenter.MAX_SCORES", 100)
+    with pytest.raises(ValueError, match="fewer names"):
+        model.segment(photo(), QUERIES)
+
+
+def test_save_writes_by_suffix_and_leaves_nothing_behind(model, tmp_path, monkeypatch):
+    result = model.segment(photo(), QUERIES)
+    for name, kind in (("a.png", "PNG"), ("b.JPG", "JPEG"), ("c.jpeg", "JPEG")):
+        result.save(tmp_path / name)
+        with Image.open(tmp_path / name) as written:
+            assert written.format == kind and written.size == result.overlay().size
+    with Image.open(tmp_path / "a.png") as written:
+        assert written.tobytes() == result.overlay().tobytes()
+    for wrong in ("masks.gif", "masks", ".png"):
+        with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg"):
+            result.save(tmp_path / wrong)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        result.save(tmp_path / "none" / "a.png")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(Image.Image, "save", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        result.save(tmp_path / "a.png")
+    monkeypatch.undo()
+    assert sorted(tmp_path.iterdir()) == before
+    with Image.open(tmp_path / "a.png") as written:
+        assert written.size == result.overlay().size
