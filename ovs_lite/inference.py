@@ -1,7 +1,7 @@
 """From a picture of any size to scores and labels: resizing, sliding windows, the background rule.
 
-K classes, H W pixels of the picture. Protocol of TCL (its section 4.1 and released code): the short side is resized, windows
-slide by half their side, overlapping windows are averaged, the average is resized to the picture, argmax.
+K classes, H W pixels of the picture. Protocol of TCL (its section 4.1 and released code): the short side is resized,
+windows slide by half their side, overlapping windows are averaged, the average is resized to the picture, argmax.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,17 @@ class Window:
     """short_side: the picture's short side after resizing. side: of the sliding window. stride: between windows.
 
     longest: the long side after resizing is at most this; pictures that are longer get a smaller short side.
+    Raises ValueError for sizes below one pixel and for a stride that would leave gaps between windows.
     """
 
     short_side: int
     side: int
     stride: int
     longest: int = 2048
+
+    def __post_init__(self):
+        if min(self.short_side, self.side, self.stride, self.longest) < 1 or self.stride > self.side:
+            raise ValueError(f"got {self}, expected positive sizes and a stride of at most the window's side")
 
     @classmethod
     def for_clip(cls, image_size: int) -> "Window":
@@ -34,7 +39,12 @@ class Window:
 
 
 def resized_shape(height: int, width: int, window: Window) -> tuple[int, int]:
-    """(H, W) after resizing: short side to `short_side`, long side at most `longest`, never below one pixel."""
+    """(H, W) after resizing: short side to `short_side`, long side at most `longest`, never below one pixel.
+
+    Raises ValueError for a picture without pixels.
+    """
+    if min(height, width) < 1:
+        raise ValueError(f"got a picture of {height} x {width} pixels, expected at least one")
     scale = min(window.short_side / min(height, width), window.longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -48,7 +58,13 @@ def window_starts(length: int, side: int, stride: int) -> list[int]:
 
 @torch.no_grad()
 def sliding_scores(method: Method, image: torch.Tensor, text: torch.Tensor, window: Window, **options) -> torch.Tensor:
-    """(1, 3, h, w) normalised, (K, D) -> (1, K, h, w): mean of the scores of all windows that cover a pixel."""
+    """(1, 3, h, w) normalised, (K, D) -> (1, K, h, w): mean of the scores of all windows that cover a pixel.
+
+    Raises ValueError for no class, no pixel or more than one picture.
+    """
+    if len(text) == 0 or image.numel() == 0 or len(image) != 1:
+        shapes = f"image {tuple(image.shape)} and text {tuple(text.shape)}"
+        raise ValueError(f"got {shapes}, expected (1, 3, h, w) and (K, D) with at least one pixel and one class")
     height, width = image.shape[-2:]
     total = image.new_zeros(1, len(text), height, width)
     times = image.new_zeros(1, 1, height, width)
@@ -83,7 +99,12 @@ def enlarge(scores: torch.Tensor, height: int, width: int) -> np.ndarray:
 
 
 def label_pixels(logits: np.ndarray, background: float | None = None) -> np.ndarray:
-    """(K, H, W) scores -> (H, W) int64: the best class, or -1 where `background` is given and beats every class."""
+    """(K, H, W) scores -> (H, W) int64: the best class, or -1 where `background` is given and beats every class.
+
+    Raises ValueError where there is no class to choose from.
+    """
+    if logits.ndim != 3 or len(logits) == 0:
+        raise ValueError(f"got scores of shape {logits.shape}, expected (K, H, W) with K >= 1")
     labels = logits.argmax(0).astype(np.int64)
     if background is not None:
         labels[logits.max(0) < background] = -1

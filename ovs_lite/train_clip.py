@@ -18,10 +18,8 @@ from ovs_lite.files import write_tensors
 from ovs_lite.methods.clip_pretraining import (
     ClipPretraining,
     TextPretraining,
-    open_residual_branches,
-    soften_temperature,
     used_token_ids,
-    whiten_image_head,
+    whiten_patches,
 )
 from ovs_lite.train import LoopConfig, train
 
@@ -44,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
     parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
     parser.add_argument("--train-text", action="store_true", help="train the text tower too (a joint polish)")
+    parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--start", type=Path, help="weights of the model to start from")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
@@ -84,10 +83,8 @@ def train_text(args: argparse.Namespace, out: Path) -> None:
 def _initial_model(args: argparse.Namespace) -> Clip:
     torch.manual_seed(args.seed)
     clip = load_clip(args.model, pretrained=None if args.start is None else str(args.start))
-    if args.start is None:
-        open_residual_branches(clip.network)
-        soften_temperature(clip)
-        whiten_image_head(clip, CaptionStream(256, clip.image_size, args.seed + 1)(0)[0])
+    if args.start is None and clip.patch_size is not None:
+        whiten_patches(clip, CaptionStream(256, clip.image_size, args.seed + 1)(0)[0])
     if args.text is not None:
         clip.network.text.load_state_dict(load_file(args.text))
     return clip
@@ -98,7 +95,7 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     clip = _initial_model(args)
     stream = CaptionStream(args.batch, clip.image_size, args.seed, default_stages(args.steps))
     freeze = "text" if args.text is not None and not args.train_text else None
-    task = ClipPretraining(clip, Prefetched(stream), freeze)
+    task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps)
     rows = train(task, _loop(args), out, resume=not args.fresh)
     if not is_main():
         return

@@ -32,16 +32,17 @@ def masked_crops(image: torch.Tensor, masks: torch.Tensor, size: int, masked: bo
     """
     if masks.ndim != 3 or masks.shape[1:] != image.shape[1:] or masks.dtype != torch.bool:
         raise ValueError(f"got masks {tuple(masks.shape)} {masks.dtype}, expected bool (N, {tuple(image.shape[1:])})")
-    crops = [_crop_some(image, some, size, masked) for some in masks.split(AT_ONCE)]
-    return torch.cat(crops) if crops else image.new_zeros(0, image.shape[0], size, size)
+    return torch.cat([_crop_some(image, some, size, masked) for some in masks.split(AT_ONCE)])
 
 
 def encode_regions(
     clip: Clip, image: torch.Tensor, masks: torch.Tensor, masked: bool = True, batch: int = 128
 ) -> torch.Tensor:
     """CLIP's embedding of each region's crop: (3, H, W) normalised, (N, H, W) bool -> (N, D), L2-normalised."""
+    if len(masks) == 0:
+        return image.new_zeros(0, clip.embed_dim)
     parts = [clip.encode_image(masked_crops(image, some, clip.image_size, masked)) for some in masks.split(batch)]
-    return torch.cat(parts) if len(masks) else image.new_zeros(0, clip.embed_dim)
+    return torch.cat(parts)
 
 
 def _crop_some(image: torch.Tensor, masks: torch.Tensor, size: int, masked: bool) -> torch.Tensor:

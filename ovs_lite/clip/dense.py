@@ -13,23 +13,37 @@ MODES = ("maskclip", "last")
 def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
     """(B, 3, H, W) normalised -> (B, D, h, w) un-normalised patch embeddings in the joint space. See `Clip.dense`.
 
-    visual: an open_clip VisionTransformer or TimmModel with a convolutional trunk. Sides that are no multiple of the
-    patch are padded with zeros (the mean colour) at the right and bottom; h and w count the padded patches.
+    visual: an open_clip VisionTransformer or TimmModel with a convolutional trunk. Sides that are no multiple of
+    `patch_stride` are padded with zeros (the mean colour) at the right and bottom; h and w count the padded patches.
     """
     if mode not in MODES:
         raise ValueError(f"got mode {mode!r}, expected one of {', '.join(MODES)}")
+    stride_h, stride_w = patch_stride(visual)
+    height, width = images.shape[-2:]
+    images = F.pad(images, (0, -width % stride_w, 0, -height % stride_h))
+    return _convolutional(visual, images) if hasattr(visual, "trunk") else _transformer(visual, images, mode)
+
+
+def patch_stride(visual: nn.Module) -> tuple[int, int]:
+    """Pixels between neighbouring dense embeddings, down and right: a ViT's patch, a ConvNet's whole reduction.
+
+    Raises ValueError for image towers whose patches have no embedding in the joint space.
+    """
     if hasattr(visual, "trunk"):
-        return _convolutional(visual, images)
+        if hasattr(visual.trunk, "patch_embed") or hasattr(visual.head, "pool"):
+            name = type(visual.trunk).__name__
+            raise ValueError(f"got timm image tower {name}, expected a ConvNet without attention pooling")
+        return (visual.trunk.feature_info[-1]["reduction"],) * 2
     if not hasattr(visual, "transformer") or getattr(visual, "attn_pool", None) is not None:
         raise ValueError(f"got image tower {type(visual).__name__}, expected open_clip's ViT without attention pooling")
-    return _transformer(visual, images, mode)
+    return visual.conv1.kernel_size
 
 
 def _convolutional(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Last feature map through the head's norm and projection, pixel by pixel (the classifier before its pooling)."""
     features = visual.trunk.forward_features(images)
-    normed = visual.trunk.head.norm(features) if hasattr(visual.trunk.head, "norm") else features
-    return visual.head(normed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
+    return visual.head(norm(features).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def resize_positions(embedding: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -47,9 +61,6 @@ def resize_positions(embedding: torch.Tensor, grid: tuple[int, int]) -> torch.Te
 
 
 def _tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    patch_h, patch_w = visual.conv1.kernel_size
-    height, width = images.shape[-2:]
-    images = F.pad(images, (0, -width % patch_w, 0, -height % patch_h))
     patches = visual.conv1(images)  # (B, W, h, w)
     grid = tuple(patches.shape[-2:])
     tokens = patches.flatten(2).transpose(1, 2)  # (B, h * w, W)

@@ -1,9 +1,10 @@
 """Text embeddings on disk, one safetensors file per text tower and template set.
 
-The key is a fingerprint of the text tower's weights, so a retrained model never meets old embeddings. A damaged file
-is treated as absent: a cache may always be deleted.
+The key is a fingerprint of the text tower's weights and of the templates' sentences, so neither a retrained model nor a
+changed template meets old embeddings. A damaged file is treated as absent: a cache may always be deleted.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -11,11 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ovs_lite.config import cache_root
+from ovs_lite.data.prompts import template_set
 from ovs_lite.files import write_tensors
 
 
 def _file(fingerprint: str, templates: str) -> Path:
-    return cache_root() / "text" / f"{fingerprint}-{templates}.safetensors"
+    sentences = hashlib.sha256("\n".join(template_set(templates)).encode()).hexdigest()[:8]
+    return cache_root() / "text" / f"{fingerprint}-{templates}-{sentences}.safetensors"
 
 
 def read(fingerprint: str, templates: str, names: list[str]) -> dict[str, torch.Tensor]:
@@ -25,12 +28,12 @@ def read(fingerprint: str, templates: str, names: list[str]) -> dict[str, torch.
 
 
 def write(fingerprint: str, templates: str, embeddings: dict[str, torch.Tensor]) -> None:
-    """Add name -> (D,) to the cache. A cache folder that cannot be written is not an error: nothing is cached."""
+    """Add name -> (D,) to the cache. A folder that cannot be written is no error, nor a full disk: nothing is cached."""
     path = _file(fingerprint, templates)
     merged = _read_all(path) | {name: value.contiguous() for name, value in embeddings.items()}
     try:
         write_tensors(path, merged)
-    except OSError:
+    except (OSError, SafetensorError):
         return
 
 

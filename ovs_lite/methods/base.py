@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.dense import patch_stride
 
 
 class Method(nn.Module):
@@ -33,8 +34,6 @@ def dense_scores(clip: Clip, images: torch.Tensor, text_embeddings: torch.Tensor
     height, width = images.shape[-2:]
     patches = F.normalize(clip.dense(images, mode), dim=1)  # (B, D, h, w)
     cosine = torch.einsum("bdhw,kd->bkhw", patches, text_embeddings)
-    stride_h, stride_w = -(-height // cosine.shape[2]), -(-width // cosine.shape[3])
-    if clip.patch_size is not None:
-        stride_h = stride_w = clip.patch_size
+    stride_h, stride_w = patch_stride(clip.network.visual)
     padded = (cosine.shape[2] * stride_h, cosine.shape[3] * stride_w)
     return F.interpolate(cosine, padded, mode="bilinear", align_corners=False)[..., :height, :width]

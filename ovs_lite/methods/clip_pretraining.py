@@ -3,23 +3,21 @@
 Paper: CLIP (Radford et al., 2021), section 2.3; loss: TCL Eq. 7. Departures, because both towers from scratch stay at
 chance for a hundred thousand pictures: (1) the text tower is first trained on captions alone, two captions of the same
 scene being a positive pair; (2) an image tower is then trained against that frozen text tower, as LiT does (Zhai et
-al., CVPR 2022). No labels, no masks: captions only.
+al., CVPR 2022); (3) in its first steps image embeddings are not normalised. An untrained tower can then say "I do not
+know" with a short embedding; on the unit sphere it must always shout, and what lowers the loss first is to send every
+picture to the one point where all captions are equally likely: chance, for ever. No labels, no masks: captions only.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.losses.contrastive import info_nce
 
-# 1/temperature at the start. CLIP's own 14 punishes the noise of an untrained tower (a second-order effect of the
-# scale) harder than it rewards the signal (first order): the tower then flees to the one line that no caption varies
-# along.
-START_SCALE = 2.0
+FOLLOW = 0.05  # how fast the temperature follows the length of image embeddings while that is free
 
 CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
 PictureBatches = Callable[[int], tuple[torch.Tensor, list[str]]]
@@ -56,39 +54,46 @@ class ClipPretraining:
     """Train a CLIP on (picture, caption) batches; see the module docstring.
 
     pictures: step -> ((B, 3, H, W) RGB in [0, 1], B captions). freeze: "text" trains the image tower against the text
-    tower as it is, "image" the reverse, None trains both. The temperature is always trained.
+    tower as it is, "image" the reverse, None trains both. free_steps: how many first steps compare by dot product with
+    image embeddings that are not normalised; meanwhile the temperature follows their mean length, and from then on it
+    is trained and cosines are compared, as in CLIP.
     """
 
     weights = {"contrastive": 1.0}
 
-    def __init__(self, clip: Clip, pictures: PictureBatches, freeze: str | None = "text"):
+    def __init__(self, clip: Clip, pictures: PictureBatches, freeze: str | None = "text", free_steps: int = 0):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         self.clip, self.pictures, self.model, self.freeze = clip, pictures, clip.network, freeze
+        self.free_steps = free_steps
         clip.network.text.requires_grad_(freeze != "text")
         clip.network.visual.requires_grad_(freeze != "image")
 
-    def batch(self, step: int) -> tuple[torch.Tensor, list[str]]:
-        """The pictures and captions of a step."""
-        return self.pictures(step)
+    def batch(self, step: int) -> tuple[torch.Tensor, list[str], bool]:
+        """The pictures and captions of a step, and whether the embeddings' length is free."""
+        return *self.pictures(step), step < self.free_steps
 
     def to(self, device: torch.device) -> None:
         """Move the whole CLIP."""
         self.clip.to(device)
 
-    def count(self, batch: tuple[torch.Tensor, list[str]]) -> int:
+    def count(self, batch: tuple[torch.Tensor, list[str], bool]) -> int:
         """B pictures."""
         return len(batch[1])
 
-    def losses(self, batch: tuple[torch.Tensor, list[str]]) -> dict[str, torch.Tensor]:
+    def losses(self, batch: tuple[torch.Tensor, list[str], bool]) -> dict[str, torch.Tensor]:
         """One symmetric InfoNCE term over the pairs of all processes, each of which encodes its share."""
-        pictures, captions = (_share(part) for part in batch)
+        pictures, captions = (_share(part) for part in batch[:2])
         with torch.set_grad_enabled(self.freeze != "image"):
-            images = self.clip.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
+            images = self.clip.network.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
         with torch.set_grad_enabled(self.freeze != "text"):
-            texts = self.clip.encode_text(captions)
-        similarity = gather_with_gradient(images) @ gather_with_gradient(texts).T
-        return {"contrastive": info_nce(similarity, self.clip.logit_scale)}
+            texts = gather_with_gradient(self.clip.encode_text(captions))
+        images = gather_with_gradient(images)
+        if batch[2]:
+            with torch.no_grad():
+                self.clip.logit_scale.lerp_(images.norm(dim=-1).mean().log(), FOLLOW)
+            return {"contrastive": info_nce(images @ texts.T, torch.zeros_like(self.clip.logit_scale))}
+        return {"contrastive": info_nce(F.normalize(images, dim=-1) @ texts.T, self.clip.logit_scale)}
 
 
 def _share(items: Sequence) -> Sequence:
@@ -97,42 +102,32 @@ def _share(items: Sequence) -> Sequence:
     return shard(items)
 
 
-def open_residual_branches(network: nn.Module, scale: float = 0.3) -> None:
-    """Set ConvNeXt's layer scale to `scale`. Its usual 1e-6 shuts every block for the length of a short training."""
-    for name, parameter in network.named_parameters():
-        if name.endswith(".gamma"):
-            parameter.data.fill_(scale)
-
-
-def soften_temperature(clip: Clip) -> None:
-    """Start the learnable temperature at 1 / START_SCALE."""
-    clip.logit_scale.data.fill_(math.log(START_SCALE))
-
-
 @torch.no_grad()
-def whiten_image_head(clip: Clip, pictures: torch.Tensor, ridge: float = 1e-3) -> None:
-    """Set an untrained image tower's last projection so that the embeddings of `pictures` are centred and white.
+def whiten_patches(clip: Clip, pictures: torch.Tensor, spread: float = 0.5) -> None:
+    """Start an untrained ViT from the pictures' own patterns. No labels. pictures: (N, 3, H, W) RGB in [0, 1].
 
-    An untrained tower maps all pictures to one line (brightness wins), and InfoNCE then starts at chance and stays
-    there. The pictures' principal axes, divided by their spread, become the projection (a data-dependent start in the
-    spirit of LSUV, Mishkin and Matas, ICLR 2016). pictures: (N, 3, H, W) RGB in [0, 1], N well above D. No labels.
+    open_clip starts with random patch filters, which mostly see brightness, and positions that are small beside them:
+    a bag of grey patches. Here the filters become the patches' principal axes divided by their spread, turned at
+    random (whitening, as Coates and Ng, 2012), and the positions smooth waves over the grid with deviation `spread`.
     """
     visual = clip.network.visual
-    if hasattr(visual, "trunk"):
-        features = visual.trunk(clip.normalise(pictures))
-    else:
-        features = visual._pool(visual.transformer(visual._embeds(clip.normalise(pictures))))[0]
-    mean = features.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(features.T))
-    keep = clip.embed_dim
-    floor = ridge * values[-1]
-    projection = vectors[:, -keep:] / (values[-keep:].clamp(min=0) + floor).sqrt()  # (W, D)
-    if hasattr(visual, "trunk"):
-        visual.head.proj.weight.copy_(projection.T / keep**0.5)
-        visual.head.proj.bias.copy_(-(mean @ projection) / keep**0.5)
-    else:
-        visual.ln_post.bias.sub_(mean)
-        visual.proj.copy_(projection / keep**0.5)
+    width, patch = visual.conv1.out_channels, visual.conv1.kernel_size
+    patches = F.unfold(clip.normalise(pictures), patch, stride=patch).transpose(1, 2).flatten(0, 1)  # (n, 3 p p)
+    values, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values, axes = values[-width:], axes[:, -width:]
+    filters = axes / (values + 1e-3 * values[-1]).sqrt()  # (3 p p, width)
+    turn = torch.linalg.qr(torch.randn(filters.shape[1], width).T).Q
+    visual.conv1.weight.copy_((turn @ filters.T).view_as(visual.conv1.weight))
+    rows, columns = visual.grid_size
+    waves = torch.cat([_cosines(rows)[:, None].expand(-1, columns, -1), _cosines(columns).expand(rows, -1, -1)], -1)
+    positions = waves.flatten(0, 1) @ torch.randn(waves.shape[-1], width)
+    visual.positional_embedding[1:].copy_(positions / positions.std() * spread)
+
+
+def _cosines(number: int) -> torch.Tensor:
+    """The cosine waves over `number` places, slow to fast: (number, number)."""
+    places = torch.arange(number)
+    return torch.cos(torch.pi * (places[:, None] + 0.5) * places / number)
 
 
 def used_token_ids(clip: Clip, texts: Iterable[str]) -> torch.Tensor:

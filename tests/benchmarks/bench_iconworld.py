@@ -1,4 +1,4 @@
-"""Scenes per second at 128 px: rendering alone, and records written to disk. python tests/benchmarks/bench_iconworld.py"""
+"""Scenes per second at 128 px: rendering alone, and records on disk. python tests/benchmarks/bench_iconworld.py"""
 
 import tempfile
 import time

@@ -88,7 +88,8 @@ def test_a_large_upright_glyph_lands_where_the_scene_says():
     scene.noun_ids[0, 0] = next(i for i, noun in enumerate(load_nouns()) if noun.noun == "soccer ball")
     shape = render(scene, 200, torch.Generator().manual_seed(0)).shapes[0, 0]
     rows, columns = shape.any(1).nonzero()[:, 0], shape.any(0).nonzero()[:, 0]
-    assert abs(float(columns.float().mean()) / 200 - 0.25) < 0.01 and abs(float(rows.float().mean()) / 200 - 0.75) < 0.01
+    centre = float(columns.float().mean()) / 200, float(rows.float().mean()) / 200
+    assert centre == pytest.approx((0.25, 0.75), abs=0.01)
     assert 52 <= len(columns) <= 61
 
 
@@ -127,7 +128,13 @@ def test_mismatched_captions_are_other_scenes():
 
 @pytest.mark.parametrize(
     "phrase, expected",
-    [("cat", "a cat"), ("owl", "an owl"), ("unicycle", "a unicycle"), ("hourglass", "an hourglass"), ("red scissors", "red scissors")],
+    [
+        ("cat", "a cat"),
+        ("owl", "an owl"),
+        ("unicycle", "a unicycle"),
+        ("hourglass", "an hourglass"),
+        ("red scissors", "red scissors"),
+    ],
 )
 def test_articles(phrase, expected):
     assert with_article(phrase) == expected
@@ -156,11 +163,15 @@ def test_granular_masks_hold_objects_their_parts_and_their_groups():
     scene, rendering = drawn(16, 128, style=icon_sets("icon-sa")[0].style)
     nested = 0
     for index in range(16):
-        masks = [coco_mask.decode({**rle, "counts": rle["counts"].encode()}) for rle in granular_masks(scene, rendering, index)]
+        encoded = granular_masks(scene, rendering, index)
+        masks = [coco_mask.decode({**rle, "counts": rle["counts"].encode()}) for rle in encoded]
         assert masks and all(mask.sum() >= 12 for mask in masks)
         assert len({mask.tobytes() for mask in masks}) == len(masks)
         nested += sum(
-            (a & b).sum() == a.sum() and a.sum() < b.sum() for i, a in enumerate(masks) for j, b in enumerate(masks) if i != j
+            (a & b).sum() == a.sum() and a.sum() < b.sum()
+            for i, a in enumerate(masks)
+            for j, b in enumerate(masks)
+            if i != j
         )
     assert nested > 10
 
@@ -222,7 +233,8 @@ def test_build_gives_the_same_bytes_and_skips_what_is_there(tmp_path):
 
 def test_vocabularies_name_only_what_can_be_drawn_or_says_so():
     drawable = {noun.noun for noun in load_nouns()} | set(STUFF_NAMES) | {"background"}
-    for name, count in {"icon-voc20": 20, "icon-voc21": 21, "icon-context59": 59, "icon-context60": 60, "icon-ade150": 150}.items():
+    counts = {"icon-voc20": 20, "icon-voc21": 21, "icon-context59": 59, "icon-context60": 60, "icon-ade150": 150}
+    for name, count in counts.items():
         vocabulary = load_vocabulary(name)
         assert len(vocabulary) == count and set(vocabulary.names) <= drawable
         assert any(vocabulary.seen) and not all(vocabulary.seen)

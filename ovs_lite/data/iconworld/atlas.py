@@ -27,7 +27,8 @@ def font_path(font: str) -> Path:
     try:
         folder = Path(import_module(package).__file__).parent
     except ImportError as error:
-        raise FileNotFoundError(f"icon font package {package} is not installed: pip install -r requirements.txt") from error
+        message = f"icon font package {package} is not installed: pip install -r requirements.txt"
+        raise FileNotFoundError(message) from error
     return folder / "fonts" / file
 
 

@@ -64,7 +64,9 @@ def scene_contents(scene: SceneBatch, rendering: Rendering) -> list[SceneContent
     for b, (thing_row, stuff_row) in enumerate(zip(named.tolist(), stuff.tolist(), strict=True)):
         noun_ids, colours, xs, ys = (column[b] for column in columns)
         things = tuple(
-            SeenThing(nouns[noun_ids[t]], COLOUR_NAMES[colours[t]], xs[t], ys[t]) for t, ok in enumerate(thing_row) if ok
+            SeenThing(nouns[noun_ids[t]], COLOUR_NAMES[colours[t]], xs[t], ys[t])
+            for t, ok in enumerate(thing_row)
+            if ok
         )
         names = tuple(STUFF_NAMES[i] for i, ok in zip(scene.stuff_ids[b].tolist(), stuff_row, strict=True) if ok)
         contents.append(SceneContent(things, names))
@@ -78,8 +80,9 @@ def with_article(phrase: str) -> str:
     """
     if phrase.endswith(_plural_only()):
         return phrase
-    vowel = phrase.startswith(("a", "e", "i", "o", "u", "hour")) and not phrase.startswith(("uni", "uku", "ute", "euro"))
-    return f"{'an' if vowel else 'a'} {phrase}"
+    vowel, not_vowel = ("a", "e", "i", "o", "u", "hour"), ("uni", "uku", "ute", "euro")
+    article = "an" if phrase.startswith(vowel) and not phrase.startswith(not_vowel) else "a"
+    return f"{article} {phrase}"
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ class SceneStyle:
     noun_ids, stuff_ids: what may appear (indices into `load_nouns()` and STUFF). other_ids: further nouns, which take
     about `other_share` of the things (they stand for what a data set shows and does not label). things: fewest, most.
     size: factor range on the natural size 0.85 / sqrt(things). repeat: chance that a thing repeats the noun before it.
-    second_font: share of scenes drawn in the second font. new_style: share of scenes with held-out palette and textures.
+    second_font: share of scenes drawn in the second font. new_style: share with held-out palette and textures.
     """
 
     noun_ids: tuple[int, ...]

@@ -23,6 +23,7 @@ class Stage:
 
     until: last step of the stage (exclusive). things: fewest and most things per picture. size: see SceneStyle.
     bare: share of captions that are only a template around the lead noun. colour: chance of a colour word.
+    twins: how many pictures of a batch share their lead noun; more than 1 makes the colour words matter.
     """
 
     until: int
@@ -30,13 +31,15 @@ class Stage:
     size: tuple[float, float]
     bare: float
     colour: float
+    twins: int = 1
 
 
 def default_stages(steps: int) -> tuple[Stage, ...]:
-    """Nouns alone for half of the run, then colours, then whole scenes."""
+    """Nouns alone for 40 % of the run, then with a neighbour, then one noun in two colours, then whole scenes."""
     return (
-        Stage(round(0.50 * steps), (1, 1), (0.70, 1.10), 0.95, 0.0),
-        Stage(round(0.75 * steps), (1, 2), (0.70, 1.05), 0.70, 0.4),
+        Stage(round(0.40 * steps), (1, 1), (0.70, 1.10), 0.95, 0.0),
+        Stage(round(0.60 * steps), (1, 2), (0.70, 1.05), 0.70, 0.4),
+        Stage(round(0.80 * steps), (1, 2), (0.70, 1.05), 0.80, 1.0, twins=2),
         Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
     )
 
@@ -44,7 +47,7 @@ def default_stages(steps: int) -> tuple[Stage, ...]:
 class CaptionStream:
     """step -> (images (B, 3, size, size) RGB in [0, 1], captions: list of B strings). First font, usual style only.
 
-    batch_size: at most the number of nouns, because the lead nouns of a batch all differ.
+    batch_size: at most the number of nouns, because the lead nouns of a batch all differ (but for a stage's twins).
     """
 
     def __init__(self, batch_size: int, size: int = 64, seed: int = 0, stages: tuple[Stage, ...] | None = None):
@@ -62,7 +65,8 @@ class CaptionStream:
     def __call__(self, step: int) -> tuple[torch.Tensor, list[str]]:
         stage = self.stage(step)
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
-        lead = torch.randperm(self.num_nouns, generator=generator)[: self.batch_size]
+        lead = torch.randperm(self.num_nouns, generator=generator)[: -(-self.batch_size // stage.twins)]
+        lead = lead.repeat_interleave(stage.twins)[: self.batch_size]
         style = replace(self.style, things=stage.things, size=stage.size)
         scene = sample_scenes(self.batch_size, style, generator, lead)
         rendering = render(scene, self.size, generator)

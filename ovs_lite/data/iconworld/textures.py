@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Field:
-    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], and a scale per picture."""
+    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], a scale per picture."""
 
     u: torch.Tensor  # (1, 1, H, W) or (n, 1, H, W)
     v: torch.Tensor
@@ -149,7 +149,9 @@ def _noise(count: int, cells: int, size: int, generator: torch.Generator) -> tor
     return F.interpolate(grid, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def paint_stuff(stuff_ids: torch.Tensor, size: int, generator: torch.Generator, new_style: bool = False) -> torch.Tensor:
+def paint_stuff(
+    stuff_ids: torch.Tensor, size: int, generator: torch.Generator, new_style: bool = False
+) -> torch.Tensor:
     """Paint one full-picture texture per entry: (n,) stuff ids -> (n, 3, size, size) RGB in [0, 1].
 
     `new_style` is the held-out look used by validation sets: other pattern frequencies and a shifted palette.
@@ -170,8 +172,6 @@ def paint_stuff(stuff_ids: torch.Tensor, size: int, generator: torch.Generator, 
     for kind, stuff in enumerate(STUFF):
         chosen = (stuff_ids == kind).nonzero(as_tuple=True)[0]
         if len(chosen):
-            field = Field(
-                axis.view(1, 1, 1, -1), axis.view(1, 1, -1, 1), coarse[chosen], fine[chosen], scale[chosen]
-            )
+            field = Field(axis.view(1, 1, 1, -1), axis.view(1, 1, -1, 1), coarse[chosen], fine[chosen], scale[chosen])
             textures[chosen] = stuff.paint(base[chosen], field)
     return textures.clamp_(0, 1)
