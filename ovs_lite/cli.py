@@ -10,7 +10,7 @@ from ovs_lite import __version__
 from ovs_lite.config import PROFILES, get_profile
 
 # These parse the rest of the line themselves: (command, what) -> module with main(argv).
-FORWARDED = {("train", "clip"): "ovs_lite.train_clip", ("evaluate", "clip"): "ovs_lite.evaluation.clip_zero_shot"}
+FORWARDED = {("train", "clip"): "ovs_lite.train_clip", ("evaluate", "clip"): "ovs_lite.evaluation.clip_card"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_data(commands)
     _add_forwarded(commands, "train", "train a model on IconWorld", "ovs-lite train clip ViT-Lite-8 --steps 8000")
-    _add_forwarded(commands, "evaluate", "measure a model", "ovs-lite evaluate clip --model ViT-Lite-8")
+    _add_forwarded(commands, "evaluate", "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
     return parser
 

@@ -28,10 +28,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Which CLIP: open_clip model names and the weights ("lite" = shipped with the package)."""
+    """Which CLIP names regions: an open_clip model and its weights ("lite" = shipped with the package)."""
 
     vit: str = "ViT-Lite-8"
-    convnext: str = "ConvNeXt-Lite"
     pretrained: str = "lite"
 
 
@@ -62,7 +61,7 @@ PROFILES = {
         "paper",
         DataConfig("icon-lite", 3000, 1500, 200, 500),
         NotebookConfig(400, 256, 200),
-        ClipConfig("ViT-B-16", "convnext_large_d_320", "openai"),
+        ClipConfig("ViT-B-16", "openai"),
     ),
 }
 

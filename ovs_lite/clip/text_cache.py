@@ -28,7 +28,7 @@ def read(fingerprint: str, templates: str, names: list[str]) -> dict[str, torch.
 
 
 def write(fingerprint: str, templates: str, embeddings: dict[str, torch.Tensor]) -> None:
-    """Add name -> (D,) to the cache. A folder that cannot be written is no error, nor a full disk: nothing is cached."""
+    """Add name -> (D,) to the cache. An unwritable folder or a full disk is no error: nothing is cached."""
     path = _file(fingerprint, templates)
     merged = _read_all(path) | {name: value.contiguous() for name, value in embeddings.items()}
     try:

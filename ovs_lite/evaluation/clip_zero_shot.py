@@ -1,132 +1,196 @@
 """How good is a CLIP on natural pictures of IconWorld, and how much does it lose on masked crops?
 
-Every number comes from freshly rendered scenes that no training saw (another seed). Classification is zero-shot: the
-embeddings of the class names, 14 templates, are the classifier (CLIP, Radford et al. 2021, section 3.1).
+Every number comes from freshly rendered scenes whose seeds no training can use. Classification is zero-shot: the
+embeddings of the class names, 14 templates, are the classifier (CLIP, Radford et al. 2021, section 3.1). The fall from
+unmasked to masked crops of the same objects is OVSeg's bottleneck (its section 1 and A.1).
+
+B pictures, K names, n answers, D embedding. `..._hits` functions return (n,) bool: which answers were right.
 """
 
-import argparse
-import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from tqdm.auto import tqdm
 
-from ovs_lite.clip import Clip, load_clip
+from ovs_lite.clip import Clip
+from ovs_lite.clip.crops import masked_crops
 from ovs_lite.data.iconworld.atlas import glyph_atlas
-from ovs_lite.data.iconworld.captions import captions_for, scene_contents, with_article
+from ovs_lite.data.iconworld.captions import with_article
 from ovs_lite.data.iconworld.nouns import load_nouns
 from ovs_lite.data.iconworld.palette import COLOUR_NAMES
-from ovs_lite.data.iconworld.render import Rendering, render
-from ovs_lite.data.iconworld.scene import SceneBatch, SceneStyle, sample_scenes
 from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.evaluation.clip_dense import VOCABULARY, segmentation_scores
+from ovs_lite.evaluation.held_out import (
+    CHUNK,
+    EVERY_NOUN,
+    MULTI,
+    SINGLE,
+    caption_group,
+    held_out_scenes,
+    object_masks,
+)
 
-HELD_OUT_SEED = 987_654_321
-BATCH = 100
-SINGLE = SceneStyle(noun_ids=tuple(range(len(load_nouns()))), things=(1, 1), size=(0.75, 1.05))
+GROUP = 100  # captions that a picture has to choose from
+TEXTS_AT_ONCE = 256
 
 
-def held_out(style: SceneStyle, batch: int, size: int) -> tuple[SceneBatch, Rendering]:
-    """Batch number `batch` of held-out scenes of a style: BATCH scenes at size x size pixels."""
-    generator = torch.Generator().manual_seed(HELD_OUT_SEED + batch)
-    scene = sample_scenes(BATCH, style, generator)
-    return scene, render(scene, size, generator)
+@dataclass(frozen=True)
+class Figure:
+    """One line of the card. value, chance: fractions in [0, 1]. count: pictures, objects or scenes behind it."""
+
+    value: float
+    chance: float
+    count: int
+
+    @classmethod
+    def of(cls, hits: torch.Tensor, choices: int) -> "Figure":
+        """Share of right answers among (n,) bool, each a choice of one among `choices`."""
+        if len(hits) == 0:
+            raise ValueError("got no answer to count, expected at least one; measure more scenes")
+        return cls(float(hits.float().mean()), 1 / choices, len(hits))
 
 
-@torch.no_grad()
-def noun_accuracy(clip: Clip, noun_ids: tuple[int, ...], images: int, second_font: bool = False, masked: bool = False):
-    """Top-1 accuracy over the names of `noun_ids` on single-object pictures.
+def top1(similarity: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(B, K) similarities, (B,) int64 columns of the right ones -> (B,) bool on the CPU: is the right one the best?
 
-    masked: everything outside the object is set to the mean colour (0 after normalisation) and the object's tight box
-    fills the picture, as OVSeg feeds proposals to CLIP (section 3.1).
+    Ties count as wrong, so a model that answers the same to everything scores nothing.
     """
-    if second_font:
-        drawable = glyph_atlas("fa")[1]
-        noun_ids = tuple(i for i in noun_ids if drawable[i])
-    style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
-    texts = clip.text_embeddings([load_nouns()[i].noun for i in noun_ids])
-    position = {noun: k for k, noun in enumerate(noun_ids)}
-    right = total = 0
-    for batch in range(max(1, images // BATCH)):
-        scene, rendering = held_out(style, batch, clip.image_size)
-        pictures = clip.normalise(rendering.images.to(clip.device))
-        if masked:
-            pictures = _object_crops(pictures, rendering.shapes[:, 0].to(clip.device))
-        predicted = (clip.encode_image(pictures) @ texts.T).argmax(1).tolist()
-        truth = [position[i] for i in scene.noun_ids[:, 0].tolist()]
-        right += sum(p == t for p, t in zip(predicted, truth, strict=True))
-        total += len(truth)
-    return right / total
+    right = similarity.gather(1, truth.to(similarity.device)[:, None])
+    return ((similarity >= right).sum(1) == 1).cpu()
 
 
-def _object_crops(pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    size = pictures.shape[-1]
-    crops = []
-    for picture, mask in zip(pictures * masks[:, None], masks, strict=True):
-        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-        crop = picture[None, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        crops.append(torch.nn.functional.interpolate(crop, size=(size, size), mode="bicubic", align_corners=False))
-    return torch.cat(crops)
+def second_font_nouns(noun_ids: tuple[int, ...] = EVERY_NOUN) -> tuple[int, ...]:
+    """Those nouns that the second font can draw."""
+    drawable = glyph_atlas("fa")[1]
+    return tuple(noun for noun in noun_ids if drawable[noun])
+
+
+def vocabulary_nouns(name: str = VOCABULARY) -> tuple[int, ...]:
+    """Ids of the nouns that a vocabulary names."""
+    names = set(load_vocabulary(name).names)
+    return tuple(i for i, noun in enumerate(load_nouns()) if noun.noun in names)
 
 
 @torch.no_grad()
-def colour_accuracy(clip: Clip, images: int) -> float:
-    """How often "a photo of a red cat" beats the nine other colours, on single-object pictures."""
-    right = total = 0
-    for batch in range(max(1, images // BATCH)):
-        scene, rendering = held_out(SINGLE, 5_000 + batch, clip.image_size)
-        pictures = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
+def noun_hits(
+    clip: Clip, noun_ids: tuple[int, ...], scenes: int, seed: int = 0, second_font: bool = False
+) -> torch.Tensor:
+    """Top-1 among the names of `noun_ids` on pictures of one object each. (scenes,) bool."""
+    if not noun_ids:
+        raise ValueError("got no noun to choose from, expected at least one")
+    style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
+    texts, column = _noun_texts(clip, noun_ids), _columns(noun_ids)
+    hits = []
+    for scene, rendering in held_out_scenes(style, scenes, clip.image_size, seed, "single"):
+        images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
+        hits.append(top1(images @ texts.T, column[scene.noun_ids[:, 0]]))
+    return torch.cat(hits)
+
+
+@torch.no_grad()
+def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Tensor:
+    """Top-1 among all nouns on crops of the ground-truth objects of scenes drawn at twice CLIP's side. (n,) bool.
+
+    masked: pixels outside the object are the mean colour, as OVSeg feeds proposals to CLIP (section 3.1); otherwise
+    the same boxes keep their background (A.1). One seed gives both the same objects.
+    """
+    texts = _noun_texts(clip, EVERY_NOUN)
+    hits = []
+    for scene, rendering in held_out_scenes(MULTI, scenes, 2 * clip.image_size, seed, "crops"):
+        pictures = clip.normalise(rendering.images.to(clip.device))
+        pairs = object_masks(scene, rendering)
+        crops = torch.cat(
+            [
+                masked_crops(picture, masks.to(clip.device), clip.image_size, masked)
+                for picture, (masks, _) in zip(pictures, pairs, strict=True)
+            ]
+        )
+        images = torch.cat([clip.encode_image(some) for some in crops.split(CHUNK)])
+        hits.append(top1(images @ texts.T, torch.cat([nouns for _, nouns in pairs])))
+    return torch.cat(hits)
+
+
+@torch.no_grad()
+def colour_hits(clip: Clip, scenes: int, seed: int = 0) -> torch.Tensor:
+    """How often "a photo of a red cat" beats the nine other colours, on pictures of one object each. (scenes,) bool."""
+    hits = []
+    for scene, rendering in held_out_scenes(SINGLE, scenes, clip.image_size, seed, "colour"):
+        images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
         nouns = [load_nouns()[i].noun for i in scene.noun_ids[:, 0].tolist()]
         prompts = [f"a photo of {with_article(f'{colour} {noun}')}" for noun in nouns for colour in COLOUR_NAMES]
-        texts = clip.encode_text(prompts).view(len(nouns), len(COLOUR_NAMES), -1)
-        predicted = torch.einsum("bd,bcd->bc", pictures, texts).argmax(1).cpu()
-        right += int((predicted == scene.colour_ids[:, 0]).sum())
-        total += len(nouns)
-    return right / total
+        texts = _encode_texts(clip, prompts).view(len(nouns), len(COLOUR_NAMES), -1)
+        hits.append(top1(torch.einsum("bd,bcd->bc", images, texts), scene.colour_ids[:, 0]))
+    return torch.cat(hits)
 
 
 @torch.no_grad()
-def retrieval_at_1(clip: Clip, rounds: int) -> float:
-    """Image-to-text R@1 among 100 captions of multi-object scenes."""
-    style = replace(SINGLE, things=(2, 4), size=(0.70, 1.05))
-    hits = 0.0
-    for batch in range(rounds):
-        scene, rendering = held_out(style, 9_000 + batch, clip.image_size)
-        captions = [c[0] for c in captions_for(scene_contents(scene, rendering), random.Random(batch), 1)]
-        images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
-        similarity = images @ clip.encode_text(captions).T
-        hits += (similarity.argmax(1) == torch.arange(BATCH, device=similarity.device)).float().mean().item()
-    return hits / rounds
+def retrieval_hits(clip: Clip, rounds: int, seed: int = 0, group: int = GROUP) -> torch.Tensor:
+    """Image-to-text retrieval: does a scene find its caption among `group` different ones? (rounds * group,) bool."""
+    hits = []
+    for number in range(rounds):
+        pictures, captions = caption_group(clip.image_size, group, seed, number)
+        images = torch.cat([clip.encode_image(clip.normalise(p.to(clip.device))) for p in pictures.split(CHUNK)])
+        hits.append(top1(images @ _encode_texts(clip, captions).T, torch.arange(group)))
+    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
 
 
-def evaluate_clip(clip: Clip, images: int = 1000) -> dict[str, float]:
-    """All figures of the model card as fractions, in the card's order. images: pictures per figure."""
-    every = SINGLE.noun_ids
-    ade = set(load_vocabulary("icon-ade150").names)
-    some = tuple(i for i, noun in enumerate(load_nouns()) if noun.noun in ade)
+def retrieval_at_1(clip: Clip, rounds: int, seed: int = 0) -> float:
+    """Image-to-text R@1 among 100 captions of scenes with several objects, averaged over `rounds` groups."""
+    return Figure.of(retrieval_hits(clip, rounds, seed), GROUP).value
+
+
+def _noun_texts(clip: Clip, noun_ids: tuple[int, ...]) -> torch.Tensor:
+    return clip.text_embeddings([load_nouns()[i].noun for i in noun_ids])
+
+
+def _columns(noun_ids: tuple[int, ...]) -> torch.Tensor:
+    """Noun id -> its position in noun_ids, -1 elsewhere."""
+    column = torch.full((len(EVERY_NOUN),), -1)
+    column[list(noun_ids)] = torch.arange(len(noun_ids))
+    return column
+
+
+def _encode_texts(clip: Clip, prompts: list[str]) -> torch.Tensor:
+    parts = range(0, len(prompts), TEXTS_AT_ONCE)
+    return torch.cat([clip.encode_text(prompts[i : i + TEXTS_AT_ONCE]) for i in parts])
+
+
+def _dense_figure(clip: Clip, scenes: int, seed: int) -> Figure:
+    found, guessed = segmentation_scores(clip, scenes, seed)
+    return Figure(found.miou, guessed.miou, scenes)
+
+
+def _figures(clip: Clip, scenes: int, seed: int) -> dict[str, Callable[[], Figure]]:
+    """Name -> how to measure it, in the card's order."""
+
+    def shared(hits: Callable[..., torch.Tensor], choices: int, *args, **options) -> Callable[[], Figure]:
+        return lambda: Figure.of(hits(clip, *args, seed=seed, **options), choices)
+
+    every, some, other = len(EVERY_NOUN), vocabulary_nouns(), second_font_nouns()
+    half, dense = max(1, scenes // 2), max(1, scenes // 5)
+    tower = "MaskCLIP" if clip.patch_size is not None else "last feature map"
     return {
-        f"top-1 of {len(every)} nouns": noun_accuracy(clip, every, images),
-        f"top-1 of the {len(some)} nouns of icon-ade150": noun_accuracy(clip, some, images),
-        "top-1, second font": noun_accuracy(clip, every, images, second_font=True),
-        f"top-1 of {len(every)} nouns, masked crops": noun_accuracy(clip, every, images, masked=True),
-        "colour word among 10": colour_accuracy(clip, images // 2),
-        "retrieval R@1 among 100": retrieval_at_1(clip, max(1, images // 200)),
+        f"top-1 of {every} nouns": shared(noun_hits, every, EVERY_NOUN, scenes),
+        f"top-1 of the {len(some)} nouns of {VOCABULARY}": shared(noun_hits, len(some), some, scenes),
+        f"top-1 of {len(other)} nouns, second font": shared(noun_hits, len(other), other, scenes, second_font=True),
+        f"top-1 of {every} nouns, unmasked crops": shared(crop_hits, every, half, masked=False),
+        f"top-1 of {every} nouns, masked crops": shared(crop_hits, every, half, masked=True),
+        f"colour word among {len(COLOUR_NAMES)}": shared(colour_hits, len(COLOUR_NAMES), half),
+        f"retrieval R@1 among {GROUP}": shared(retrieval_hits, GROUP, max(1, scenes // GROUP)),
+        f"mIoU on {VOCABULARY}, {tower}": partial(_dense_figure, clip, dense, seed),
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `ovs-lite evaluate clip`."""
-    parser = argparse.ArgumentParser(
-        "ovs-lite evaluate clip", description=__doc__, epilog="example: ovs-lite evaluate clip --model ViT-Lite-8",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--model", default="ViT-Lite-8", help="ViT-Lite-8, ConvNeXt-Lite or an open_clip name")
-    parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag, or a checkpoint's path")
-    parser.add_argument("--images", type=int, default=1000, help="pictures per figure")
-    args = parser.parse_args(argv)
-    clip = load_clip(args.model, args.pretrained)
-    print(f"| {args.model}, {args.images} held-out pictures per figure | % |\n| --- | --- |")
-    for name, value in evaluate_clip(clip, args.images).items():
-        print(f"| {name} | {100 * value:.1f} |")
+def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
+    """All figures of the card. scenes: pictures behind the first ones; the slower ones take a half or a fifth."""
+    if scenes < 1:
+        raise ValueError(f"got {scenes} scenes, expected at least 1")
+    bar = tqdm(_figures(clip, scenes, seed).items(), desc=clip.name, unit="figure", disable=not progress)
+    return {name: figure() for name, figure in bar}
 
 
-if __name__ == "__main__":
-    main()
+def evaluate_clip(clip: Clip, scenes: int = 1000, seed: int = 0) -> dict[str, float]:
+    """The values of `measure` alone, as fractions."""
+    return {name: figure.value for name, figure in measure(clip, scenes, seed, progress=False).items()}

@@ -16,6 +16,9 @@ from ovs_lite.data.iconworld.render import render
 from ovs_lite.data.iconworld.scene import SceneStyle, sample_scenes
 from ovs_lite.data.iconworld.textures import STUFF_NAMES
 
+# Training renders from seeds below this one, evaluation from it upwards; a CPU generator reads 32 bits of its seed.
+FIRST_HELD_OUT_SEED = 2**31
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -64,7 +67,7 @@ class CaptionStream:
 
     def __call__(self, step: int) -> tuple[torch.Tensor, list[str]]:
         stage = self.stage(step)
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % FIRST_HELD_OUT_SEED)
         lead = torch.randperm(self.num_nouns, generator=generator)[: -(-self.batch_size // stage.twins)]
         lead = lead.repeat_interleave(stage.twins)[: self.batch_size]
         style = replace(self.style, things=stage.things, size=stage.size)

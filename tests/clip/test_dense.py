@@ -1,0 +1,167 @@
+"""Dense CLIP against attention written out with q, k, v and a mask; positions; padding; towers that are refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.timm_model import TimmModel
+from torch import nn
+
+from ovs_lite.clip import load_clip
+from ovs_lite.clip.dense import dense_features, patch_stride, resize_positions
+
+
+def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """Random weights with no zero bias and no unit scale, so that a forgotten term shows."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in module.parameters():
+            value += 0.1 * torch.randn(value.shape, generator=generator)
+    return module
+
+
+@pytest.fixture(scope="module")
+def vit():
+    torch.manual_seed(0)
+    return shaken(load_clip("ViT-Lite-8", pretrained=None))
+
+
+@pytest.fixture(scope="module")
+def convnet():
+    torch.manual_seed(0)
+    return shaken(load_clip("ConvNeXt-Lite", pretrained=None))
+
+
+def slow_block(block, tokens, mask):
+    """A pre-norm block with every head's softmax(q k^T / sqrt(d) + mask) v in plain sight."""
+    attention, outputs = block.attn, []
+    width = attention.embed_dim // attention.num_heads
+    x = block.ln_1(tokens)
+    wq, wk, wv = attention.in_proj_weight.chunk(3)
+    bq, bk, bv = attention.in_proj_bias.chunk(3)
+    for head in range(attention.num_heads):
+        part = slice(head * width, (head + 1) * width)
+        q, k, v = x @ wq[part].T + bq[part], x @ wk[part].T + bk[part], x @ wv[part].T + bv[part]
+        outputs.append((q @ k.transpose(1, 2) / width**0.5 + mask).softmax(-1) @ v)
+    tokens = tokens + torch.cat(outputs, -1) @ attention.out_proj.weight.T + attention.out_proj.bias
+    return tokens + block.mlp(block.ln_2(tokens))
+
+
+def slow_dense(visual, images, alone: bool):
+    """Patch tokens, all blocks by `slow_block`; alone: in the last one every token sees only itself."""
+    tokens = visual.conv1(images).flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.expand(len(images), 1, -1)
+    tokens = visual.ln_pre(torch.cat([cls, tokens], 1) + visual.positional_embedding)
+    count = tokens.shape[1]
+    only_itself = torch.full((count, count), float("-inf")).fill_diagonal_(0)
+    blocks = visual.transformer.resblocks
+    for i, block in enumerate(blocks):
+        tokens = slow_block(block, tokens, only_itself if alone and i == len(blocks) - 1 else 0)
+    return (visual.ln_post(tokens[:, 1:]) @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
+
+
+@pytest.mark.parametrize("mode", ["maskclip", "last"])
+@torch.no_grad()
+def test_both_modes_equal_attention_written_out(mode, vit):
+    images = pictures(2, 3, 64, 64)
+    expected = slow_dense(vit.network.visual, images, alone=mode == "maskclip")
+    torch.testing.assert_close(vit.dense(images, mode), expected, atol=1e-5, rtol=1e-5)
+    other = slow_dense(vit.network.visual, images, alone=mode != "maskclip")
+    assert (expected - other).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_last_equals_the_patch_tokens_of_open_clip(vit):
+    visual, images = vit.network.visual, pictures(2, 3, 64, 64)
+    visual.output_tokens = True
+    try:
+        _, tokens = visual(images)
+    finally:
+        visual.output_tokens = False
+    expected = (tokens @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
+    torch.testing.assert_close(vit.dense(images, "last"), expected, atol=1e-5, rtol=1e-5)
+    assert (vit.dense(images) == vit.dense(images, "maskclip")).all()
+
+
+@torch.no_grad()
+def test_positions_keep_the_class_token_and_are_untouched_at_native_size():
+    embedding = pictures(1 + 8 * 8, 16)
+    assert resize_positions(embedding, (8, 8)) is embedding
+    resized = resize_positions(embedding, (12, 5))
+    assert resized.shape == (1 + 60, 16) and (resized[0] == embedding[0]).all()
+    plane = F.interpolate(embedding[1:, 3].view(1, 1, 8, 8), (12, 5), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(resized[1:, 3].view(12, 5), plane[0, 0])
+    ramp = torch.cat([embedding[:1, :1], torch.arange(8.0).repeat_interleave(8)[:, None]])  # row number of each patch
+    rows = resize_positions(ramp, (16, 8))[1:, 0].view(16, 8)
+    assert (rows == rows[:, :1]).all() and (rows[1:, 0] > rows[:-1, 0]).all()
+
+
+@pytest.mark.parametrize("tower", ["vit", "convnet"])
+@pytest.mark.parametrize("height, width", [(1, 1), (20, 20), (31, 64), (100, 33), (63, 97)])
+@torch.no_grad()
+def test_sides_that_are_no_multiple_are_padded_with_the_mean_colour(tower, height, width, request):
+    clip = request.getfixturevalue(tower)
+    stride, images = patch_stride(clip.network.visual)[0], pictures(2, 3, height, width)
+    assert stride == (8 if tower == "vit" else 32)
+    padded = torch.zeros(2, 3, -(-height // stride) * stride, -(-width // stride) * stride)
+    padded[..., :height, :width] = images
+    dense = clip.dense(images)
+    assert dense.shape == (2, clip.embed_dim, padded.shape[2] // stride, padded.shape[3] // stride)
+    torch.testing.assert_close(dense, clip.dense(padded))
+
+
+@torch.no_grad()
+def test_the_mean_over_a_convnets_map_is_the_image_embedding(convnet):
+    images = pictures(3, 3, 64, 96)
+    dense = convnet.dense(images)
+    assert dense.shape == (3, convnet.embed_dim, 2, 3)
+    torch.testing.assert_close(dense.mean((2, 3)), convnet.network.encode_image(images), atol=1e-5, rtol=1e-5)
+    assert (convnet.dense(images, "last") == dense).all()
+
+
+@pytest.mark.parametrize("tower", ["vit", "convnet"])
+@torch.no_grad()
+def test_a_picture_alone_and_in_a_batch(tower, request):
+    clip, images = request.getfixturevalue(tower), pictures(3, 3, 64, 96)
+    for mode in ("maskclip", "last"):
+        torch.testing.assert_close(clip.dense(images, mode)[1:2], clip.dense(images[1:2], mode), atol=1e-5, rtol=1e-4)
+
+
+def test_dense_is_differentiable_in_the_image(vit):
+    images = pictures(1, 3, 64, 64).requires_grad_()
+    vit.dense(images)[0, :, 2, 5].sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_an_unknown_mode_is_named(vit):
+    with pytest.raises(ValueError, match="'first', expected one of maskclip, last"):
+        vit.dense(pictures(1, 3, 64, 64), "first")
+
+
+@torch.no_grad()
+def test_towers_without_patches_in_the_joint_space_are_refused():
+    resnet = CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, head_width=16, image_size=32)
+    pooled = CLIPVisionCfg(layers=1, width=32, head_width=16, image_size=32, patch_size=16, attentional_pool=True)
+    for config, found in ((resnet, "ModifiedResNet"), (pooled, "VisionTransformer")):
+        with pytest.raises(ValueError, match=f"got image tower {found}"):
+            dense_features(_build_vision_tower(16, config), pictures(1, 3, 32, 32))
+    transformer = TimmModel("vit_tiny_patch16_224", 16, 224, pool="token", proj="linear")
+    attention_pool = TimmModel("convnext_atto", 16, 224, pool="abs_attn", proj="")
+    for tower, found in ((transformer, "VisionTransformer"), (attention_pool, "ConvNeXt")):
+        with pytest.raises(ValueError, match=f"got timm image tower {found}, expected a ConvNet"):
+            dense_features(tower, pictures(1, 3, 100, 224))
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "resnet18"])
+@torch.no_grad()
+def test_other_convnets_of_timm(name):
+    tower = TimmModel(name, 16, 64).eval()
+    dense = dense_features(tower, pictures(1, 3, 40, 65))
+    assert dense.shape == (1, 16, 2, 3)
+    if name == "resnet18":  # no norm after its last block: pooling and projecting change places
+        torch.testing.assert_close(dense_features(tower, pictures(1, 3, 64, 64)).mean((2, 3)),
+                                   tower(pictures(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip

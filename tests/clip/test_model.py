@@ -1,0 +1,134 @@
+"""The wrapper: normalised embeddings of pictures and prompts, pictures in, and models that cannot be loaded."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from ovs_lite.clip import load_clip
+from ovs_lite.clip.weights import save_lite
+
+SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
+
+
+def pictures(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def clips():
+    torch.manual_seed(0)
+    return {name: load_clip(name, pretrained=None) for name in SHIPPED}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@torch.no_grad()
+def test_embeddings_have_length_one_alone_and_in_a_batch(name, clips):
+    clip, images, texts = clips[name], pictures(3, 3, 64, 64), ["a cat", "a photo of a red boat.", ""]
+    for found, alone in (
+        (clip.encode_image(images), [clip.encode_image(image[None]) for image in images]),
+        (clip.encode_text(texts), [clip.encode_text([text]) for text in texts]),
+    ):
+        assert found.shape == (3, clip.embed_dim)
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+        torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=1e-4)
+        assert (found[0] - found[1]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_a_vit_gets_its_native_size_and_a_convnet_the_picture_as_it_is(clips):
+    images = pictures(2, 3, 90, 150)
+    native = F.interpolate(images, (64, 64), mode="bicubic", antialias=True, align_corners=False)
+    vit, convnet = clips["ViT-Lite-8"], clips["ConvNeXt-Lite"]
+    torch.testing.assert_close(vit.encode_image(images), vit.encode_image(native), atol=1e-5, rtol=1e-4)
+    expected = F.normalize(convnet.network.visual(images), dim=1)
+    torch.testing.assert_close(convnet.encode_image(images), expected)
+
+
+@torch.no_grad()
+def test_too_long_prompts_are_cut(clips):
+    clip = clips["ViT-Lite-8"]
+    long = "cat " * 100
+    torch.testing.assert_close(clip.encode_text([long]), clip.encode_text([long + "and a boat"]))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_both_towers_and_the_scale_can_be_trained(name):
+    clip = load_clip(name, pretrained=None)
+    cosines = clip.encode_image(pictures(2, 3, 64, 64)) @ clip.encode_text(["a cat", "a boat"]).T
+    (cosines * clip.logit_scale.exp()).logsumexp(1).sum().backward()
+    without = [key for key, value in clip.network.named_parameters() if value.grad is None]
+    assert without == []
+
+
+def test_pictures_are_warped_scaled_and_normalised(clips):
+    clip = clips["ViT-Lite-8"]
+    values = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype(np.uint8)
+    found = clip.preprocess([Image.fromarray(values), Image.fromarray(values[:20])], size=32)
+    assert found.shape == (2, 3, 32, 32) and clip.preprocess(Image.fromarray(values)).shape == (1, 3, 64, 64)
+    resized = np.asarray(Image.fromarray(values).resize((32, 32), Image.Resampling.BICUBIC), np.float64) / 255
+    expected = (resized - open_clip.OPENAI_DATASET_MEAN) / open_clip.OPENAI_DATASET_STD
+    torch.testing.assert_close(found[0], torch.from_numpy(expected).permute(2, 0, 1).float())
+    grey = clip.preprocess(Image.fromarray(values[..., 0]))
+    three = clip.preprocess(Image.fromarray(values[..., :1].repeat(3, 2)))
+    assert (grey == three).all()
+    mean_colour = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)
+    assert clip.normalise(mean_colour).abs().max() == 0
+
+
+@pytest.mark.parametrize("name, patch", [("ViT-Lite-8", 8), ("ConvNeXt-Lite", None)])
+def test_what_a_loaded_model_says_of_itself(name, patch, clips):
+    clip = clips[name]
+    assert (clip.name, clip.image_size, clip.patch_size, clip.embed_dim) == (name, 64, patch, 128)
+    assert not clip.training and clip.device == torch.device("cpu") and clip.logit_scale.requires_grad
+    assert not {"mean", "std"} & set(clip.state_dict())
+
+
+@pytest.mark.parametrize("pretrained", ["lite", None, "openai"])
+def test_an_unknown_name_is_named(pretrained):
+    with pytest.raises(ValueError, match="'ViT-Lite-9', expected ViT-Lite-8, ConvNeXt-Lite or one of"):
+        load_clip("ViT-Lite-9", pretrained)
+
+
+def test_missing_and_wrong_weights_are_named(tmp_path):
+    for missing in ("openai", str(tmp_path / "none.safetensors")):
+        with pytest.raises(FileNotFoundError, match=f"{missing}: no such checkpoint for ViT-Lite-8"):
+            load_clip("ViT-Lite-8", missing)
+    with pytest.raises(ValueError, match="'ViT-B-32', which is not shipped; its open_clip tags: openai"):
+        load_clip("ViT-B-32", "lite")
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors in here" * 50])
+def test_a_damaged_file_is_named(content, tmp_path):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}: not a readable safetensors file"):
+        load_clip("ViT-Lite-8", str(path))
+
+
+@torch.no_grad()
+def test_a_checkpoint_file_of_a_shipped_and_of_any_other_model(clips, tmp_path, monkeypatch):
+    path = tmp_path / "mine.safetensors"
+    for name, clip in clips.items():
+        save_lite(clip.network, path, clip.tokenizer(["a cat"]).unique(), {})
+        loaded, images = load_clip(name, str(path)), pictures(2, 3, 64, 64)
+        torch.testing.assert_close(loaded.encode_image(images), clip.encode_image(images), atol=5e-3, rtol=0)
+        torch.testing.assert_close(loaded.encode_text(["a cat"]), clip.encode_text(["a cat"]), atol=5e-3, rtol=0)
+    with pytest.raises(ValueError, match=f"{path}: missing .*visual.class_embedding.* unexpected .*visual.trunk"):
+        load_clip("ViT-Lite-8", str(path))
+    tiny = {
+        "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }  # fmt: skip
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", tiny)
+    clip = load_clip("Tiny", None)
+    assert (clip.image_size, clip.patch_size, clip.embed_dim) == (32, 16, 16)
+    weights = {key: value.contiguous() for key, value in clip.network.state_dict().items()}
+    save_file(weights, path)
+    torch.save(weights, tmp_path / "mine.pt")
+    for file in (path, tmp_path / "mine.pt"):
+        loaded = load_clip("Tiny", str(file))
+        assert all((value == weights[key]).all() for key, value in loaded.network.state_dict().items())

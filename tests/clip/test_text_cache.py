@@ -1,0 +1,130 @@
+"""Class-name embeddings: the average over templates against a loop, and a cache that is never wrong and never fatal."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+
+from ovs_lite.clip import load_clip, text_cache
+from ovs_lite.data import prompts
+
+NAMES = ["cat", "traffic light", "grass"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "text"
+
+
+@pytest.fixture
+def clip():
+    torch.manual_seed(0)
+    return load_clip("ViT-Lite-8", pretrained=None)
+
+
+@pytest.fixture
+def encoded(clip, monkeypatch):
+    """All prompts that reach the text tower."""
+    seen, encode = [], clip.encode_text
+    monkeypatch.setattr(clip, "encode_text", lambda batch: seen.extend(batch) or encode(batch))
+    return seen
+
+
+def changed(clip, part):
+    with torch.no_grad():
+        for value in part.parameters():
+            value += 0.1
+    clip.train().eval()
+
+
+@pytest.mark.parametrize("templates, count", [("vild14", 14), ("single", 1)])
+@torch.no_grad()
+def test_the_average_over_templates_equals_a_loop(templates, count, clip):
+    sentences = prompts.TEMPLATES[templates]
+    assert len(sentences) == len(set(sentences)) == count
+    found = clip.text_embeddings(NAMES, templates, batch=5)
+    for row, name in zip(found, NAMES, strict=True):
+        total = torch.zeros(clip.embed_dim)
+        for sentence in sentences:
+            embedding = clip.network.encode_text(clip.tokenizer([sentence.format(name)]))[0]
+            total += embedding / embedding.norm()
+        torch.testing.assert_close(row, F.normalize(total / count, dim=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+
+
+def test_a_miss_writes_and_a_hit_encodes_nothing(clip, encoded, cache):
+    first = clip.text_embeddings(NAMES)
+    assert len(encoded) == 14 * 3 and len(list(cache.iterdir())) == 1
+    assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 14 * 3
+    order = [2, 0, 0, 1]
+    assert (clip.text_embeddings([NAMES[i] for i in order]) == first[order]).all() and len(encoded) == 14 * 3
+    more = clip.text_embeddings(["boat", "cat", "boat"])
+    assert len(encoded) == 14 * 4 and all("boat" in prompt for prompt in encoded[-14:])
+    assert (more[1] == first[0]).all() and (more[0] == more[2]).all() and not (more[0] == more[1]).all()
+    assert len(list(cache.iterdir())) == 1 and not first.requires_grad
+
+
+def test_another_session_with_the_same_weights_hits(clip, encoded, monkeypatch):
+    first = clip.text_embeddings(NAMES)
+    torch.manual_seed(0)
+    again = load_clip("ViT-Lite-8", pretrained=None)
+    changed(again, again.network.visual)
+    monkeypatch.setattr(again, "encode_text", lambda batch: pytest.fail("the image tower is no part of the key"))
+    assert (again.text_embeddings(NAMES) == first).all()
+
+
+def test_other_weights_miss(clip, encoded):
+    first = clip.text_embeddings(NAMES)
+    changed(clip, clip.network.text)
+    second = clip.text_embeddings(NAMES)
+    assert len(encoded) == 2 * 14 * 3 and (first - second).abs().max() > 1e-3
+
+
+def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):
+    first = clip.text_embeddings(NAMES)
+    single = clip.text_embeddings(NAMES, "single")
+    assert len(encoded) == 15 * 3 and (first - single).abs().max() > 1e-3
+    monkeypatch.setitem(prompts.TEMPLATES, "single", ("no picture of any {} at all",))
+    other = clip.text_embeddings(NAMES, "single")
+    assert len(encoded) == 16 * 3 and (single - other).abs().max() > 1e-3
+    assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 16 * 3
+    with pytest.raises(ValueError, match="'twenty', expected one of vild14, single"):
+        clip.text_embeddings(NAMES, "twenty")
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "half", "folder"])
+def test_a_damaged_file_is_written_anew(damage, clip, encoded, cache):
+    first = clip.text_embeddings(NAMES)
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"empty": b"", "noise": bytes(range(256)) * 9, "half": content[: len(content) // 2]}[damage])
+    assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 2 * 14 * 3
+    if damage != "folder":
+        assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 2 * 14 * 3
+    assert list(cache.iterdir()) == [path], "no half-written file stays"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(clip, monkeypatch, tmp_path):
+    first = clip.text_embeddings(NAMES)
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "file"))
+    assert (clip.text_embeddings(NAMES) == first).all()
+
+    def full_disk(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(text_cache, "write_tensors", full_disk)
+    assert (clip.text_embeddings(NAMES) == first).all()
+
+
+def test_names_are_text_whatever_they_hold(clip, encoded):
+    odd = ["{}", "{0} {name}", "a/b", "Äpfel", "cat, dog", "Cat", "cat"]
+    first = clip.text_embeddings(odd)
+    assert "a photo of a {0} {name}." in encoded and "a photo of a {}." in encoded
+    assert (clip.text_embeddings(odd) == first).all() and len(encoded) == 14 * len(odd)
