@@ -16,7 +16,7 @@ from ovs_lite.clip import load_clip
 from ovs_lite.data.images import read_image
 from ovs_lite.files import replacing
 from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
-from ovs_lite.methods import METHODS, Method, get_method
+from ovs_lite.methods import Method, method_class
 from ovs_lite.viz.overlay import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -119,13 +119,14 @@ def load(
     Raises ValueError for unknown names and for a checkpoint of a method that trains nothing, FileNotFoundError for
     missing weights.
     """
-    if checkpoint is not None and name in METHODS:
+    method = method_class(name)  # told before a CLIP is loaded
+    if checkpoint is not None:
         raise ValueError(
             f"got checkpoint={str(checkpoint)!r}, but {name} has no trained weights of its own; "
             "give CLIP weights as pretrained=..."
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Segmenter(get_method(name, load_clip(clip, pretrained, device)))
+    return Segmenter(method(load_clip(clip, pretrained, device)))
 
 
 def parse_queries(queries: str | Sequence[str]) -> list[str]:

@@ -56,7 +56,9 @@ class Prefetched:
     """Prepare the next step's batch in a thread while the current one trains. Same batches, same order."""
 
     def __init__(self, stream):
-        self.stream, self.pool, self.ahead = stream, ThreadPoolExecutor(1), {}
+        self.stream, self.ahead = stream, {}
+        # one core for drawing: with more, its threads would get into the way of the training's
+        self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def __call__(self, step: int):
         batch = self.ahead.pop(step, None) or self.pool.submit(self.stream, step)

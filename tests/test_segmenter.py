@@ -1,6 +1,9 @@
 """The segmenter: every kind of picture, every kind of mistake, and the promises of its result."""
 
+import logging
+
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -147,3 +150,29 @@ def test_save_writes_by_suffix_and_leaves_nothing_behind(model, tmp_path, monkey
     assert sorted(tmp_path.iterdir()) == before
     with Image.open(tmp_path / "a.png") as written:
         assert written.size == result.overlay().size
+
+
+def test_a_wrong_method_is_told_before_weights_are_touched(monkeypatch):
+    monkeypatch.setattr("ovs_lite.segmenter.load_clip", lambda *args: pytest.fail("a CLIP was loaded"))
+    for options in ({}, {"clip": "no-such-clip"}, {"checkpoint": "mine.safetensors"}):
+        with pytest.raises(ValueError, match="got method 'no-such-method', expected one of maskclip"):
+            ovs_lite.load("no-such-method", **options)
+    with pytest.raises(ValueError, match="did you mean 'clip-cam'"):
+        ovs_lite.load("clip_cam")
+
+
+def test_loading_a_lite_clip_hides_one_warning_and_no_other(monkeypatch, caplog):
+    create, random_weights = open_clip.create_model, "No pretrained weights loaded for model 'x'."
+
+    def create_and_warn(*args, **options):
+        logging.warning("something else")
+        return create(*args, **options)
+
+    monkeypatch.setattr(open_clip, "create_model", create_and_warn)
+    load_clip("ViT-Lite-8", pretrained=None)
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_clip("ViT-Lite-8", pretrained=None)
+    logging.warning(random_weights)
+    assert caplog.records[-1].getMessage() == random_weights, "heard again, even after a failure"

@@ -34,6 +34,4 @@ def convnext_lite(pretrained: bool = False, **kwargs) -> ConvNeXt:
         "conv_mlp": True,
     }
     feature_cfg = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
-    return build_model_with_cfg(
-        ConvNeXt, "convnext_lite", pretrained, feature_cfg=feature_cfg, **{**network, **kwargs}
-    )
+    return build_model_with_cfg(ConvNeXt, "convnext_lite", pretrained, feature_cfg=feature_cfg, **{**network, **kwargs})

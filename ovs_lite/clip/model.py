@@ -5,7 +5,6 @@ was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
 import hashlib
-from pathlib import Path
 
 import open_clip
 import torch
@@ -15,12 +14,9 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from ovs_lite.clip import convnext_lite, text_cache  # noqa: F401 (the first registers a network with timm)
+from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_features
-from ovs_lite.clip.weights import SHIPPED, load_lite, shipped_path
 from ovs_lite.data.prompts import fill, template_set
-
-open_clip.add_model_config(Path(__file__).parent / "configs")
 
 
 class Clip(nn.Module):
@@ -42,7 +38,7 @@ class Clip(nn.Module):
         self.patch_size = patch[0] if isinstance(patch, tuple | list) else patch
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self._text_fingerprint: str | None = None
+        self._text_version, self._text_fingerprint = -1, ""
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -53,11 +49,6 @@ class Clip(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.mean.device
-
-    def train(self, mode: bool = True) -> "Clip":
-        """Switch training mode; weights may then change, so cached text embeddings are keyed anew."""
-        self._text_fingerprint = None
-        return super().train(mode)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> normalised."""
@@ -98,6 +89,8 @@ class Clip(nn.Module):
         templates: a set of `ovs_lite.data.prompts.TEMPLATES`. Cached on disk per text tower, template set and name.
         """
         patterns = template_set(templates)
+        if not names:
+            return torch.zeros(0, self.embed_dim, device=self.device)
         known = text_cache.read(self._fingerprint(), templates, names)
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
@@ -110,39 +103,12 @@ class Clip(nn.Module):
         return torch.stack([known[name] for name in names]).to(self.device)
 
     def _fingerprint(self) -> str:
-        if self._text_fingerprint is None:
+        """Names the text tower's weights; made anew after they changed in place (an optimiser's step, a load)."""
+        text = {key: value for key, value in self.network.state_dict().items() if not key.startswith("visual.")}
+        version = sum(value._version for value in text.values())
+        if version != self._text_version:
             digest = hashlib.sha256(self.name.encode())
-            for key, value in self.network.state_dict().items():
-                if not key.startswith("visual."):
-                    digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            self._text_fingerprint = digest.hexdigest()[:24]
+            for value in text.values():
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            self._text_version, self._text_fingerprint = version, digest.hexdigest()[:24]
         return self._text_fingerprint
-
-
-def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device: str = "cpu") -> Clip:
-    """Build a CLIP in evaluation mode.
-
-    name: "ViT-Lite-8", "ConvNeXt-Lite" or any open_clip model. pretrained: "lite" for the shipped weights, None for
-    random ones, an open_clip tag ("openai", needs its download), or the path of a checkpoint file (safetensors, or a
-    torch file that holds plain tensors).
-    Raises ValueError for unknown names, FileNotFoundError when weights are missing.
-    """
-    if open_clip.get_model_config(name) is None:
-        raise ValueError(f"got CLIP model {name!r}, expected {', '.join(SHIPPED)} or one of open_clip.list_models()")
-    if name in SHIPPED and pretrained not in ("lite", None) and not Path(pretrained).exists():
-        raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use pretrained='lite' or a file's path")
-    if pretrained == "lite" and name not in SHIPPED:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none known: give the path of a checkpoint"
-        raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; its open_clip tags: {tags}")
-    if name in SHIPPED:
-        network = open_clip.create_model(name, load_weights=False)
-        if pretrained is not None:
-            load_lite(network, shipped_path(name) if pretrained == "lite" else Path(pretrained))
-    else:
-        network = open_clip.create_model(name, pretrained=pretrained)
-    visual = network.visual
-    if hasattr(visual, "trunk"):
-        visual.to(memory_format=torch.channels_last)  # small convolutions run twice as fast on a CPU
-    mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
-    std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
-    return Clip(name, network, tuple(mean), tuple(std)).to(device).eval()

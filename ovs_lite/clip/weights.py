@@ -63,5 +63,9 @@ def _full_table(tensors: dict[str, torch.Tensor], network: nn.Module, path: Path
         raise ValueError(f"{path}: expected the tensors {ROWS} and {ROW_IDS} of a shipped miniature CLIP")
     shape = network.state_dict()[TABLE].shape
     table = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.02
-    table[tensors.pop(ROW_IDS).long()] = tensors.pop(ROWS).float()
+    rows, row_ids = tensors.pop(ROWS).float(), tensors.pop(ROW_IDS).long()
+    fits = rows.shape == (len(row_ids), shape[1]) and row_ids.ndim == 1
+    if not fits or (len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < shape[0]):
+        raise ValueError(f"{path}: got {tuple(rows.shape)} rows for {len(row_ids)} tokens of a {tuple(shape)} table")
+    table[row_ids] = rows
     return table

@@ -1,5 +1,5 @@
 """Measure a CLIP zero-shot on held-out scenes of IconWorld and print its card: classification, colours, retrieval,
-masked against unmasked crops, and segmentation without training. Two minutes on two CPU threads by default."""
+masked against unmasked crops, and segmentation without training. About half a minute on a CPU by default."""
 
 import argparse
 import time
@@ -68,7 +68,8 @@ def which(what: str | None, model: str | None, checkpoint: Path | None) -> tuple
 
     Raises ValueError for the same thing given twice, FileNotFoundError for a checkpoint that does not exist.
     """
-    if what is not None and (Path(what).exists() or Path(what).suffix == ".safetensors"):
+    is_path = what is not None and (Path(what).exists() or Path(what).suffix == ".safetensors")
+    if is_path and what not in SHIPPED:
         if checkpoint is not None:
             raise ValueError(f"got two checkpoints, {what} and {checkpoint}, expected one")
         checkpoint = Path(what)

@@ -10,13 +10,18 @@ from ovs_lite.methods.maskclip import MaskClip
 METHODS: dict[str, type[Method]] = {method.name: method for method in (MaskClip, ClipCam)}
 
 
-def get_method(name: str, clip: Clip) -> Method:
-    """A method by name, built on a CLIP. Raises ValueError listing the valid names."""
+def method_class(name: str) -> type[Method]:
+    """A method's class by name. Raises ValueError listing the valid names."""
     if name not in METHODS:
         near = get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"got method {name!r}, expected one of {', '.join(METHODS)}{hint}")
-    return METHODS[name](clip)
+    return METHODS[name]
 
 
-__all__ = ["METHODS", "Method", "get_method"]
+def get_method(name: str, clip: Clip) -> Method:
+    """A method by name, built on a CLIP. Raises ValueError listing the valid names."""
+    return method_class(name)(clip)
+
+
+__all__ = ["METHODS", "Method", "get_method", "method_class"]

@@ -83,6 +83,8 @@ class ClipPretraining:
 
     def losses(self, batch: tuple[torch.Tensor, list[str], bool]) -> dict[str, torch.Tensor]:
         """One symmetric InfoNCE term over the pairs of all processes, each of which encodes its share."""
+        if self.freeze == "image":
+            self.clip.network.visual.eval()  # the loop sets training mode, in which batch statistics would move
         pictures, captions = (_share(part) for part in batch[:2])
         with torch.set_grad_enabled(self.freeze != "image"):
             images = self.clip.network.encode_image(self.clip.normalise(pictures.to(self.clip.device)))

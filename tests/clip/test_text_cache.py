@@ -62,6 +62,7 @@ def test_a_miss_writes_and_a_hit_encodes_nothing(clip, encoded, cache):
     more = clip.text_embeddings(["boat", "cat", "boat"])
     assert len(encoded) == 14 * 4 and all("boat" in prompt for prompt in encoded[-14:])
     assert (more[1] == first[0]).all() and (more[0] == more[2]).all() and not (more[0] == more[1]).all()
+    assert (clip.text_embeddings([*NAMES, "boat"])[:3] == first).all() and len(encoded) == 14 * 4, "both batches stay"
     assert len(list(cache.iterdir())) == 1 and not first.requires_grad
 
 

@@ -1,0 +1,65 @@
+"""From a name to a CLIP: the shipped miniatures, every model of open_clip, or a checkpoint file."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import open_clip
+import torch
+
+from ovs_lite.clip import convnext_lite  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
+from ovs_lite.clip.model import Clip
+from ovs_lite.clip.weights import SHIPPED, load_lite, shipped_path
+
+open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device: str = "cpu") -> Clip:
+    """Build a CLIP in evaluation mode.
+
+    name: "ViT-Lite-8", "ConvNeXt-Lite" or any open_clip model. pretrained: "lite" for the shipped weights, None for
+    random ones, an open_clip tag ("openai", needs its download), or the path of a checkpoint file (safetensors, or a
+    torch file that holds plain tensors).
+    Raises ValueError for unknown names and damaged files, FileNotFoundError when weights are missing.
+    """
+    if open_clip.get_model_config(name) is None:
+        raise ValueError(f"got CLIP model {name!r}, expected {', '.join(SHIPPED)} or one of open_clip.list_models()")
+    tags = ["lite"] if name in SHIPPED else open_clip.list_pretrained_tags_by_model(name)
+    known = ", ".join(tags) or "none"
+    if pretrained == "lite" and name not in SHIPPED:
+        raise ValueError(
+            f"got pretrained='lite' for {name!r}, which is not shipped; use a tag ({known}) or a file's path"
+        )
+    if pretrained not in (None, *tags) and not Path(pretrained).exists():
+        raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
+    if name in SHIPPED:
+        with _no_random_weights_warning():
+            network = open_clip.create_model(name, load_weights=False)
+        if pretrained is not None:
+            load_lite(network, shipped_path(name) if pretrained == "lite" else Path(pretrained))
+    else:
+        # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
+        quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
+        network = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+    visual = network.visual
+    if hasattr(visual, "trunk"):
+        visual.to(memory_format=torch.channels_last)  # small convolutions run twice as fast on a CPU
+    mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return Clip(name, network, tuple(mean), tuple(std)).to(device).eval()
+
+
+@contextmanager
+def _no_random_weights_warning() -> Iterator[None]:
+    """Hide open_clip's warning about random weights, which are asked for or about to be replaced, and nothing else."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded for model")
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)

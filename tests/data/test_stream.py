@@ -1,0 +1,112 @@
+"""The caption streams: a batch is a function of (seed, step), its lead nouns differ, and the stages come in order."""
+
+import itertools
+
+import pytest
+import torch
+
+from ovs_lite.data.iconworld.nouns import load_nouns
+from ovs_lite.data.iconworld.palette import COLOUR_NAMES
+from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, Stage, default_stages
+
+WORDS = sorted(((word, n.noun) for n in load_nouns() for word in (n.noun, n.plural)), key=lambda w: -len(w[0]))
+BARE = Stage(10, (1, 1), (0.7, 1.1), bare=1.0, colour=0.0)
+
+
+def nouns_in(caption):
+    """Nouns that a caption names, in the order of its words; the longest name wins ("teddy bear", no "bear")."""
+    rest, found = f" {caption.replace(',', ' ').replace('.', ' ')} ", []
+    for word, noun in WORDS:
+        while f" {word} " in rest:
+            place = rest.index(f" {word} ")
+            found.append((place, noun))
+            rest = rest[:place] + " " + "#" * len(word) + " " + rest[place + len(word) + 2 :]
+    return [noun for _, noun in sorted(found)]
+
+
+def colours_in(caption):
+    return [word for word in caption.split() if word in COLOUR_NAMES]
+
+
+@pytest.mark.parametrize("step", [0, 3, 10**6])
+def test_lead_nouns_of_a_batch_differ(step):
+    images, captions = CaptionStream(48, 16, stages=(BARE,))(step)
+    leads = [nouns_in(caption) for caption in captions]
+    assert all(len(lead) == 1 for lead in leads) and len({lead[0] for lead in leads}) == 48
+    assert not any(colours_in(caption) for caption in captions if not caption.endswith("orange"))
+    assert images.shape == (48, 3, 16, 16) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.05
+
+
+def test_every_noun_can_be_in_one_batch():
+    count = len(load_nouns())
+    captions = CaptionStream(count, 8, stages=(BARE,))(0)[1]
+    assert {noun for caption in captions for noun in nouns_in(caption)} == {noun.noun for noun in load_nouns()}
+
+
+@pytest.mark.parametrize("twins, batch", [(2, 16), (2, 7), (3, 9), (3, 10)])
+def test_twins_share_their_noun_and_nobody_else_does(twins, batch):
+    stage = Stage(10, (1, 1), (0.7, 1.1), bare=1.0, colour=1.0, twins=twins)
+    captions = CaptionStream(batch, 16, stages=(stage,))(1)[1]
+    leads = [nouns_in(caption)[-1] for caption in captions]
+    groups = [list(group) for _, group in itertools.groupby(leads)]
+    assert len({group[0] for group in groups}) == len(groups) == -(-batch // twins)
+    assert all(len(group) == twins for group in groups[:-1]) and len(leads) == batch
+    assert all(colours_in(caption) for caption in captions), "with colour = 1 every caption names one"
+
+
+@pytest.mark.parametrize("stream", [CaptionStream(6, 16, 2), CaptionPairStream(6, 2)], ids=["pictures", "pairs"])
+def test_same_step_same_bytes_whatever_came_before(stream):
+    fresh = type(stream)(6, 16, 2) if isinstance(stream, CaptionStream) else CaptionPairStream(6, 2)
+    for step in (9, 0, 9):
+        first, second = stream(step)
+        again, also = fresh(step)
+        assert second == also
+        assert torch.equal(first, again) if isinstance(first, torch.Tensor) else first == again
+    assert stream(1)[1] != stream(2)[1]
+
+
+def test_other_seeds_are_other_batches():
+    batches = [CaptionStream(4, 16, seed)(0) for seed in range(5)]
+    assert all(not torch.equal(a[0], b[0]) and a[1] != b[1] for a, b in itertools.combinations(batches, 2))
+    pairs = [CaptionPairStream(4, seed)(0) for seed in range(5)]
+    assert all(a != b for a, b in itertools.combinations(pairs, 2))
+
+
+def test_stages_follow_each_other_and_the_last_goes_on():
+    stages = (Stage(2, (1, 1), (0.7, 1.1), 1.0, 0.0), Stage(5, (1, 2), (0.7, 1.0), 0.5, 0.5))
+    stream = CaptionStream(2, 16, stages=stages)
+    assert [stream.stage(step) for step in (0, 1, 2, 4, 5, 10**9)] == [stages[0]] * 2 + [stages[1]] * 4
+    rich = Stage(5, (4, 4), (0.7, 1.0), 0.0, 1.0)
+    captions = CaptionStream(32, 32, stages=(stages[0], rich))
+    assert sum(len(nouns_in(c)) for c in captions(2)[1]) > 1.5 * sum(len(nouns_in(c)) for c in captions(1)[1])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 12_000])
+def test_default_stages_grow_and_end_with_the_run(steps):
+    stages = default_stages(steps)
+    ends = [stage.until for stage in stages]
+    assert ends == sorted(ends) and ends[-1] == steps
+    assert stages[0].things == (1, 1) and stages[0].colour == 0 and stages[-1].things[1] > 1
+    assert [stage.twins for stage in stages].count(2) == 1
+    assert all(0 <= stage.bare <= 1 and 0 <= stage.colour <= 1 for stage in stages)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 10**4])
+def test_impossible_batches_are_refused(batch):
+    with pytest.raises(ValueError, match=f"got batch_size {batch}"):
+        CaptionStream(batch)
+
+
+def test_pairs_start_with_different_nouns_and_the_first_caption_names_one():
+    first, second = CaptionPairStream(100, 1)(4)
+    leads = [nouns_in(caption) for caption in first]
+    assert len(first) == len(second) == 100
+    assert all(len(lead) == 1 for lead in leads) and len({lead[0] for lead in leads}) == 100
+    agree = [lead[0] in nouns_in(caption) for lead, caption in zip(leads, second, strict=True)]
+    assert 0.6 < sum(agree) / 100 < 1, "half are as short, and a sentence may leave the first thing out"
+    assert any(len(set(nouns_in(caption))) > 1 for caption in second)
+
+
+def test_pairs_are_at_most_as_many_as_nouns():
+    assert len(CaptionPairStream(10**4)(0)[0]) == len(load_nouns())

@@ -1,0 +1,123 @@
+"""CLIP-CAM and MaskCLIP: cosines against a loop over pixels, and what a score may and may not depend on."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ovs_lite.clip import load_clip
+from ovs_lite.methods import METHODS, Method, get_method
+from ovs_lite.methods.base import dense_scores
+
+SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
+MODES = {"maskclip": "maskclip", "clip-cam": "last"}
+
+
+@pytest.fixture(scope="module")
+def clips():
+    torch.manual_seed(0)
+    return {name: load_clip(name, pretrained=None) for name in SHIPPED}
+
+
+@pytest.fixture(params=[*itertools.product(MODES, SHIPPED)], ids="-".join)
+def method(request, clips):
+    name, clip = request.param
+    return get_method(name, clips[clip])
+
+
+def pictures(batch, height, width, seed=0):
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def classes(count, dim=128, seed=1):
+    return F.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def slow_scores(patches, text, height, width, stride):
+    """For one picture: the four nearest patch centres of every pixel, each with its cosine, by loops."""
+    h, w = patches.shape[1:]
+    cosine = torch.stack([F.cosine_similarity(patches, row[:, None, None], dim=0) for row in text])
+    scores = torch.zeros(len(text), height, width)
+    for y, x in itertools.product(range(height), range(width)):
+        v, u = max(0.0, (y + 0.5) / stride - 0.5), max(0.0, (x + 0.5) / stride - 0.5)
+        top, left = int(v), int(u)
+        for i, j in itertools.product((top, top + 1), (left, left + 1)):
+            share = (1 - abs(v - i)) * (1 - abs(u - j))
+            scores[:, y, x] += share * cosine[:, min(i, h - 1), min(j, w - 1)]
+    return scores
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (40, 70), (33, 9)])
+@torch.no_grad()
+def test_scores_equal_a_loop_over_pixels(height, width, method):
+    images, text, stride = pictures(1, height, width), classes(3), method.clip.patch_size or 32
+    patches = method.clip.dense(images, MODES[method.name])[0]
+    expected = slow_scores(patches, text, height, width, stride)
+    torch.testing.assert_close(method.predict(images, text)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (40, 70), (7, 100)])
+def test_shape_range_and_determinism(height, width, method):
+    images, text = pictures(2, height, width), classes(5)
+    scores = method.predict(images, text)
+    assert scores.shape == (2, 5, height, width) and scores.dtype == torch.float32 and not scores.requires_grad
+    assert torch.isfinite(scores).all() and scores.abs().max() <= 1 + 1e-5
+    assert (method.predict(images, text) == scores).all()
+    assert (scores[0] - scores[1]).abs().max() > 1e-4 and (scores[:, 0] - scores[:, 1]).abs().max() > 1e-4
+
+
+def test_the_order_of_queries_and_their_company_change_nothing(method):
+    images, text = pictures(2, 48, 80), classes(6)
+    scores, order = method.predict(images, text), torch.tensor([3, 5, 0, 1, 4, 2])
+    torch.testing.assert_close(method.predict(images, text[order]), scores[:, order], atol=1e-6, rtol=1e-5)
+    for k in range(6):
+        alone = method.predict(images, text[k : k + 1])
+        torch.testing.assert_close(alone, scores[:, k : k + 1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_picture_alone_and_in_a_batch(method):
+    images, text = pictures(3, 48, 80), classes(4)
+    alone = torch.cat([method.predict(image[None], text) for image in images])
+    torch.testing.assert_close(method.predict(images, text), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_patch_that_is_itself_a_query_wins_where_it_lies(method):
+    images, stride = pictures(1, 96, 64), method.clip.patch_size or 32
+    patches = F.normalize(method.clip.dense(images, MODES[method.name]), dim=1)[0].detach()  # (D, h, w)
+    scores = method.predict(images, patches.flatten(1).T)
+    centres = scores[0].argmax(0)[stride // 2 :: stride, stride // 2 :: stride]
+    assert (centres.flatten() == torch.arange(centres.numel())).float().mean() > 0.95
+    assert float(scores.max()) == pytest.approx(1, abs=0.05)
+
+
+def test_the_two_methods_differ_on_a_vit_and_agree_on_a_convnet(clips):
+    images, text = pictures(1, 64, 64), classes(3)
+    for name, differ in (("ViT-Lite-8", True), ("ConvNeXt-Lite", False)):
+        first, second = (get_method(method, clips[name]).predict(images, text) for method in MODES)
+        assert ((first - second).abs().max() > 1e-4) == differ
+
+
+def test_scores_can_be_differentiated_and_ignore_the_length_of_patches(clips, monkeypatch):
+    clip, images = clips["ViT-Lite-8"], pictures(1, 64, 64).requires_grad_()
+    scores = dense_scores(clip, images, classes(2), "maskclip")
+    scores.sum().backward()
+    assert images.grad.abs().sum() > 0
+    dense = clip.dense
+    monkeypatch.setattr(clip, "dense", lambda *given: 7 * dense(*given))
+    torch.testing.assert_close(dense_scores(clip, images, classes(2), "maskclip"), scores)
+
+
+def test_methods_are_found_by_name(clips):
+    clip = clips["ViT-Lite-8"]
+    for name, kind in METHODS.items():
+        method = get_method(name, clip)
+        assert isinstance(method, kind) and isinstance(method, nn.Module) and method.name == name
+        assert method.clip is clip
+    with pytest.raises(ValueError, match="'mask-clip', expected one of maskclip, clip-cam.*did you mean 'maskclip'"):
+        get_method("mask-clip", clip)
+    with pytest.raises(TypeError, match="Method must define predict"):
+        Method(clip).predict(pictures(1, 8, 8), classes(1))
+    with pytest.raises(TypeError, match="refine"):
+        get_method("maskclip", clip).predict(pictures(1, 64, 64), classes(1), refine=True)

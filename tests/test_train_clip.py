@@ -1,0 +1,114 @@
+"""`ovs-lite train clip`: a text tower, then a model against it, in two steps each; the files load, a rerun is idle."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ovs_lite.cli import main
+from ovs_lite.clip import load_clip
+from ovs_lite.clip.weights import SHIPPED, read_metadata
+from ovs_lite.train_clip import Prefetched, build_parser
+
+SMALL = ["--steps", "2", "--batch", "4"]
+
+
+def run(*words):
+    assert main(["train", "clip", *map(str, words)]) == 0
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """The folder of a text tower trained for two steps."""
+    out = tmp_path_factory.mktemp("text")
+    run("text", *SMALL, "--out", out)
+    return out
+
+
+def contents(folder):
+    """Everything a run left: log and checkpoints as bytes, weights as tensors (their header's order is free)."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.parent != folder}
+    return files, (folder / "log.jsonl").read_bytes(), {p.name: load_file(p) for p in folder.glob("*.safetensors")}
+
+
+def assert_same(first, second):
+    assert first[:2] == second[:2] and first[2].keys() == second[2].keys()
+    for name, tensors in first[2].items():
+        assert tensors.keys() == second[2][name].keys()
+        assert all(torch.equal(value, second[2][name][key]) for key, value in tensors.items())
+
+
+def test_the_text_tower_fits_both_models(text, capsys):
+    tensors = load_file(text / "text.safetensors")
+    for name in SHIPPED:
+        load_clip(name, None).network.text.load_state_dict(tensors)
+    before = contents(text)
+    run("text", *SMALL, "--out", text)
+    assert_same(before, contents(text))
+    assert f"wrote {text / 'text.safetensors'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_model_is_trained_against_it_and_its_file_loads(text, name, tmp_path, capsys):
+    words = [name, *SMALL, "--text", text / "text.safetensors", "--free-steps", 1, "--out", tmp_path]
+    run(*words)
+    path = tmp_path / f"{name}.safetensors"
+    assert read_metadata(path) == {"pictures": "8", "steps": "2", "seed": "0"}
+    clip = load_clip(name, str(path))
+    frozen, loaded = load_file(text / "text.safetensors"), clip.network.text.state_dict()
+    rows = clip.tokenizer(["a photo of a cat", "two red owls"]).unique()
+    for key, value in frozen.items():
+        kept = rows if key == "token_embedding.weight" else ...
+        torch.testing.assert_close(loaded[key][kept], value[kept].half().float(), rtol=0, atol=0)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1]
+    before = contents(tmp_path)
+    capsys.readouterr()
+    run(*words)
+    assert_same(before, contents(tmp_path))
+    assert "last loss unchanged" in capsys.readouterr().out
+
+
+def test_start_goes_on_from_given_weights_and_train_text_thaws(text, tmp_path):
+    first = ["ViT-Lite-8", *SMALL, "--text", text / "text.safetensors"]
+    run(*first, "--out", tmp_path / "first")
+    start = tmp_path / "first" / "ViT-Lite-8.safetensors"
+    run("ViT-Lite-8", *SMALL, "--start", start, "--train-text", "--out", tmp_path / "second")
+    before, after = (load_clip("ViT-Lite-8", str(p)).network.text.state_dict() for p in
+                     (start, tmp_path / "second" / "ViT-Lite-8.safetensors"))  # fmt: skip
+    moved = [key for key in before if key.startswith("transformer") and not torch.equal(before[key], after[key])]
+    assert moved
+
+
+def test_a_missing_text_tower_is_one_line(tmp_path, capsys):
+    words = [
+        "train",
+        "clip",
+        "ViT-Lite-8",
+        *SMALL,
+        "--text",
+        str(tmp_path / "none.safetensors"),
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert "none.safetensors" in message and message.count("\n") == 1
+
+
+def test_prefetching_changes_no_batch():
+    asked = []
+
+    def stream(step):
+        asked.append(step)
+        return f"batch {step}"
+
+    ahead = Prefetched(stream)
+    assert [ahead(step) for step in (0, 1, 2, 7, 8, 3)] == [f"batch {step}" for step in (0, 1, 2, 7, 8, 3)]
+    assert asked[:4] == [0, 1, 2, 3]
+
+
+def test_unknown_models_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["ViT-B-16"])
+    assert stopped.value.code == 2 and "ViT-Lite-8" in capsys.readouterr().err
