@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.clip.weights import SHIPPED, save_lite
+from ovs_lite.clip.weights import SHIPPED, read_metadata, save_lite
 from ovs_lite.config import runs_root
 from ovs_lite.data.iconworld.captions import vocabulary_texts
-from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, default_stages
+from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, default_stages, polish_stages
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.distributed import is_main
 from ovs_lite.files import write_tensors
@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's peak learning rate")
     parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
     parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
-    parser.add_argument("--train-text", action="store_true", help="train the text tower too (a joint polish)")
+    parser.add_argument("--train-text", action="store_true", help="train the text tower too")
+    parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--start", type=Path, help="weights of the model to start from")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
@@ -95,15 +96,17 @@ def _initial_model(args: argparse.Namespace) -> Clip:
 def train_model(args: argparse.Namespace, out: Path) -> None:
     """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
     clip = _initial_model(args)
-    stream = CaptionStream(args.batch, clip.image_size, args.seed, default_stages(args.steps))
-    freeze = "text" if args.text is not None and not args.train_text else None
+    stages = (polish_stages if args.polish else default_stages)(args.steps)
+    stream = CaptionStream(args.batch, clip.image_size, args.seed, stages)
+    freeze = "text" if args.text is not None and not (args.train_text or args.polish) else None
     task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps)
     rows = train(task, _loop(args), out, resume=not args.fresh)
     if not is_main():
         return
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
     rows_kept = used_token_ids(clip, [*vocabulary_texts(), *prompts])
-    pictures = args.steps * args.batch
+    before = {} if args.start is None else read_metadata(args.start)
+    pictures = int(before.get("pictures", 0)) + args.steps * args.batch
     metadata = {"pictures": str(pictures), "steps": str(args.steps), "seed": str(args.seed)}
     save_lite(clip.network, out / f"{args.model}.safetensors", rows_kept, metadata)
     print(f"wrote {out / args.model}.safetensors; last loss {rows[-1]['loss'] if rows else 'unchanged'}")

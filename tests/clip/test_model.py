@@ -97,7 +97,7 @@ def test_missing_and_wrong_weights_are_named(tmp_path):
     for missing in ("openai", str(tmp_path / "none.safetensors")):
         with pytest.raises(FileNotFoundError, match=f"{missing}: no such checkpoint for ViT-Lite-8"):
             load_clip("ViT-Lite-8", missing)
-    with pytest.raises(ValueError, match="'ViT-B-32', which is not shipped; its open_clip tags: openai"):
+    with pytest.raises(ValueError, match="'ViT-B-32', which is not shipped; use a tag .openai"):
         load_clip("ViT-B-32", "lite")
 
 

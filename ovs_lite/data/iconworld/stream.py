@@ -47,6 +47,14 @@ def default_stages(steps: int) -> tuple[Stage, ...]:
     )
 
 
+def polish_stages(steps: int) -> tuple[Stage, ...]:
+    """The late stages alone, for both towers together: one noun in two colours, then whole scenes."""
+    return (
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=2),
+        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
+    )
+
+
 class CaptionStream:
     """step -> (images (B, 3, size, size) RGB in [0, 1], captions: list of B strings). First font, usual style only.
 
