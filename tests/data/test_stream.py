@@ -55,6 +55,13 @@ def test_twins_share_their_noun_and_nobody_else_does(twins, batch):
     assert all(colours_in(caption) for caption in captions), "with colour = 1 every caption names one"
 
 
+def test_twins_differ_in_colour():
+    stage = Stage(10, (1, 1), (0.7, 1.1), bare=1.0, colour=1.0, twins=4)
+    for step in range(3):
+        words = [colours_in(caption)[0] for caption in CaptionStream(64, 16, stages=(stage,))(step)[1]]
+        assert all(len(set(words[i : i + 4])) == 4 for i in range(0, 64, 4))
+
+
 @pytest.mark.parametrize("stream", [CaptionStream(6, 16, 2), CaptionPairStream(6, 2)], ids=["pictures", "pairs"])
 def test_same_step_same_bytes_whatever_came_before(stream):
     fresh = type(stream)(6, 16, 2) if isinstance(stream, CaptionStream) else CaptionPairStream(6, 2)

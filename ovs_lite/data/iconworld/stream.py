@@ -11,9 +11,9 @@ import torch
 
 from ovs_lite.data.iconworld.captions import SceneContent, SeenThing, scene_contents, sentence, short_caption
 from ovs_lite.data.iconworld.nouns import load_nouns
-from ovs_lite.data.iconworld.palette import COLOUR_NAMES
+from ovs_lite.data.iconworld.palette import COLOUR_NAMES, allowed_colours
 from ovs_lite.data.iconworld.render import render
-from ovs_lite.data.iconworld.scene import SceneStyle, sample_scenes
+from ovs_lite.data.iconworld.scene import SceneBatch, SceneStyle, sample_scenes
 from ovs_lite.data.iconworld.textures import STUFF_NAMES
 
 # Training renders from seeds below this one, evaluation from it upwards; a CPU generator reads 32 bits of its seed.
@@ -48,9 +48,9 @@ def default_stages(steps: int) -> tuple[Stage, ...]:
 
 
 def polish_stages(steps: int) -> tuple[Stage, ...]:
-    """The late stages alone, for both towers together: one noun in two colours, then whole scenes."""
+    """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
     return (
-        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=2),
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4),
         Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
     )
 
@@ -80,6 +80,7 @@ class CaptionStream:
         lead = lead.repeat_interleave(stage.twins)[: self.batch_size]
         style = replace(self.style, things=stage.things, size=stage.size)
         scene = sample_scenes(self.batch_size, style, generator, lead)
+        _part_twins(scene, stage.twins, generator)
         rendering = render(scene, self.size, generator)
         rng = random.Random(f"{self.seed}-{step}")
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
@@ -113,6 +114,17 @@ class CaptionPairStream:
         nouns = [lead, *rng.choices(self.nouns, k=rng.choice((0, 0, 1, 2)))]
         things = tuple(SeenThing(noun, rng.choice(COLOUR_NAMES), rng.random(), rng.random()) for noun in nouns)
         return SceneContent(things, tuple(rng.sample(STUFF_NAMES, 2)))
+
+
+def _part_twins(scene: SceneBatch, twins: int, generator: torch.Generator) -> None:
+    """Give the lead things of twins different colours, in place, as far as their backgrounds allow it."""
+    allowed, colours = allowed_colours(scene.stuff_ids, scene.stuff_valid), scene.colour_ids[:, 0]
+    for row in range(len(scene)):
+        taken = colours[row - row % twins : row]
+        if (taken == colours[row]).any():
+            free = allowed[row].index_fill(0, taken, False).float()
+            if free.any():
+                colours[row] = torch.multinomial(free, 1, generator=generator)
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
