@@ -58,7 +58,8 @@ def write_split(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        with tqdm(total=total, desc=f"{folder.parent.name} {folder.name}", unit=" records", disable=not progress) as bar:
+        name = f"{folder.parent.name} {folder.name}"
+        with tqdm(total=total, desc=name, unit=" records", disable=not progress) as bar:
             count, shards = _write_shards(records, temporary, FEATURES_MASKS if masks else FEATURES, bar)
         manifest = _write_descriptions(temporary, count, shards, masks, creator)
         temporary.chmod(0o755)

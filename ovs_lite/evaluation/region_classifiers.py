@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
-from ovs_lite.clip.crops import masked_crops
+from ovs_lite.clip.crops import encode_regions, masked_crops
+from ovs_lite.clip.dense import patch_stride
 from ovs_lite.losses.contrastive import MAX_SCALE
 
 CLIP_CLASSIFIERS = ("masked crops", "unmasked crops", "pooled features")
 CROPS_AT_ONCE = 128
-CONVOLUTION_STRIDE = 32
 DENSE_SCALE = 2  # dense features are taken at twice CLIP's own side, as 448 is to 224
 LONGEST = 4
 
@@ -33,12 +33,7 @@ def region_scores(
         return text.new_zeros(0, len(text))
     if classifier == "pooled features":
         return pooled_features(clip, image, masks) @ text.T
-    masked = classifier == "masked crops"
-    crops = [
-        clip.encode_image(masked_crops(image, some, clip.image_size, masked=masked))
-        for some in masks.split(CROPS_AT_ONCE)
-    ]
-    return torch.cat(crops) @ text.T
+    return encode_regions(clip, image, masks, masked=classifier == "masked crops") @ text.T
 
 
 def pooled_features(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -46,13 +41,13 @@ def pooled_features(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> tor
 
     The picture is resized to a short side of twice CLIP's own, keeping its shape up to LONGEST : 1.
     """
-    patch, short = clip.patch_size or CONVOLUTION_STRIDE, DENSE_SCALE * clip.image_size
+    patch, short = patch_stride(clip.network.visual)[0], DENSE_SCALE * clip.image_size
     wanted = [short * side / min(image.shape[1:]) for side in image.shape[1:]]
     size = [max(1, round(min(side, LONGEST * short) / patch)) * patch for side in wanted]
     resized = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)
     dense = clip.dense(resized)[0]  # (D, h, w)
     weights = F.interpolate(masks[None].float(), dense.shape[1:], mode="area")[0]  # (N, h, w)
-    pooled = torch.einsum("nhw,dhw->nd", weights, dense) / weights.sum((1, 2))[:, None]
+    pooled = weights.flatten(1) @ dense.flatten(1).T / weights.sum((1, 2))[:, None]
     return F.normalize(pooled, dim=-1)
 
 
@@ -84,7 +79,7 @@ def blank_fraction(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torc
     """Share of patches of each masked crop that hold no pixel of the region, (N,): OVSeg's "zero tokens"."""
     if len(masks) == 0:
         return image.new_zeros(0)
-    patch = clip.patch_size or CONVOLUTION_STRIDE
+    patch = patch_stride(clip.network.visual)[0]
     ones = torch.ones_like(image[:, :1, :1]).expand(-1, *image.shape[1:])
     crops = torch.cat([masked_crops(ones, some, clip.image_size, masked=True) for some in masks.split(CROPS_AT_ONCE)])
     covered = F.max_pool2d(crops.abs().amax(1, keepdim=True), patch)

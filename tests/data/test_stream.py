@@ -62,6 +62,14 @@ def test_twins_differ_in_colour():
         assert all(len(set(words[i : i + 4])) == 4 for i in range(0, 64, 4))
 
 
+def test_a_warp_bends_pictures_and_keeps_their_captions():
+    plain, bent = (CaptionStream(8, 32, stages=(Stage(9, (1, 1), (0.7, 1.1), 1.0, 0.0, warp=w),)) for w in (0.0, 0.25))
+    (before, captions), (after, same) = plain(0), bent(0)
+    assert captions == same and before.shape == after.shape and 0 <= after.min() and after.max() <= 1
+    assert (before - after).abs().flatten(1).mean(1).min() > 0.01
+    assert torch.equal(bent(0)[0], after)
+
+
 @pytest.mark.parametrize("stream", [CaptionStream(6, 16, 2), CaptionPairStream(6, 2)], ids=["pictures", "pairs"])
 def test_same_step_same_bytes_whatever_came_before(stream):
     fresh = type(stream)(6, 16, 2) if isinstance(stream, CaptionStream) else CaptionPairStream(6, 2)

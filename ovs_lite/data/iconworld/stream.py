@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from ovs_lite.data.iconworld.captions import SceneContent, SeenThing, scene_contents, sentence, short_caption
 from ovs_lite.data.iconworld.nouns import load_nouns
@@ -27,6 +28,7 @@ class Stage:
     until: last step of the stage (exclusive). things: fewest and most things per picture. size: see SceneStyle.
     bare: share of captions that are only a template around the lead noun. colour: chance of a colour word.
     twins: how many pictures of a batch share their lead noun; more than 1 makes the colour words matter.
+    warp: how far pictures are bent, as a share of their side; a noun is then no longer one rigid outline.
     """
 
     until: int
@@ -35,6 +37,7 @@ class Stage:
     bare: float
     colour: float
     twins: int = 1
+    warp: float = 0.0
 
 
 def default_stages(steps: int) -> tuple[Stage, ...]:
@@ -50,8 +53,8 @@ def default_stages(steps: int) -> tuple[Stage, ...]:
 def polish_stages(steps: int) -> tuple[Stage, ...]:
     """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
     return (
-        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4),
-        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, warp=0.25),
+        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, warp=0.25),
     )
 
 
@@ -84,7 +87,8 @@ class CaptionStream:
         rendering = render(scene, self.size, generator)
         rng = random.Random(f"{self.seed}-{step}")
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
-        return _jitter(rendering.images, generator), captions
+        images = rendering.images if stage.warp == 0 else _warp(rendering.images, stage.warp, generator)
+        return _jitter(images, generator), captions
 
     def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
         if rng.random() < stage.bare:
@@ -125,6 +129,16 @@ def _part_twins(scene: SceneBatch, twins: int, generator: torch.Generator) -> No
             free = allowed[row].index_fill(0, taken, False).float()
             if free.any():
                 colours[row] = torch.multinomial(free, 1, generator=generator)
+
+
+def _warp(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Geometric jitter: shear, aspect ratio and scale per picture, and a smooth bend; the border is mirrored."""
+    batch, side = len(images), images.shape[-1]
+    linear = torch.eye(2) + amount * (2 * torch.rand(batch, 2, 2, generator=generator) - 1)
+    grid = F.affine_grid(F.pad(linear, (0, 1)), [batch, 1, side, side], align_corners=False)
+    bend = amount * (torch.rand(batch, 2, 4, 4, generator=generator) - 0.5)
+    bend = F.interpolate(bend, (side, side), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid + bend, padding_mode="reflection", align_corners=False)
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
