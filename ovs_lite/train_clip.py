@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-text", action="store_true", help="train the text tower too")
     parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
+    parser.add_argument("--alone", type=float, default=0.4, help="share of the steps with one noun per picture")
     parser.add_argument("--start", type=Path, help="weights of the model to start from")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
@@ -96,7 +97,7 @@ def _initial_model(args: argparse.Namespace) -> Clip:
 def train_model(args: argparse.Namespace, out: Path) -> None:
     """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
     clip = _initial_model(args)
-    stages = (polish_stages if args.polish else default_stages)(args.steps)
+    stages = polish_stages(args.steps) if args.polish else default_stages(args.steps, args.alone)
     stream = CaptionStream(args.batch, clip.image_size, args.seed, stages)
     freeze = "text" if args.text is not None and not (args.train_text or args.polish) else None
     task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps)

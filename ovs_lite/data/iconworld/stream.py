@@ -40,13 +40,14 @@ class Stage:
     warp: float = 0.0
 
 
-def default_stages(steps: int) -> tuple[Stage, ...]:
-    """Nouns alone for 40 % of the run, then with a neighbour, then one noun in two colours, then whole scenes."""
+def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
+    """Nouns alone for a share `alone` of the run; then with a neighbour, then one noun in two colours, then scenes."""
+    ends = [round(steps * (alone + (1 - alone) * third / 3)) for third in range(4)]
     return (
-        Stage(round(0.40 * steps), (1, 1), (0.70, 1.10), 0.95, 0.0),
-        Stage(round(0.60 * steps), (1, 2), (0.70, 1.05), 0.70, 0.4),
-        Stage(round(0.80 * steps), (1, 2), (0.70, 1.05), 0.80, 1.0, twins=2),
-        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5),
+        Stage(ends[0], (1, 1), (0.70, 1.10), 0.95, 0.0),
+        Stage(ends[1], (1, 2), (0.70, 1.05), 0.70, 0.4),
+        Stage(ends[2], (1, 2), (0.70, 1.05), 0.80, 1.0, twins=2),
+        Stage(ends[3], (1, 4), (0.70, 1.05), 0.40, 0.5),
     )
 
 
