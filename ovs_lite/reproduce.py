@@ -171,10 +171,12 @@ def _last_started_cell(folder: Path) -> str:
     """The code cell that was running at the end, by its number and first line. papermill calls all completed then."""
     cells = nbformat.read(folder / EXECUTED, as_version=4).cells
     codes = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    started = [cell for cell in codes if cell.metadata.get("papermill", {}).get("start_time")]
+    # counted here: a kernel that dies at once leaves no execution count in the cell
+    started = [(n, cell) for n, cell in enumerate(codes, 1) if cell.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return "starting it"
-    return f"cell In [{started[-1].execution_count}] ({started[-1].source.strip().splitlines()[0]})"
+    number, cell = started[-1]
+    return f"cell In [{number}] ({cell.source.strip().splitlines()[0]})"
 
 
 def _line(result: StageResult) -> str:
