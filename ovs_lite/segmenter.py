@@ -115,7 +115,8 @@ def load(
     """A method by name on a CLIP of your choice.
 
     name: one of `ovs_lite.methods.METHODS`. checkpoint: the method's own trained weights. clip, pretrained: see
-    `ovs_lite.clip.load_clip`; of the shipped ones ConvNeXt-Lite labels drawings better; ("ViT-B-16", "openai") for photos. device: default the GPU where there is one.
+    `ovs_lite.clip.load_clip`; of the shipped ones ConvNeXt-Lite labels drawings better; ("ViT-B-16", "openai") for
+    photos. device: default the GPU where there is one.
     Raises ValueError for unknown names and for a checkpoint of a method that trains nothing, FileNotFoundError for
     missing weights.
     """
