@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--alone", type=float, default=0.4, help="share of the steps with one noun per picture")
-    parser.add_argument("--start", type=Path, help="weights of the model to start from")
+    parser.add_argument("--initial", type=Path, help="weights of the model to start from")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,8 +86,8 @@ def train_text(args: argparse.Namespace, out: Path) -> None:
 
 def _initial_model(args: argparse.Namespace) -> Clip:
     torch.manual_seed(args.seed)
-    clip = load_clip(args.model, pretrained=None if args.start is None else str(args.start))
-    if args.start is None and clip.patch_size is not None:
+    clip = load_clip(args.model, pretrained=None if args.initial is None else str(args.initial))
+    if args.initial is None and clip.patch_size is not None:
         whiten_patches(clip, CaptionStream(256, clip.image_size, args.seed + 1)(0)[0])
     if args.text is not None:
         clip.network.text.load_state_dict(load_file(args.text))
@@ -106,7 +106,7 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
         return
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
     rows_kept = used_token_ids(clip, [*vocabulary_texts(), *prompts])
-    before = {} if args.start is None else read_metadata(args.start)
+    before = {} if args.initial is None else read_metadata(args.initial)
     pictures = int(before.get("pictures", 0)) + args.steps * args.batch
     metadata = {"pictures": str(pictures), "steps": str(args.steps), "seed": str(args.seed)}
     save_lite(clip.network, out / f"{args.model}.safetensors", rows_kept, metadata)

@@ -73,7 +73,7 @@ def test_start_goes_on_from_given_weights_and_train_text_thaws(text, tmp_path):
     first = ["ViT-Lite-8", *SMALL, "--text", text / "text.safetensors"]
     run(*first, "--out", tmp_path / "first")
     start = tmp_path / "first" / "ViT-Lite-8.safetensors"
-    run("ViT-Lite-8", *SMALL, "--start", start, "--train-text", "--out", tmp_path / "second")
+    run("ViT-Lite-8", *SMALL, "--initial", start, "--train-text", "--out", tmp_path / "second")
     before, after = (load_clip("ViT-Lite-8", str(p)).network.text.state_dict() for p in
                      (start, tmp_path / "second" / "ViT-Lite-8.safetensors"))  # fmt: skip
     moved = [key for key in before if key.startswith("transformer") and not torch.equal(before[key], after[key])]
