@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's peak learning rate")
     parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
     parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
-    parser.add_argument("--train-text", action="store_true", help="train the text tower too")
+    parser.add_argument("--train-text", action="store_true", help="with --text: do not freeze the text tower")
     parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--alone", type=float, default=0.4, help="share of the steps with one noun per picture")

@@ -196,8 +196,3 @@ def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True
         raise ValueError(f"got {scenes} scenes, expected at least 1")
     bar = tqdm(_figures(clip, scenes, seed).items(), desc=clip.name, unit="figure", disable=not progress)
     return {name: figure() for name, figure in bar}
-
-
-def evaluate_clip(clip: Clip, scenes: int = 1000, seed: int = 0) -> dict[str, float]:
-    """The values of `measure` alone, as fractions."""
-    return {name: figure.value for name, figure in measure(clip, scenes, seed, progress=False).items()}

@@ -3,9 +3,10 @@
 Paper: CLIP (Radford et al., 2021), section 2.3; loss: TCL Eq. 7. Departures, because both towers from scratch stay at
 chance for a hundred thousand pictures: (1) the text tower is first trained on captions alone, two captions of the same
 scene being a positive pair; (2) an image tower is then trained against that frozen text tower, as LiT does (Zhai et
-al., CVPR 2022); (3) in its first steps image embeddings are not normalised. An untrained tower can then say "I do not
-know" with a short embedding; on the unit sphere it must always shout, and what lowers the loss first is to send every
-picture to the one point where all captions are equally likely: chance, for ever. No labels, no masks: captions only.
+al., CVPR 2022); (3) in its first steps image embeddings need not be normalised, which helps while the text tower knows
+captions only. An untrained tower can then say "I do not know" with a short embedding; on the unit sphere it must always
+shout, and what lowers the loss first is to send every picture to the one point where all captions are equally likely:
+chance. No labels, no masks: captions only.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -25,7 +25,6 @@ from ovs_lite.evaluation.clip_zero_shot import (
     Figure,
     colour_hits,
     crop_hits,
-    evaluate_clip,
     measure,
     noun_hits,
     retrieval_at_1,
@@ -302,11 +301,11 @@ def test_the_command_prints_a_table_and_writes_what_it_printed(quick, weights, t
         assert 0 <= figure["value"] <= 1 and 0 < figure["chance"] < 0.5 and figure["count"] >= 1
 
 
-def test_evaluate_clip_gives_the_values_and_a_convnet_has_its_own_name(quick):
+def test_a_convnets_dense_figure_has_its_own_name(quick):
     torch.manual_seed(0)
-    values = evaluate_clip(load_clip("ConvNeXt-Lite", None), scenes=2)
-    assert len(values) == 8 and "mIoU on icon-ade150, last feature map" in values
-    assert all(isinstance(value, float) and 0 <= value <= 1 for value in values.values())
+    figures = measure(load_clip("ConvNeXt-Lite", None), 2, progress=False)
+    assert len(figures) == 8 and "mIoU on icon-ade150, last feature map" in figures
+    assert all(0 <= figure.value <= 1 for figure in figures.values())
 
 
 def test_a_tower_without_dense_embeddings_has_no_dense_figure(quick, monkeypatch):
