@@ -1,7 +1,6 @@
 """`ovs-lite train clip`: train and ship the miniature CLIPs on IconWorld's captions."""
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from ovs_lite.clip.weights import SHIPPED, read_metadata, save_lite
 from ovs_lite.config import runs_root
 from ovs_lite.data.iconworld.captions import vocabulary_texts
 from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, default_stages, polish_stages
+from ovs_lite.data.prefetch import Prefetched
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.distributed import is_main
 from ovs_lite.files import write_tensors
@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
     parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
     parser.add_argument("--train-text", action="store_true", help="with --text: do not freeze the text tower")
+    parser.add_argument("--teacher", choices=SHIPPED, help="imitate this one's images, with its text tower, frozen")
     parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--alone", type=float, default=0.4, help="share of the steps with one noun per picture")
@@ -52,20 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="run folder (default runs/clip/MODEL)")
     parser.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
     return parser
-
-
-class Prefetched:
-    """Prepare the next step's batch in a thread while the current one trains. Same batches, same order."""
-
-    def __init__(self, stream):
-        self.stream, self.ahead = stream, {}
-        # one core for drawing: with more, its threads would get into the way of the training's
-        self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-
-    def __call__(self, step: int):
-        batch = self.ahead.pop(step, None) or self.pool.submit(self.stream, step)
-        self.ahead = {step + 1: self.pool.submit(self.stream, step + 1)}
-        return batch.result()
 
 
 def _loop(args: argparse.Namespace) -> LoopConfig:
@@ -94,13 +81,25 @@ def _initial_model(args: argparse.Namespace) -> Clip:
     return clip
 
 
+def _teacher(args: argparse.Namespace, clip: Clip) -> Clip | None:
+    """The shipped model to imitate; `clip` moves into its joint space."""
+    if args.teacher is None:
+        return None
+    teacher = load_clip(args.teacher).requires_grad_(False)
+    clip.network.text.load_state_dict(teacher.network.text.state_dict())
+    clip.logit_scale.data.copy_(teacher.logit_scale)
+    return teacher
+
+
 def train_model(args: argparse.Namespace, out: Path) -> None:
     """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
     clip = _initial_model(args)
     stages = polish_stages(args.steps) if args.polish else default_stages(args.steps, args.alone)
     stream = CaptionStream(args.batch, clip.image_size, args.seed, stages)
-    freeze = "text" if args.text is not None and not (args.train_text or args.polish) else None
-    task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps)
+    teacher = _teacher(args, clip)
+    keep_text = args.teacher or (args.text and not args.polish)
+    freeze = "text" if keep_text and not args.train_text else None
+    task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps, teacher)
     rows = train(task, _loop(args), out, resume=not args.fresh)
     if not is_main():
         return

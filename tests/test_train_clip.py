@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.weights import SHIPPED, read_metadata
-from ovs_lite.train_clip import Prefetched, build_parser
+from ovs_lite.data.prefetch import Prefetched
+from ovs_lite.train_clip import build_parser
 
 SMALL = ["--steps", "2", "--batch", "4"]
 

@@ -57,16 +57,24 @@ class ClipPretraining:
     pictures: step -> ((B, 3, H, W) RGB in [0, 1], B captions). freeze: "text" trains the image tower against the text
     tower as it is, "image" the reverse, None trains both. free_steps: how many first steps compare by dot product with
     image embeddings that are not normalised; meanwhile the temperature follows their mean length, and from then on it
-    is trained and cosines are compared, as in CLIP.
+    is trained and cosines are compared, as in CLIP. teacher: a trained CLIP with the same joint space (text tower),
+    whose image embeddings the image tower imitates besides; they know captions only, too.
     """
 
-    weights = {"contrastive": 1.0}
+    weights = {"contrastive": 1.0, "distillation": 10.0}
 
-    def __init__(self, clip: Clip, pictures: PictureBatches, freeze: str | None = "text", free_steps: int = 0):
+    def __init__(
+        self,
+        clip: Clip,
+        pictures: PictureBatches,
+        freeze: str | None = "text",
+        free_steps: int = 0,
+        teacher: Clip | None = None,
+    ):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         self.clip, self.pictures, self.model, self.freeze = clip, pictures, clip.network, freeze
-        self.free_steps = free_steps
+        self.free_steps, self.teacher = free_steps, teacher
         clip.network.text.requires_grad_(freeze != "text")
         clip.network.visual.requires_grad_(freeze != "image")
 
@@ -75,8 +83,10 @@ class ClipPretraining:
         return *self.pictures(step), step < self.free_steps
 
     def to(self, device: torch.device) -> None:
-        """Move the whole CLIP."""
+        """Move the whole CLIP, and its teacher."""
         self.clip.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
 
     def count(self, batch: tuple[torch.Tensor, list[str], bool]) -> int:
         """B pictures."""
@@ -87,16 +97,24 @@ class ClipPretraining:
         if self.freeze == "image":
             self.clip.network.visual.eval()  # the loop sets training mode, in which batch statistics would move
         pictures, captions = (_share(part) for part in batch[:2])
+        pictures = self.clip.normalise(pictures.to(self.clip.device))
         with torch.set_grad_enabled(self.freeze != "image"):
-            images = self.clip.network.encode_image(self.clip.normalise(pictures.to(self.clip.device)))
+            images = self.clip.network.encode_image(pictures)
+        terms = {} if self.teacher is None else {"distillation": self._distance(images, pictures)}
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = gather_with_gradient(self.clip.encode_text(captions))
         images = gather_with_gradient(images)
         if batch[2]:
             with torch.no_grad():
                 self.clip.logit_scale.lerp_(images.norm(dim=-1).mean().log(), FOLLOW)
-            return {"contrastive": info_nce(images @ texts.T, torch.zeros_like(self.clip.logit_scale))}
-        return {"contrastive": info_nce(F.normalize(images, dim=-1) @ texts.T, self.clip.logit_scale)}
+            return terms | {"contrastive": info_nce(images @ texts.T, torch.zeros_like(self.clip.logit_scale))}
+        return terms | {"contrastive": info_nce(F.normalize(images, dim=-1) @ texts.T, self.clip.logit_scale)}
+
+    def _distance(self, images: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+        """Mean cosine distance between the image embeddings and the teacher's."""
+        with torch.no_grad():
+            wanted = self.teacher.encode_image(pictures)
+        return 1 - F.cosine_similarity(images, wanted, dim=-1).mean()
 
 
 def _share(items: Sequence) -> Sequence:

@@ -29,6 +29,7 @@ class Stage:
     bare: share of captions that are only a template around the lead noun. colour: chance of a colour word.
     twins: how many pictures of a batch share their lead noun; more than 1 makes the colour words matter.
     warp: how far pictures are bent, as a share of their side; a noun is then no longer one rigid outline.
+    stroke: how much thicker or thinner lines may become; 1 is a pixel at both edges of a line.
     """
 
     until: int
@@ -38,6 +39,7 @@ class Stage:
     colour: float
     twins: int = 1
     warp: float = 0.0
+    stroke: float = 0.0
 
 
 def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
@@ -54,8 +56,8 @@ def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
 def polish_stages(steps: int) -> tuple[Stage, ...]:
     """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
     return (
-        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, warp=0.25),
-        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, warp=0.25),
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, warp=0.35, stroke=0.8),
+        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, warp=0.35, stroke=0.8),
     )
 
 
@@ -89,6 +91,7 @@ class CaptionStream:
         rng = random.Random(f"{self.seed}-{step}")
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
         images = rendering.images if stage.warp == 0 else _warp(rendering.images, stage.warp, generator)
+        images = images if stage.stroke == 0 else _restroke(images, stage.stroke, generator)
         return _jitter(images, generator), captions
 
     def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
@@ -140,6 +143,13 @@ def _warp(images: torch.Tensor, amount: float, generator: torch.Generator) -> to
     bend = amount * (torch.rand(batch, 2, 4, 4, generator=generator) - 0.5)
     bend = F.interpolate(bend, (side, side), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid + bend, padding_mode="reflection", align_corners=False)
+
+
+def _restroke(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Let what is bright, or what is dark, grow by up to `amount` pixels, per picture: thicker or thinner lines."""
+    share = amount * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
+    bright, dark = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    return torch.lerp(images, torch.where(share > 0, bright, dark), share.abs())
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,70 @@
+"""Backbones by timm name, as a pyramid of feature maps P2..P5 at strides 4, 8, 16, 32.
+
+B images, H W pixels.
+"""
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import ovs_lite.clip.convnext_lite  # noqa: F401 (registers "convnext_lite" with timm)
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """A timm network's last feature map at each of the strides 4, 8, 16 and 32.
+
+    name: e.g. "resnet101", "tf_efficientnet_b7", "swin_base_patch4_window12_384", "convnext_base", "convnext_lite".
+    pretrained: timm's own weights (a download). image_size: only for networks whose windows depend on it (Swin).
+    trunk: a trained network of that name to copy the weights of, such as a CLIP's `network.visual.trunk`. Batch
+    normalisation keeps its statistics while training, as is usual for dense prediction with few pictures per process.
+    channels: of P2..P5. Raises ValueError for a network that has no map at one of the strides, or another's trunk.
+    """
+
+    def __init__(
+        self, name: str, pretrained: bool = False, image_size: int | None = None, trunk: nn.Module | None = None
+    ):
+        super().__init__()
+        if not timm.is_model(name):
+            raise ValueError(f"got backbone {name!r}, expected a name of timm.list_models(), e.g. 'resnet50'")
+        sized = {"img_size": image_size, "strict_img_size": False} if "swin" in name and image_size else {}
+        self.network = timm.create_model(name, features_only=True, feature_cls="getter", pretrained=pretrained, **sized)
+        reductions = self.network.feature_info.reduction()
+        missing = [stride for stride in STRIDES if stride not in reductions]
+        if missing:
+            raise ValueError(f"got backbone {name!r} with strides {reductions}, expected {STRIDES} among them")
+        # the deepest map of each stride
+        self.chosen = [max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES]
+        self.channels = [self.network.feature_info.channels()[i] for i in self.chosen]
+        if trunk is not None:
+            self._copy(trunk, name)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) normalised -> four maps (B, C_l, ceil(H / stride), ceil(W / stride)), finest first.
+
+        Sides that are no multiple of 32 are padded with zeros (the mean colour) at the right and bottom, and the maps
+        cut to the part that covers the picture.
+        """
+        height, width = images.shape[-2:]
+        maps = self.network(F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])))
+        return [
+            maps[i][..., : -(-height // stride), : -(-width // stride)]
+            for i, stride in zip(self.chosen, STRIDES, strict=True)
+        ]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As usual, but for batch normalisation, which stays in evaluation mode."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def _copy(self, trunk: nn.Module, name: str) -> None:
+        wanted, given = self.network.model.state_dict(), trunk.state_dict()
+        missing = sorted(key for key in wanted if key not in given or given[key].shape != wanted[key].shape)
+        if missing:
+            raise ValueError(f"got a trunk without {', '.join(missing[:3])} of {name!r}, expected the same network")
+        self.network.model.load_state_dict({key: given[key] for key in wanted})
