@@ -1,7 +1,7 @@
 """ovs-lite: a teaching and reproduction kit for open-vocabulary segmentation. Type words at a picture, see masks.
 
-    import ovs_lite
-    result = ovs_lite.load("maskclip").segment("photo.jpg", ["cat", "grass"])
+import ovs_lite
+result = ovs_lite.load("maskclip").segment("photo.jpg", ["cat", "grass"])
 """
 
 from importlib import import_module

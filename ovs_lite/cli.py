@@ -10,7 +10,12 @@ from ovs_lite import __version__
 from ovs_lite.config import PROFILES, get_profile
 
 # These parse the rest of the line themselves: (command, what) -> module with main(argv).
-FORWARDED = {("train", "clip"): "ovs_lite.train_clip", ("evaluate", "clip"): "ovs_lite.evaluation.clip_card"}
+FORWARDED = {
+    ("train", "clip"): "ovs_lite.train_clip",
+    ("train", "proposals"): "ovs_lite.train_proposals",
+    ("evaluate", "clip"): "ovs_lite.evaluation.clip_card",
+    ("evaluate", "proposals"): "ovs_lite.evaluation.proposals_command",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

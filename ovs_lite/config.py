@@ -35,6 +35,50 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
+class ProposalConfig:
+    """A mask proposal model and its training.
+
+    backbone: timm name; "convnext_lite" starts from the shipped CLIP's tower. pretrained: timm's weights (a download).
+    channels: of the pyramid and the queries. queries: proposals. layers, heads: of the decoder. image_size: side of a
+    training picture. scale: range of the random rescaling. per: "segment" or "class", what a target mask is. schedule,
+    warmup, clip_norm (of the gradient), weight_decay, backbone_factor, lr, muon_lr: see `ovs_lite.train.LoopConfig`.
+    """
+
+    backbone: str = "convnext_lite"
+    pretrained: bool = False
+    channels: int = 64
+    queries: int = 128
+    layers: int = 3
+    heads: int = 4
+    image_size: int = 128
+    scale: tuple[float, float] = (0.8, 1.2)
+    per: str = "segment"
+    steps: int = 300
+    batch: int = 16
+    lr: float = 1e-3
+    muon_lr: float = 0.01
+    weight_decay: float = 1e-5
+    schedule: str = "cosine"
+    warmup: int = 20
+    clip_norm: float = 1.0
+    backbone_factor: float = 1.0
+
+
+# OpenSeg, section 4.1. Not in the paper: heads, layers, clipping, warm-up, and the optimiser (ours is AdamW). ALIGN's
+# weights are not public; EfficientNet-B7 from NoisyStudent is the paper's nearest (its Table 3; there lr 0.08).
+OPENSEG_PAPER = ProposalConfig(
+    backbone="tf_efficientnet_b7.ns_jft_in1k", pretrained=True, channels=640, queries=128, layers=6, heads=8,
+    image_size=640, scale=(0.8, 1.2), steps=30_000, batch=1024, lr=0.005, muon_lr=0.0, weight_decay=1e-5, warmup=500,
+)  # fmt: skip
+# OVSeg, section 4.1 and its released Swin-B configuration; MaskFormer's training otherwise.
+MASKFORMER_PAPER = ProposalConfig(
+    backbone="swin_base_patch4_window12_384.ms_in22k", pretrained=True, channels=256, queries=100, layers=6, heads=8,
+    image_size=640, scale=(0.5, 2.0), per="class", steps=120_000, batch=32, lr=6e-5, muon_lr=0.0, weight_decay=0.01,
+    schedule="poly", warmup=1500, clip_norm=0.01,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class NotebookConfig:
     """Amounts that notebooks read: train_steps of the demonstration training, eval_images per evaluation."""
 
@@ -51,17 +95,27 @@ class Profile:
     data: DataConfig
     notebooks: NotebookConfig
     clip: ClipConfig = field(default_factory=ClipConfig)
+    openseg: ProposalConfig = ProposalConfig()
+    maskformer: ProposalConfig = ProposalConfig(queries=100)
     seed: int = 0
 
 
 PROFILES = {
-    "smoke": Profile("smoke", DataConfig("icon-smoke", 64, 32, 12, 16), NotebookConfig(6, 32, 8)),
+    "smoke": Profile(
+        "smoke",
+        DataConfig("icon-smoke", 64, 32, 12, 16),
+        NotebookConfig(6, 32, 8),
+        openseg=ProposalConfig(steps=4, batch=4),
+        maskformer=ProposalConfig(steps=4, batch=4, queries=100),
+    ),
     "lite": Profile("lite", DataConfig("icon-lite", 3000, 1500, 200, 500), NotebookConfig(80, 64, 120)),
     "paper": Profile(
         "paper",
         DataConfig("icon-lite", 3000, 1500, 200, 500),
         NotebookConfig(400, 256, 200),
         ClipConfig("ViT-B-16", "openai"),
+        openseg=OPENSEG_PAPER,
+        maskformer=MASKFORMER_PAPER,
     ),
 }
 

@@ -13,12 +13,14 @@ def pairwise_dice(mask_probs: torch.Tensor, targets: torch.Tensor, smooth: float
     """Dice coefficient of every pair, (N, P) in [0, 1] and (M, P) in [0, 1] -> (N, M) in [0, 1].
 
     (2 sum(s t) + smooth) / (sum(s) + sum(t) + smooth). smooth: 1 in MaskFormer's released code. Two empty masks have
-    0 with smooth = 0, so that nothing can be won by predicting nothing. The sums are taken in float32 or wider.
+    0 with smooth = 0, so that nothing can be won by predicting nothing. The sums are taken in float32 or wider, under
+    autocast too.
     """
-    mask_probs, targets = _wide(mask_probs), _wide(targets).to(_wide(mask_probs).dtype)
-    overlap = mask_probs @ targets.T
+    mask_probs = wide(mask_probs)
+    targets = targets.to(mask_probs.dtype)
+    overlap = _product(mask_probs, targets)
     sizes = mask_probs.sum(1)[:, None] + targets.sum(1)
-    return (2 * overlap + smooth) / (sizes + smooth).clamp(min=torch.finfo(sizes.dtype).tiny)
+    return (2 * overlap + smooth) / (sizes + smooth).clamp(min=torch.finfo(sizes.dtype).eps)
 
 
 def pairwise_focal(
@@ -28,20 +30,21 @@ def pairwise_focal(
 
     gamma = 0 and alpha < 0 give the binary cross-entropy of every pair.
     """
-    mask_logits = _wide(mask_logits)
+    mask_logits = wide(mask_logits)
     targets = targets.to(mask_logits.dtype)
     inside, outside = focal_terms(mask_logits, alpha, gamma)
-    return ((inside - outside) @ targets.T + outside.sum(1)[:, None]) / max(1, mask_logits.shape[1])
+    return (_product(inside - outside, targets) + outside.sum(1)[:, None]) / max(1, mask_logits.shape[1])
 
 
 def focal_terms(logits: torch.Tensor, alpha: float, gamma: float) -> tuple[torch.Tensor, torch.Tensor]:
     """What a pixel costs where the target is 1, and where it is 0: two tensors of the logits' shape.
 
     Focal loss (Lin et al., ICCV 2017, Eq. 5): alpha (1 - p)^gamma (-log p) and (1 - alpha) p^gamma (-log(1 - p)).
-    alpha < 0: no weighting of the two sides.
+    alpha < 0: no weighting of the two sides. The powers are taken as exp(gamma log): the gradient of 0^gamma with
+    gamma < 1 is infinite, that of its logarithm is not.
     """
-    probs = logits.sigmoid()
-    inside, outside = (1 - probs) ** gamma * F.softplus(-logits), probs**gamma * F.softplus(logits)
+    missed, false = F.softplus(-logits), F.softplus(logits)  # -log p, -log(1 - p)
+    inside, outside = (-gamma * false).exp() * missed, (-gamma * missed).exp() * false
     return (inside, outside) if alpha < 0 else (alpha * inside, (1 - alpha) * outside)
 
 
@@ -53,13 +56,19 @@ def hungarian(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     if cost.ndim != 2:
         raise ValueError(f"got a cost of shape {tuple(cost.shape)}, expected (N, M)")
-    matrix = cost.detach().float().cpu() if cost.dtype != torch.float64 else cost.detach().cpu()
+    matrix = wide(cost.detach()).cpu()
     if not torch.isfinite(matrix).all():
         raise ValueError(f"got a cost of shape {tuple(cost.shape)} with NaN or infinity; did the training diverge?")
     rows, cols = linear_sum_assignment(matrix.numpy())
     return torch.as_tensor(rows, device=cost.device), torch.as_tensor(cols, device=cost.device)
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """At least float32: sums over pixels overflow half precision."""
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """At least float32, float64 as it is: sums over pixels overflow half precision."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(N, P), (M, P) -> (N, M) in the inputs' own precision: autocast would sum the pixels in half precision."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first @ second.T

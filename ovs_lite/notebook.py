@@ -1,9 +1,9 @@
 """What a notebook needs besides the science: its configuration and folders, a record of numbers, progress, figures.
 
-    context = setup(profile, seed, out)          # in the cell after `parameters`
-    for batch in progress(batches, "training"): ...
-    show(figure, "heat map of 'cat': warm on the cat, cold elsewhere")
-    record("mIoU masked crops", 41.2, n=120, unit="%", paper=20.1)
+context = setup(profile, seed, out)          # in the cell after `parameters`
+for batch in progress(batches, "training"): ...
+show(figure, "heat map of 'cat': warm on the cat, cold elsewhere")
+record("mIoU masked crops", 41.2, n=120, unit="%", paper=20.1)
 """
 
 import base64
@@ -11,7 +11,6 @@ import html
 import io
 import os
 import random
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,7 +29,10 @@ from tqdm.auto import tqdm
 from ovs_lite.config import Profile, data_root, get_profile, override, runs_root, to_dict
 from ovs_lite.data.iconworld.build import split_folder
 from ovs_lite.files import write_json
+from ovs_lite.live_curve import LiveCurve, headless
 from ovs_lite.metrics_log import METRICS, append_metric, format_number
+
+__all__ = ["Context", "LiveCurve", "progress", "record", "setup", "show"]
 
 FIGURE_DPI = 110
 PROGRESS_LINES = 4
@@ -103,7 +105,7 @@ def record(name: str, value: float, n: int | None = None, unit: str = "", paper:
 def progress(items: Iterable, desc: str = "", total: int | None = None) -> Iterator:
     """Go through `items` with a live bar; in a headless run, with a line per quarter instead, the same every time."""
     total = len(items) if total is None and hasattr(items, "__len__") else total
-    if not _headless():
+    if not headless():
         yield from tqdm(items, desc=desc, total=total)
         return
     lines = 0
@@ -113,11 +115,6 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
             lines += 1
             if lines == done * PROGRESS_LINES // total:
                 print(f"{desc}: {100 * lines // PROGRESS_LINES} % ({done} of {total})", flush=True)
-
-
-def _headless() -> bool:
-    """`ovs-lite reproduce` says so; a script whose output is a file or pipe is headless too."""
-    return os.environ.get("OVS_HEADLESS") == "1" or not ("ipykernel" in sys.modules or sys.stderr.isatty())
 
 
 def show(picture: Figure | Image.Image, alt: str) -> None:

@@ -1,6 +1,5 @@
 """Optimisers by parameter shape: Muon for the matrices of a tower's blocks, AdamW for everything else."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -20,26 +19,33 @@ class BlockOptimizer:
     """Muon on block matrices (lr `muon_lr`), AdamW on the rest (lr `lr`). With muon_lr = 0, AdamW on everything.
 
     From scratch on few pictures Muon decides whether a miniature transformer learns shapes at all. 1x1 convolutions
-    are handed to Muon as matrices that share their storage.
+    are handed to Muon as matrices that share their storage. backbone_factor: of the learning rates of everything below
+    a module called `backbone` (MaskFormer's ResNets: 0.1). Vectors and scalars (norms, biases) have no weight decay.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, muon_lr: float, weight_decay: float):
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        lr: float,
+        muon_lr: float,
+        weight_decay: float,
+        backbone_factor: float = 1.0,
+    ):
         named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-        chosen = [p for name, p in named if muon_lr > 0 and is_block_matrix(name, p)]
-        kept = {id(p) for p in chosen}
-        decayed = [p for _, p in named if id(p) not in kept and p.ndim > 1]
-        plain = [p for _, p in named if id(p) not in kept and p.ndim == 1]
-        scalars = [p for _, p in named if id(p) not in kept and p.ndim == 0]
-        self.pairs = [(p, p if p.ndim == 2 else nn.Parameter(p.data.flatten(1))) for p in chosen]
+        chosen = [(name, p) for name, p in named if muon_lr > 0 and is_block_matrix(name, p)]
+        kept = {id(p) for _, p in chosen}
+        rest = [(name, p) for name, p in named if id(p) not in kept]
+        self.pairs = [(p, p if p.ndim == 2 else nn.Parameter(p.data.flatten(1))) for _, p in chosen]
+        views = [(name, view) for (name, _), (_, view) in zip(chosen, self.pairs, strict=True)]
         groups = [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-            {"params": scalars, "weight_decay": 0.0, "factor": SCALAR_FACTOR},
+            *_groups([(n, p) for n, p in rest if p.ndim > 1], backbone_factor, weight_decay=weight_decay),
+            *_groups([(n, p) for n, p in rest if p.ndim == 1], backbone_factor, weight_decay=0.0),
+            *_groups([(n, p) for n, p in rest if p.ndim == 0], backbone_factor, SCALAR_FACTOR, weight_decay=0.0),
         ]
-        self.parts = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98))]
+        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))]
         self.base_lr = [lr]
         if self.pairs:
-            self.parts.append(torch.optim.Muon([view for _, view in self.pairs], lr=muon_lr, weight_decay=0.01))
+            self.parts.append(torch.optim.Muon(_groups(views, backbone_factor), lr=muon_lr, weight_decay=0.01))
             self.base_lr.append(muon_lr)
 
     def set_factor(self, factor: float) -> None:
@@ -91,9 +97,11 @@ class BlockOptimizer:
         return [parameter for group in groups for parameter in group["params"]]
 
 
-def cosine_factor(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
-    """Learning-rate factor: linear from 0 over `warmup` steps, then a half cosine down to `floor` at `steps`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+def _groups(
+    named: list[tuple[str, torch.Tensor]], backbone_factor: float, factor: float = 1.0, **options: float
+) -> list[dict]:
+    """The optimiser's parameter groups: the backbone's and the others, each with its learning rate's factor."""
+    inside = [p for name, p in named if "backbone" in name.split(".")]
+    outside = [p for name, p in named if "backbone" not in name.split(".")]
+    found = [(outside, factor), (inside, factor * backbone_factor)]
+    return [{"params": params, "factor": share, **options} for params, share in found if params]

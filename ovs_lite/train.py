@@ -8,7 +8,6 @@ Command line: python -m ovs_lite.train clip --help; the same words after `accele
 
 import hashlib
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,23 +21,31 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ovs_lite.checkpoints import latest_checkpoint, remove_checkpoints
 from ovs_lite.distributed import any_process, average_gradients, copy_from_main, is_main, rank, reduce_sum, world_size
 from ovs_lite.files import write_json
-from ovs_lite.optim import BlockOptimizer, cosine_factor
+from ovs_lite.interrupts import Interrupts
+from ovs_lite.optim import BlockOptimizer
+from ovs_lite.schedules import SCHEDULES, learning_rate_factor
 from ovs_lite.train_resume import cut_log, restore, save
 
 PRECISIONS = ("no", "bf16", "fp16")
-COMMANDS = {"clip": "ovs_lite.train_clip"}  # what to train -> module with main(argv)
+COMMANDS = {  # what to train -> module with main(argv)
+    "clip": "ovs_lite.train_clip",
+    "proposals": "ovs_lite.train_proposals",
+}
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """steps: in all. lr: AdamW's peak. muon_lr: Muon's peak, 0 = AdamW on everything. warmup: steps. clip: gradient
     norm. accumulation: batches per step. precision: no, bf16 or fp16 (GPU only). checkpoint_every, log_every: steps.
-    seed: of dropout and the like. Raises ValueError for values that cannot run."""
+    seed: of dropout and the like. schedule: a name of SCHEDULES. ema: decay of a running average of the weights, with
+    which the model is left at the end; 0 for none. backbone_factor: see BlockOptimizer. Raises ValueError for values
+    that cannot run."""
 
     steps: int
     lr: float = 2e-3
@@ -51,6 +58,9 @@ class LoopConfig:
     checkpoint_every: int = 200
     log_every: int = 20
     seed: int = 0
+    schedule: str = "cosine"
+    ema: float = 0.0
+    backbone_factor: float = 1.0
 
     def __post_init__(self):
         for name in ("steps", "accumulation", "checkpoint_every", "log_every"):
@@ -58,6 +68,10 @@ class LoopConfig:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 1 or more")
         if self.precision not in PRECISIONS:
             raise ValueError(f"got precision={self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"got schedule={self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"got ema={self.ema}, expected a decay in [0, 1), e.g. 0.999")
 
 
 class Task(Protocol):
@@ -76,12 +90,15 @@ class Task(Protocol):
     def count(self, batch: Any) -> int:
         """How many pictures the batch holds, for the log's speed."""
 
+    def ids(self, batch: Any) -> list[str]:
+        """What names the batch's pictures, for the report of a loss that is not finite."""
+
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """Named, unweighted scalar terms. With several processes: of this process's shard or of gathered outputs."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss term or the gradient became NaN or infinite; the message holds every term and the step."""
+    """A loss term or the gradient became NaN or infinite; the message and non_finite.json hold terms and pictures."""
 
 
 def total_loss(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
@@ -106,23 +123,28 @@ def train(
     starts over and removes the checkpoints and the log that are there. on_step: called after every step with (step,
     logged terms). Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm
     (before clipping) and images_per_s of all processes. The model is left in evaluation mode.
-    Raises NonFiniteLoss. SIGTERM and Ctrl-C let the step end and save a checkpoint, then SystemExit or
-    KeyboardInterrupt ends the run; a second one ends it at once.
+    Raises NonFiniteLoss, after writing the step, every term and the batch's ids to out/non_finite.json. SIGTERM and
+    Ctrl-C let the step end and save a checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends
+    it at once.
     """
     out = Path(out)
     accelerator = _accelerator(config.precision)
     task.to(accelerator.device)
-    optimizer = BlockOptimizer(task.model.named_parameters(), config.lr, config.muon_lr, config.weight_decay)
-    start = _prepare(accelerator, task.model, optimizer, config, out, resume)
+    rates = (config.lr, config.muon_lr, config.weight_decay, config.backbone_factor)
+    optimizer = BlockOptimizer(task.model.named_parameters(), *rates)
+    average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    start = _prepare(accelerator, task.model, optimizer, config, out, resume, average)
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
     task.model.train()
     begun, pictures = time.perf_counter(), 0
-    with _Interrupts() as interrupts, bar:
+    with Interrupts() as interrupts, bar:
         for step in bar:
-            factor = cosine_factor(step, config.steps, config.warmup)
+            factor = learning_rate_factor(config.schedule, step, config.steps, config.warmup)
             optimizer.set_factor(factor)
-            row, seen = _step(accelerator, task, optimizer, step, config)
+            row, seen = _step(accelerator, task, optimizer, step, config, out)
+            if average is not None:
+                average.update_parameters(task.model)
             pictures += seen
             row |= {"lr": config.lr * factor, "images_per_s": round(pictures / (time.perf_counter() - begun), 1)}
             bar.set_postfix({"loss": f"{row['loss']:.3f}"})
@@ -135,9 +157,11 @@ def train(
             stopped = any_process(interrupts.number != 0, accelerator.device)
             if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
                 settings = _settings(accelerator, config)
-                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, settings)
+                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, settings, average)
             if stopped and not last:
                 interrupts.end(f"stopped by a signal after step {step}; run the same command again to go on")
+    if average is not None:
+        task.model.load_state_dict(average.module.state_dict())
     task.model.eval()
     return rows
 
@@ -149,20 +173,22 @@ def _accelerator(precision: str) -> Accelerator:
 
 
 def _step(
-    accelerator: Accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig
+    accelerator: Accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig, out: Path
 ) -> tuple[dict[str, float], int]:
     """One update from `accumulation` batches. Returns the log's row and the number of pictures."""
     sums: dict[str, float] = {}
+    ids: list[str] = []
     pictures = 0
     for index in range(step * config.accumulation, (step + 1) * config.accumulation):
         batch = task.batch(index)
         pictures += task.count(batch)
+        ids += task.ids(batch)
         set_seed(_batch_seed(config.seed, index))
         with accelerator.autocast():
             terms = task.losses(batch)
             loss = total_loss(terms, task.weights)
         values = _means({**terms, "loss": loss})
-        _check_finite(values, step)
+        _check_finite(values, step, ids, out)
         sums = {name: sums.get(name, 0.0) + value / config.accumulation for name, value in values.items()}
         accelerator.backward(loss / config.accumulation)
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
@@ -171,7 +197,7 @@ def _step(
     accelerator.unscale_gradients(optimizer.parts)
     norm = float(accelerator.clip_grad_norm_(trained, config.clip))
     if accelerator.scaler is None:  # with fp16 an overflow is expected, and the scaler skips the step
-        _check_finite({**sums, "grad_norm": norm}, step)
+        _check_finite({**sums, "grad_norm": norm}, step, ids, out)
     optimizer.step(accelerator.scaler)
     row = {**sums, "grad_norm": norm}
     return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, pictures
@@ -188,9 +214,14 @@ def _means(terms: dict[str, torch.Tensor]) -> dict[str, float]:
     return dict(zip(terms, (reduce_sum(stacked) / world_size()).tolist(), strict=True))
 
 
-def _check_finite(values: dict[str, float], step: int) -> None:
-    if not all(abs(value) < float("inf") for value in values.values()):
-        raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at this step's batch")
+def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path) -> None:
+    """Raises NonFiniteLoss, and first writes what is needed to look at the batch again."""
+    if all(abs(value) < float("inf") for value in values.values()):
+        return
+    report = out / "non_finite.json"
+    if is_main():
+        write_json(report, {"step": step, "terms": {name: str(value) for name, value in values.items()}, "ids": ids})
+    raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
 
 
 def _log(out: Path, row: dict[str, float]) -> None:
@@ -200,7 +231,13 @@ def _log(out: Path, row: dict[str, float]) -> None:
 
 
 def _prepare(
-    accelerator: Accelerator, model: nn.Module, optimizer: BlockOptimizer, config: LoopConfig, out: Path, resume: bool
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: BlockOptimizer,
+    config: LoopConfig,
+    out: Path,
+    resume: bool,
+    average: AveragedModel | None,
 ) -> int:
     """Restore or start over; returns the first step."""
     if is_main() and not resume:
@@ -208,11 +245,13 @@ def _prepare(
     found = latest_checkpoint(out / "checkpoints") if resume else None
     start = 0
     if found is not None:
-        start = restore(found, model, optimizer, accelerator.scaler, _settings(accelerator, config))
+        start = restore(found, model, optimizer, accelerator.scaler, _settings(accelerator, config), average)
     steps = reduce_sum(torch.tensor([float(start)], device=accelerator.device))
     if steps.item() != start * world_size():
         raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")
     copy_from_main(model.state_dict().values())
+    if average is not None and found is None:
+        average.module.load_state_dict(model.state_dict())
     if is_main():
         write_json(out / "loop.json", asdict(config))
         cut_log(out / "log.jsonl", start)
@@ -224,39 +263,6 @@ def _settings(accelerator: Accelerator, config: LoopConfig) -> dict[str, Any]:
     shown = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_every", "log_every")}
     machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
     return shown | machine | {"torch": str(torch.__version__)}
-
-
-class _Interrupts:
-    """While active, the first SIGTERM or SIGINT is remembered in `number` for the loop to read after the step."""
-
-    def __init__(self):
-        self.number, self.previous = 0, {}
-
-    def end(self, message: str) -> None:
-        """End the run as the signal would have."""
-        if self.number == signal.SIGINT:
-            raise KeyboardInterrupt(message)
-        print(message, file=sys.stderr)
-        raise SystemExit(128 + (self.number or signal.SIGTERM))
-
-    def _remember(self, number: int, _frame) -> None:
-        self.number = number
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self.previous[number] = signal.signal(number, self._remember)
-            except ValueError:  # not the main thread: leave signals to whoever owns them
-                break
-        return self
-
-    def __exit__(self, *_):
-        self._give_back()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -42,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--muon-lr", type=float, default=0.02, help="Muon's, on the blocks' matrices; 0 = AdamW only")
     parser.add_argument("--text", type=Path, help="text tower (text.safetensors) to start from and keep frozen")
     parser.add_argument("--train-text", action="store_true", help="with --text: do not freeze the text tower")
+    parser.add_argument("--keep-text", action="store_true", help="train the image tower only")
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of a running average of the weights, e.g. 0.999")
     parser.add_argument("--teacher", choices=SHIPPED, help="imitate this one's images, with its text tower, frozen")
     parser.add_argument("--polish", action="store_true", help="train both towers, on colours and whole scenes only")
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _loop(args: argparse.Namespace) -> LoopConfig:
-    return LoopConfig(args.steps, args.lr, args.muon_lr, precision=args.precision, seed=args.seed)
+    return LoopConfig(args.steps, args.lr, args.muon_lr, precision=args.precision, seed=args.seed, ema=args.ema)
 
 
 def train_text(args: argparse.Namespace, out: Path) -> None:
@@ -97,7 +99,7 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     stages = polish_stages(args.steps) if args.polish else default_stages(args.steps, args.alone)
     stream = CaptionStream(args.batch, clip.image_size, args.seed, stages)
     teacher = _teacher(args, clip)
-    keep_text = args.teacher or (args.text and not args.polish)
+    keep_text = args.keep_text or args.teacher or (args.text and not args.polish)
     freeze = "text" if keep_text and not args.train_text else None
     task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps, teacher)
     rows = train(task, _loop(args), out, resume=not args.fresh)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ovs_lite.checkpoints import load_checkpoint, save_checkpoint
 from ovs_lite.files import write_text
@@ -20,10 +21,13 @@ def save(
     optimizer: BlockOptimizer,
     scaler: torch.amp.GradScaler | None,
     settings: dict[str, Any],
+    average: AveragedModel | None = None,
 ) -> None:
     """Save the state after `step` steps. settings: plain values that a resumed run is compared with."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     notes = {"settings": settings, "scaler": scaler.state_dict() if scaler else {}}
     save_checkpoint(folder, step, tensors, notes)
 
@@ -34,6 +38,7 @@ def restore(
     optimizer: BlockOptimizer,
     scaler: torch.amp.GradScaler | None,
     settings: dict[str, Any],
+    average: AveragedModel | None = None,
 ) -> int:
     """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
 
@@ -48,6 +53,8 @@ def restore(
     try:
         model.load_state_dict(_below("model.", tensors))
         optimizer.load_tensors(_below("optimizer.", tensors))
+        if average is not None:
+            average.load_state_dict(_below("average.", tensors))
     except (RuntimeError, ValueError) as error:
         message = f"{checkpoint}: belongs to another model; choose another run folder or start over: {error}"
         raise ValueError(message) from error

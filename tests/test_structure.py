@@ -20,7 +20,8 @@ TRAINING = ["train"]
 INFERENCE = ["pamr", "inference", "evaluation", "viz", "segmenter"]
 ENTRANCES = ["__init__", "notebook", "report", "reproduce", "doctor", "cli"]
 SAME_ROOM = {
-    "optim": "train", "train_clip": "train", "train_resume": "train", "metrics_log": "notebook",
+    "interrupts": "train", "optim": "train", "schedules": "train", "train_clip": "train", "train_proposals": "train",
+    "train_resume": "train", "live_curve": "notebook", "metrics_log": "notebook",
     "offline_html": "report", "staleness": "reproduce", "data_commands": "cli", "__main__": "cli",
 }  # fmt: skip
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
-from ovs_lite.optim import BlockOptimizer, cosine_factor
+from ovs_lite.optim import BlockOptimizer
+from ovs_lite.schedules import SCHEDULES, learning_rate_factor
 from ovs_lite.train import LoopConfig, NonFiniteLoss, main, total_loss, train
 from tiny_task import CONFIG, TinyContrast, TinyModel, TinyTask
 
@@ -90,9 +91,13 @@ def test_the_log_holds_every_term_and_the_run_its_config(whole):
     for row in rows:
         assert row.keys() == {"step", "fit", "noise", "loss", "lr", "grad_norm", "images_per_s"}
         assert row["loss"] == pytest.approx(row["fit"] + 0.1 * row["noise"], abs=2e-6)
-        assert row["lr"] == pytest.approx(1e-2 * cosine_factor(row["step"], 12, 3)) and row["images_per_s"] > 0
+        assert (
+            row["lr"] == pytest.approx(1e-2 * learning_rate_factor("cosine", row["step"], 12, 3))
+            and row["images_per_s"] > 0
+        )
     assert json.loads((whole / "loop.json").read_text()) == CONFIG | {
-        "weight_decay": 0.01, "clip": 1.0, "accumulation": 1, "precision": "no", "seed": 0,
+        "weight_decay": 0.01, "clip": 1.0, "accumulation": 1, "precision": "no", "seed": 0, "schedule": "cosine",
+        "ema": 0.0, "backbone_factor": 1.0,
     }  # fmt: skip
 
 
@@ -165,6 +170,9 @@ def test_a_non_finite_loss_stops_with_every_term_and_the_last_checkpoint_is_soun
     found = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))
     assert found.step == 4 and all(value.double().isfinite().all() for value in found.tensors.values())
     assert [row["step"] for row in log(tmp_path)] == list(range(6))
+    report = json.loads((tmp_path / "non_finite.json").read_text())
+    assert report["step"] == 6 and report["terms"]["fit"] == "nan" and set(report["terms"]) == {"fit", "noise", "loss"}
+    assert report["ids"] == [f"row {number}" for number in range(16)]
 
 
 def test_a_finite_loss_with_a_non_finite_gradient_stops_too(tmp_path):
@@ -185,7 +193,16 @@ def test_a_term_without_a_weight_is_refused():
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"accumulation": 0}, {"checkpoint_every": 0}, {"log_every": -1}, {"precision": "fp8"}]
+    "change",
+    [
+        {"steps": 0},
+        {"accumulation": 0},
+        {"checkpoint_every": 0},
+        {"log_every": -1},
+        {"precision": "fp8"},
+        {"schedule": "cosin"},
+        {"ema": 1.0},
+    ],
 )
 def test_values_that_cannot_run_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -299,12 +316,62 @@ def test_a_loss_scale_changes_nothing_and_an_overflow_skips_the_step():
     assert scaler.get_scale() == 512.0
 
 
-def test_the_schedule_warms_up_and_ends_at_its_floor():
-    factors = [cosine_factor(step, 100, 10) for step in range(100)]
-    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert all(later < earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
-    assert cosine_factor(100, 100, 10) == pytest.approx(0.02) and cosine_factor(55, 100, 10) == pytest.approx(0.51)
-    assert cosine_factor(0, 5, 0) == 1.0
+def test_the_schedules_warm_up_and_end_where_they_say():
+    def factors(name):
+        return [learning_rate_factor(name, step, 110, 10) for step in range(111)]
+
+    for name in SCHEDULES:
+        assert factors(name)[:11] == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0]), name
+        assert all(later <= earlier for earlier, later in zip(factors(name)[10:], factors(name)[11:], strict=False))
+    assert factors("cosine")[110] == pytest.approx(0.02) and factors("cosine")[60] == pytest.approx(0.51)
+    assert factors("poly")[60] == pytest.approx(0.5**0.9) and factors("poly")[110] == 0.0
+    steps = factors("step")
+    assert [steps[94], steps[95], steps[104], steps[105], steps[110]] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+    assert factors("constant")[110] == 1.0
+    assert learning_rate_factor("cosine", 0, 5, 0) == 1.0
+
+
+def test_the_average_of_the_weights_is_what_a_run_with_ema_leaves(tmp_path):
+    task, expected = TinyTask(), {}
+
+    def on_step(step, row):
+        for name, value in task.model.named_parameters():
+            now = value.detach().clone()
+            expected[name] = now if step == 0 else 0.8 * expected[name] + 0.2 * now
+
+    train(task, LoopConfig(**CONFIG | {"ema": 0.8}), tmp_path, on_step=on_step, progress=False)
+    raw = final(tmp_path)
+    for name, value in task.model.named_parameters():
+        torch.testing.assert_close(value, expected[name], msg=name)
+    assert not torch.equal(raw["model.stem.weight"], task.model.stem.weight), "the checkpoint goes on from the raw ones"
+    again = TinyTask(seed=3)
+    assert train(again, LoopConfig(**CONFIG | {"ema": 0.8}), tmp_path, progress=False) == []
+    assert_same_bits(again.model.state_dict(), task.model.state_dict())
+
+
+def test_a_run_with_ema_resumes_with_the_same_bits(tmp_path):
+    run(tmp_path / "whole", ema=0.9)
+    with pytest.raises(Crash):
+        run(tmp_path / "cut", 6, ema=0.9)
+    run(tmp_path / "cut", ema=0.9, task=TinyTask(seed=5))
+    assert_same_bits(final(tmp_path / "cut"), final(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("muon_lr", [0.02, 0.0])
+def test_the_backbone_learns_at_its_own_rate(muon_lr):
+    model = torch.nn.ModuleDict({"backbone": TinyModel(), "head": TinyModel()})
+    optimizer = BlockOptimizer(model.named_parameters(), 1e-2, muon_lr, 0.01, backbone_factor=0.1)
+    optimizer.set_factor(0.5)
+    inside = {id(p) for p in model["backbone"].parameters()} | {id(v) for _, v in optimizer.pairs[:2]}
+    seen = 0
+    for part, base in zip(optimizer.parts, optimizer.base_lr, strict=True):
+        for group in part.param_groups:
+            for parameter in group["params"]:
+                seen += 1
+                scalar = 10.0 if parameter.ndim == 0 else 1.0
+                share = 0.1 if id(parameter) in inside else 1.0
+                assert group["lr"] == pytest.approx(base * 0.5 * scalar * share)
+    assert seen == len(list(model.parameters()))
 
 
 def process(out, *words):
@@ -345,7 +412,9 @@ def test_ctrl_c_in_a_notebook_saves_and_gives_the_handler_back(tmp_path):
 
 
 def test_the_command_names_what_it_can_train():
-    with pytest.raises(SystemExit, match="expected one of clip; example: python -m ovs_lite.train clip --help"):
+    with pytest.raises(
+        SystemExit, match="expected one of clip, proposals; example: python -m ovs_lite.train clip --help"
+    ):
         main(["clop"])
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
-from ovs_lite.clip.weights import SHIPPED, read_metadata
-from ovs_lite.data.prefetch import Prefetched
+from ovs_lite.clip.weights import SHIPPED, read_metadata, shipped_path
 from ovs_lite.train_clip import build_parser
 
 SMALL = ["--steps", "2", "--batch", "4"]
@@ -40,6 +40,14 @@ def assert_same(first, second):
         assert all(torch.equal(value, second[2][name][key]) for key, value in tensors.items())
 
 
+def assert_same_words(found, expected, clip):
+    """Equal text towers, of the token table those rows that are kept."""
+    rows = clip.tokenizer(["a photo of a cat", "two red owls"]).unique()
+    for key, value in expected.items():
+        kept = rows if key == "token_embedding.weight" else ...
+        torch.testing.assert_close(found[key][kept], value[kept].half().float(), rtol=0, atol=0)
+
+
 def test_the_text_tower_fits_both_models(text, capsys):
     tensors = load_file(text / "text.safetensors")
     for name in SHIPPED:
@@ -57,11 +65,7 @@ def test_a_model_is_trained_against_it_and_its_file_loads(text, name, tmp_path, 
     path = tmp_path / f"{name}.safetensors"
     assert read_metadata(path) == {"pictures": "8", "steps": "2", "seed": "0"}
     clip = load_clip(name, str(path))
-    frozen, loaded = load_file(text / "text.safetensors"), clip.network.text.state_dict()
-    rows = clip.tokenizer(["a photo of a cat", "two red owls"]).unique()
-    for key, value in frozen.items():
-        kept = rows if key == "token_embedding.weight" else ...
-        torch.testing.assert_close(loaded[key][kept], value[kept].half().float(), rtol=0, atol=0)
+    assert_same_words(clip.network.text.state_dict(), load_file(text / "text.safetensors"), clip)
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1]
     before = contents(tmp_path)
     capsys.readouterr()
@@ -81,6 +85,36 @@ def test_start_goes_on_from_given_weights_and_train_text_thaws(text, tmp_path):
     assert moved
 
 
+def test_a_teacher_brings_its_text_tower_which_stays_frozen(tmp_path):
+    run("ViT-Lite-8", "--steps", 1, "--batch", 4, "--teacher", "ConvNeXt-Lite", "--out", tmp_path)
+    student, teacher = load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors")), load_clip("ConvNeXt-Lite")
+    assert_same_words(student.network.text.state_dict(), teacher.network.text.state_dict(), teacher)
+    assert float(student.logit_scale) == pytest.approx(float(teacher.logit_scale), abs=0.01)
+    (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx(row["contrastive"] + 10 * row["distillation"], abs=1e-4)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_keep_text_trains_the_image_tower_alone_even_while_polishing(keep, tmp_path):
+    words = ["--polish", "--initial", shipped_path("ViT-Lite-8"), *["--keep-text"][:keep]]
+    run("ViT-Lite-8", *SMALL, *words, "--out", tmp_path)
+    before, after = load_clip("ViT-Lite-8"), load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors"))
+    assert not torch.equal(before.network.visual.conv1.weight, after.network.visual.conv1.weight)
+    if keep:
+        assert_same_words(after.network.text.state_dict(), before.network.text.state_dict(), before)
+    else:
+        with pytest.raises(AssertionError):
+            assert_same_words(after.network.text.state_dict(), before.network.text.state_dict(), before)
+
+
+def test_ema_ships_the_average_of_the_weights(text, tmp_path):
+    run("ViT-Lite-8", *SMALL, "--text", text / "text.safetensors", "--ema", 0.5, "--out", tmp_path)
+    state = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).tensors
+    shipped = load_file(tmp_path / "ViT-Lite-8.safetensors")["visual.conv1.weight"]
+    assert torch.equal(shipped, state["average.module.visual.conv1.weight"].half())
+    assert not torch.equal(shipped, state["model.visual.conv1.weight"].half())
+
+
 def test_a_missing_text_tower_is_one_line(tmp_path, capsys):
     words = [
         "train",
@@ -95,18 +129,6 @@ def test_a_missing_text_tower_is_one_line(tmp_path, capsys):
     assert main(words) == 2
     message = capsys.readouterr().err
     assert "none.safetensors" in message and message.count("\n") == 1
-
-
-def test_prefetching_changes_no_batch():
-    asked = []
-
-    def stream(step):
-        asked.append(step)
-        return f"batch {step}"
-
-    ahead = Prefetched(stream)
-    assert [ahead(step) for step in (0, 1, 2, 7, 8, 3)] == [f"batch {step}" for step in (0, 1, 2, 7, 8, 3)]
-    assert asked[:4] == [0, 1, 2, 3]
 
 
 def test_unknown_models_are_refused(capsys):

@@ -5,6 +5,7 @@ normalisation in place of layer normalisation, a stem of two overlapping 3x3 con
 a layer scale that starts at 0.3 in place of 1e-6, which would shut every block for the length of the training.
 """
 
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.convnext import ConvNeXt
 
@@ -14,6 +15,8 @@ default_cfgs = generate_default_cfgs(
             "input_size": (3, 64, 64),
             "pool_size": (2, 2),
             "num_classes": 0,
+            "mean": OPENAI_DATASET_MEAN,
+            "std": OPENAI_DATASET_STD,
             "first_conv": "stem.0",
             "classifier": "head.fc",
         }

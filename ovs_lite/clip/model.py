@@ -18,6 +18,8 @@ from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_features
 from ovs_lite.data.prompts import fill, template_set
 
+CPU_BATCH = 64  # pictures whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
+
 
 class Clip(nn.Module):
     """An open_clip model behind the few calls that the kit needs. Built by `load_clip`.
@@ -67,7 +69,9 @@ class Clip(nn.Module):
         native = (self.image_size, self.image_size)
         if self.patch_size is not None and tuple(images.shape[-2:]) != native:
             images = transforms.resize(images, native, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        return F.normalize(self.network.encode_image(images), dim=-1)
+        apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # a training's graph keeps all in any case
+        parts = images.split(CPU_BATCH) if apart else [images]
+        return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """T raw prompts -> (T, D), L2-normalised. Differentiable; too long prompts are cut at the context length."""

@@ -43,8 +43,8 @@ def record_masks(record: dict[str, Any], per: str = "segment") -> tuple[np.ndarr
     if per not in PER:
         raise ValueError(f"got per={per!r}, expected one of {', '.join(PER)}")
     if record["segments"] is None:
-        masks = [decode_rle(rle) for rle in record.get("masks") or []]
         height, width = read_image(record["image"]).size[::-1]
+        masks = [decode_rle(rle, height, width) for rle in record.get("masks") or []]
         return np.array(masks, bool).reshape(-1, height, width), np.full(len(masks), -1)
     segments = record["segments"]
     ids = segments if isinstance(segments, np.ndarray) else decode_segments(segments)
@@ -115,13 +115,12 @@ class MaskBatches:
         top, left = (_offset(side, self.size, rng) for side in (height, width))
         canvas = self.fill.expand(-1, self.size, self.size).clone()
         room = torch.zeros(len(masks), self.size, self.size, dtype=torch.bool)
-        inside = (slice(max(0, -top), max(0, -top) + height), slice(max(0, -left), max(0, -left) + width))
-        cut = (slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
-        canvas[:, *inside], room[:, *inside] = image[:, *cut], masks[:, *cut]
+        inside = (..., slice(max(0, -top), max(0, -top) + height), slice(max(0, -left), max(0, -left) + width))
+        cut = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
+        canvas[inside], room[inside] = image[cut], masks[cut]
         return canvas, room
 
 
 def _offset(side: int, room: int, rng: np.random.Generator) -> int:
     """Where a window of `room` pixels starts on `side` pixels; negative where the picture lies inside the window."""
     return int(rng.integers(min(0, side - room), max(0, side - room) + 1))
-

@@ -1,15 +1,16 @@
 """Losses between predicted and target masks.
 
 B images, N proposals, M_b target masks of image b, H W pixels of the prediction, P pixels of a flattened mask.
-Targets have the prediction's size. With several processes pass `count`, the total that the loss is divided by, as
-`distributed.reduce_sum(...) / world_size()`; averaged gradients are then those of one process with the whole batch.
+Targets have the prediction's size. Half precision is summed as float32, float64 stays. With several processes pass
+`count`, the total that the loss is divided by, as `distributed.reduce_sum(...) / world_size()`; averaged gradients are
+then those of one process with the whole batch.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from ovs_lite.matching import focal_terms, pairwise_dice
+from ovs_lite.matching import focal_terms, pairwise_dice, wide
 
 
 def best_match_dice_loss(
@@ -24,14 +25,14 @@ def best_match_dice_loss(
     Mean over the images that have targets, or their sum over `count`; 0 (with gradient 0) where none has.
     Raises ValueError for shapes that do not fit together.
     """
-    _check(mask_probs, target_masks)
+    check_masks(mask_probs, target_masks)
     losses = []
     for probs, targets in zip(mask_probs, target_masks, strict=True):
         if len(targets):
             dice = pairwise_dice(probs.flatten(1), targets.flatten(1))  # (N, M_b)
             losses.append(1 - dice.max(0).values.mean())
     if not losses:
-        return 0.0 * mask_probs.sum()
+        return wide(mask_probs[:0]).sum()
     return torch.stack(losses).sum() / (len(losses) if count is None else count)
 
 
@@ -43,7 +44,8 @@ def dice_loss(
     MaskFormer (Cheng et al., NeurIPS 2021), section 3.2, with the released code's smooth = 1 above and below the line.
     No pairs: 0 with gradient 0.
     """
-    probs, targets = mask_logits.float().sigmoid(), targets.float()
+    probs = wide(mask_logits).sigmoid()
+    targets = targets.to(probs.dtype)
     dice = (2 * (probs * targets).sum(1) + smooth) / (probs.sum(1) + targets.sum(1) + smooth)
     return (1 - dice).sum() / _pairs(targets, count)
 
@@ -60,17 +62,15 @@ def focal_loss(
     Lin et al., ICCV 2017, Eq. 5; alpha and gamma of MaskFormer. gamma = 0 with alpha < 0 is binary cross-entropy.
     (M, P) logits, (M, P) in [0, 1]. No pairs: 0 with gradient 0.
     """
-    targets = targets.float()
-    inside, outside = focal_terms(mask_logits.float(), alpha, gamma)
+    mask_logits = wide(mask_logits)
+    targets = targets.to(mask_logits.dtype)
+    inside, outside = focal_terms(mask_logits, alpha, gamma)
     per_pair = (inside * targets + outside * (1 - targets)).sum(1) / max(1, mask_logits.shape[1])
     return per_pair.sum() / _pairs(targets, count)
 
 
-def _pairs(targets: torch.Tensor, count: float | None) -> float:
-    return max(1, len(targets)) if count is None else count
-
-
-def _check(mask_probs: torch.Tensor, target_masks: Sequence[torch.Tensor]) -> None:
+def check_masks(mask_probs: torch.Tensor, target_masks: Sequence[torch.Tensor]) -> None:
+    """Raises ValueError unless (B, N, H, W) with N >= 1 and a list of B (M_b, H, W) fit together."""
     if mask_probs.ndim != 4 or len(mask_probs) != len(target_masks) or mask_probs.shape[1] == 0:
         given = f"{tuple(mask_probs.shape)} and {len(target_masks)} lists of targets"
         raise ValueError(f"got masks {given}, expected (B, N, H, W) with N >= 1 and B lists of targets")
@@ -79,3 +79,7 @@ def _check(mask_probs: torch.Tensor, target_masks: Sequence[torch.Tensor]) -> No
             sizes = f"{tuple(targets.shape)} for predictions {tuple(mask_probs.shape)}"
             raise ValueError(f"got targets {number} of shape {sizes}, expected (M, {mask_probs.shape[2]}, "
                              f"{mask_probs.shape[3]}): resize them to the prediction first")  # fmt: skip
+
+
+def _pairs(targets: torch.Tensor, count: float | None) -> float:
+    return max(1, len(targets)) if count is None else count

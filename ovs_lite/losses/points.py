@@ -7,9 +7,15 @@ PointRend (Kirillov et al., CVPR 2020), section 3.1, as Mask2Former uses it. M m
 import torch
 import torch.nn.functional as F
 
+from ovs_lite.matching import wide
+
 
 def sample_points(masks: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Bilinear values at points: (M, H, W), (M, P, 2) -> (M, P). Outside the outermost pixel centres: that pixel's."""
+    """Bilinear values at points: (M, H, W), (M, P, 2) -> (M, P). Outside the outermost pixel centres: that pixel's.
+
+    Half precision, too coarse for positions, is sampled as float32.
+    """
+    masks = wide(masks)
     grid = 2 * points[:, None].to(masks.dtype) - 1
     return F.grid_sample(masks[:, None], grid, padding_mode="border", align_corners=False)[:, 0, 0]
 
@@ -30,6 +36,7 @@ def uncertain_points(
     if num_points < 1 or oversample < 1 or not 0 <= importance <= 1:
         given = f"num_points={num_points}, oversample={oversample}, importance={importance}"
         raise ValueError(f"got {given}, expected at least 1, at least 1, and a share in [0, 1]")
+    mask_logits = wide(mask_logits)
     wanted = int(importance * num_points)
     candidates = _random_points(mask_logits, int(oversample * num_points), generator)
     certainty = sample_points(mask_logits, candidates).abs()

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.losses.masks import dice_loss, focal_loss
+from ovs_lite.losses.masks import check_masks, dice_loss, focal_loss
 from ovs_lite.losses.points import sample_points, uncertain_points
-from ovs_lite.matching import hungarian, pairwise_dice, pairwise_focal
+from ovs_lite.matching import hungarian, pairwise_dice, pairwise_focal, wide
 
 COSTS = {"class": 1.0, "focal": 20.0, "dice": 1.0}
 Match = tuple[torch.Tensor, torch.Tensor]
@@ -28,15 +28,17 @@ def match_masks(
     """The proposals that answer for the targets of each image: B pairs (proposal indices, target indices).
 
     (B, N, K + 1), (B, N, H, W), list of B (M_b,) int64 in 0..K-1, list of B (M_b, H, W). Cost of a pair: minus the
-    probability of the target's class, focal loss and 1 - Dice, weighted by `costs` (default COSTS).
+    probability of the target's class, focal loss and 1 - Dice, weighted by `costs` (default COSTS). Raises ValueError
+    for masks of different sizes.
     """
+    check_masks(mask_logits, target_masks)
     costs = costs or COSTS
     matches = []
     for logits, masks, label, targets in zip(class_logits, mask_logits, labels, target_masks, strict=True):
         flat, wanted = masks.flatten(1), targets.flatten(1)
-        cost = -costs["class"] * logits.float().softmax(-1)[:, label]
+        cost = -costs["class"] * wide(logits).softmax(-1)[:, label]
         cost = cost + costs["focal"] * pairwise_focal(flat, wanted)
-        cost = cost - costs["dice"] * pairwise_dice(flat.float().sigmoid(), wanted, smooth=1.0)
+        cost = cost - costs["dice"] * pairwise_dice(wide(flat).sigmoid(), wanted, smooth=1.0)
         matches.append(hungarian(cost))
     return matches
 
@@ -52,13 +54,13 @@ def class_loss(
 
     (B, N, K + 1) logits. Mean weighted by the weights, as torch's cross_entropy, or the weighted sum over `count`.
     """
-    last = class_logits.shape[-1] - 1
+    class_logits, last = wide(class_logits), class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], last, device=class_logits.device)
     for row, label, (proposals, targets) in zip(wanted, labels, matches, strict=True):
         row[proposals] = label[targets]
-    weights = torch.ones(last + 1, device=class_logits.device)
+    weights = class_logits.new_ones(last + 1)
     weights[last] = no_object
-    total = F.cross_entropy(class_logits.float().flatten(0, 1), wanted.flatten(), weights, reduction="sum")
+    total = F.cross_entropy(class_logits.flatten(0, 1), wanted.flatten(), weights, reduction="sum")
     return total / (weights[wanted].sum() if count is None else count)
 
 
@@ -76,10 +78,10 @@ def matched_mask_losses(
     at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
     """
     pairs = zip(mask_logits, target_masks, matches, strict=True)
-    chosen, wanted = zip(*((m[p], t[j].to(m.dtype)) for m, t, (p, j) in pairs), strict=True)
+    chosen, wanted = zip(*((wide(m[p]), wide(t[j])) for m, t, (p, j) in pairs), strict=True)
     logits, targets = torch.cat(chosen), torch.cat(wanted)  # (M, H, W)
     if num_points is not None and len(logits):
-        points = uncertain_points(logits.float(), num_points, generator=generator)
+        points = uncertain_points(logits, num_points, generator=generator)
         logits, targets = sample_points(logits, points), sample_points(targets, points)
     logits, targets = logits.flatten(1), targets.flatten(1)
     return {"focal": focal_loss(logits, targets, count=count), "dice": dice_loss(logits, targets, count=count)}

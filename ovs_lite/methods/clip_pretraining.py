@@ -18,6 +18,7 @@ from ovs_lite.clip import Clip
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.losses.contrastive import info_nce
 
+DISTILLATION = 10.0  # weight of the teacher's term
 FOLLOW = 0.05  # how fast the temperature follows the length of image embeddings while that is free
 
 CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
@@ -45,6 +46,10 @@ class TextPretraining:
         """B: an imagined scene counts as a picture."""
         return len(batch[0])
 
+    def ids(self, batch: tuple[list[str], list[str]]) -> list[str]:
+        """The first captions: a stream has no names."""
+        return batch[0]
+
     def losses(self, batch: tuple[list[str], list[str]]) -> dict[str, torch.Tensor]:
         """One InfoNCE term between the two lists, at a fixed temperature of 1/14."""
         first, second = (gather_with_gradient(self.clip.encode_text(_share(captions))) for captions in batch)
@@ -61,8 +66,6 @@ class ClipPretraining:
     whose image embeddings the image tower imitates besides; they know captions only, too.
     """
 
-    weights = {"contrastive": 1.0, "distillation": 10.0}
-
     def __init__(
         self,
         clip: Clip,
@@ -75,6 +78,7 @@ class ClipPretraining:
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         self.clip, self.pictures, self.model, self.freeze = clip, pictures, clip.network, freeze
         self.free_steps, self.teacher = free_steps, teacher
+        self.weights = {"contrastive": 1.0} | ({} if teacher is None else {"distillation": DISTILLATION})
         clip.network.text.requires_grad_(freeze != "text")
         clip.network.visual.requires_grad_(freeze != "image")
 
@@ -92,6 +96,10 @@ class ClipPretraining:
         """B pictures."""
         return len(batch[1])
 
+    def ids(self, batch: tuple[torch.Tensor, list[str], bool]) -> list[str]:
+        """The captions: a stream has no names."""
+        return batch[1]
+
     def losses(self, batch: tuple[torch.Tensor, list[str], bool]) -> dict[str, torch.Tensor]:
         """One symmetric InfoNCE term over the pairs of all processes, each of which encodes its share."""
         if self.freeze == "image":
@@ -100,7 +108,7 @@ class ClipPretraining:
         pictures = self.clip.normalise(pictures.to(self.clip.device))
         with torch.set_grad_enabled(self.freeze != "image"):
             images = self.clip.network.encode_image(pictures)
-        terms = {} if self.teacher is None else {"distillation": self._distance(images, pictures)}
+            terms = {} if self.teacher is None else {"distillation": self._distance(pictures)}
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = gather_with_gradient(self.clip.encode_text(captions))
         images = gather_with_gradient(images)
@@ -110,11 +118,12 @@ class ClipPretraining:
             return terms | {"contrastive": info_nce(images @ texts.T, torch.zeros_like(self.clip.logit_scale))}
         return terms | {"contrastive": info_nce(F.normalize(images, dim=-1) @ texts.T, self.clip.logit_scale)}
 
-    def _distance(self, images: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-        """Mean cosine distance between the image embeddings and the teacher's."""
+    def _distance(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Mean cosine distance to the teacher's embeddings, cell by cell of its coarser map of the picture."""
         with torch.no_grad():
-            wanted = self.teacher.encode_image(pictures)
-        return 1 - F.cosine_similarity(images, wanted, dim=-1).mean()
+            wanted = self.teacher.dense(pictures, "last")
+        found = F.adaptive_avg_pool2d(self.clip.dense(pictures, "last"), wanted.shape[-2:])
+        return 1 - F.cosine_similarity(found, wanted, dim=1).mean()
 
 
 def _share(items: Sequence) -> Sequence:

@@ -112,7 +112,11 @@ class MaskFormerTraining(_ProposalTraining):
         self.text_embeddings = self.text_embeddings.to(device)
 
     def losses(self, batch: MaskBatch) -> dict[str, torch.Tensor]:
-        """Every layer is matched anew. Terms are divided by the targets of all processes, as the released code does."""
+        """Every layer is matched anew. Terms are divided by the targets of all processes, as the released code does.
+
+        Raises ValueError naming the picture for a label that is none of the K classes.
+        """
+        self._check(batch)
         answers = self.model(self._inputs(batch))
         targets = self._targets(batch, answers[-1].mask_logits.shape[-2:])
         labels = [label.to(self.device) for label in shard(batch.labels)]
@@ -126,6 +130,14 @@ class MaskFormerTraining(_ProposalTraining):
             for name, value in found.items():
                 terms[name].append(value)
         return {name: torch.stack(values).sum() for name, values in terms.items()}
+
+    def _check(self, batch: MaskBatch) -> None:
+        """Label K would pass in silence: it is the column of "no object"."""
+        known = len(self.text_embeddings)
+        for name, label in zip(batch.image_ids, batch.labels, strict=True):
+            if len(label) and not 0 <= int(label.min()) <= int(label.max()) < known:
+                found = f"labels {label.unique().tolist()} in {name!r}"
+                raise ValueError(f"got {found}, expected those of the {known} classes, 0..{known - 1}")
 
     def _weight(self, batch: MaskBatch, logits: torch.Tensor) -> float:
         """The class weights of all proposals in all processes: 1 where matched, `no_object` elsewhere."""

@@ -1,5 +1,26 @@
 """Models: where masks come from. Each gives (N, H, W) masks for a picture and knows nothing of words."""
 
-from ovs_lite.models.classical import felzenszwalb_masks, grid_masks, proposals, slic_masks
+from collections.abc import Callable
+from functools import partial
 
-__all__ = ["felzenszwalb_masks", "grid_masks", "proposals", "slic_masks"]
+import numpy as np
+
+from ovs_lite.models.classical import felzenszwalb_masks, grid_masks, proposals, slic_masks
+from ovs_lite.models.grouping import selective_search, slic_merges
+
+# The classical rows of a proposal-recall table: (H, W, 3) uint8 RGB, budget -> (N <= budget, H, W) bool.
+CLASSICAL: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "felzenszwalb": partial(proposals, scales=[50.0 * 2**step for step in range(7)], counts=(), sigma=0.5),
+    "SLIC merges": slic_merges,
+    "selective search": selective_search,
+}
+
+__all__ = [
+    "CLASSICAL",
+    "felzenszwalb_masks",
+    "grid_masks",
+    "proposals",
+    "selective_search",
+    "slic_masks",
+    "slic_merges",
+]

@@ -20,7 +20,8 @@ class Backbone(nn.Module):
     pretrained: timm's own weights (a download). image_size: only for networks whose windows depend on it (Swin).
     trunk: a trained network of that name to copy the weights of, such as a CLIP's `network.visual.trunk`. Batch
     normalisation keeps its statistics while training, as is usual for dense prediction with few pictures per process.
-    channels: of P2..P5. Raises ValueError for a network that has no map at one of the strides, or another's trunk.
+    channels: of P2..P5. mean, std: of the RGB pictures in [0, 1] that the network was trained on.
+    Raises ValueError for a network that has no map at one of the strides, and for another network's trunk.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class Backbone(nn.Module):
             raise ValueError(f"got backbone {name!r}, expected a name of timm.list_models(), e.g. 'resnet50'")
         sized = {"img_size": image_size, "strict_img_size": False} if "swin" in name and image_size else {}
         self.network = timm.create_model(name, features_only=True, feature_cls="getter", pretrained=pretrained, **sized)
+        trained_on = self.network.model.pretrained_cfg
+        self.mean, self.std = trained_on["mean"], trained_on["std"]
         reductions = self.network.feature_info.reduction()
         missing = [stride for stride in STRIDES if stride not in reductions]
         if missing:
@@ -40,6 +43,7 @@ class Backbone(nn.Module):
         self.channels = [self.network.feature_info.channels()[i] for i in self.chosen]
         if trunk is not None:
             self._copy(trunk, name)
+        self.train()  # a new module is in training mode without a call; here that means without batch statistics
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W) normalised -> four maps (B, C_l, ceil(H / stride), ceil(W / stride)), finest first.
@@ -67,4 +71,8 @@ class Backbone(nn.Module):
         missing = sorted(key for key in wanted if key not in given or given[key].shape != wanted[key].shape)
         if missing:
             raise ValueError(f"got a trunk without {', '.join(missing[:3])} of {name!r}, expected the same network")
+        stages = {module.split(".")[0] for module in self.network.feature_info.module_name()}
+        more = sorted(key for key in given if key not in wanted and key.split(".")[0] in stages)  # a deeper network's
+        if more:
+            raise ValueError(f"got a trunk with {', '.join(more[:3])}, unlike {name!r}, expected the same network")
         self.network.model.load_state_dict({key: given[key] for key in wanted})

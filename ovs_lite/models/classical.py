@@ -25,14 +25,13 @@ def felzenszwalb_masks(
 
     scale: larger prefers larger regions, in units of 0..255 colour. sigma: blur before, in pixels.
     """
-    small = _shrunk(image, max_side)
-    smallest = max(1, round(SMALLEST * small.shape[0] * small.shape[1]))
-    return _masks(felzenszwalb(small, scale=scale, sigma=sigma, min_size=smallest), image)
+    small = shrunk(image, max_side)
+    return _masks(felzenszwalb(small, scale=scale, sigma=sigma, min_size=smallest_region(small)), image)
 
 
 def slic_masks(image: np.ndarray, count: int = 32, compactness: float = 10.0, max_side: int = MAX_SIDE) -> np.ndarray:
     """One partition into about `count` SLIC superpixels (Achanta et al., PAMI 2012): (N, H, W), each pixel in one."""
-    return _masks(slic(_shrunk(image, max_side), n_segments=count, compactness=compactness, start_label=0), image)
+    return _masks(slic(shrunk(image, max_side), n_segments=count, compactness=compactness, start_label=0), image)
 
 
 def grid_masks(image: np.ndarray, rows: int = 4, columns: int = 4) -> np.ndarray:
@@ -49,15 +48,17 @@ def proposals(
     budget: int = 64,
     scales: Sequence[float] = FELZENSZWALB_SCALES,
     counts: Sequence[int] = SLIC_COUNTS,
+    sigma: float = 0.8,
 ) -> np.ndarray:
     """At most `budget` overlapping masks from all scales, (N, H, W) bool, largest first; none empty, none twice.
 
     The scales take turns, each giving its largest mask that is still new, so that a small budget holds masks of all
-    sizes. Masks under 0.1 % of the picture are dropped, unless they are a scale's only one.
+    sizes. Masks under 0.1 % of the picture are dropped, unless they are a scale's only one. scales, sigma: as in
+    `felzenszwalb_masks`; counts: as in `slic_masks`.
     """
     if budget < 1:
         raise ValueError(f"got budget={budget}, expected at least 1")
-    partitions = [felzenszwalb_masks(image, scale) for scale in scales] + [slic_masks(image, n) for n in counts]
+    partitions = [felzenszwalb_masks(image, scale, sigma) for scale in scales] + [slic_masks(image, n) for n in counts]
     if not partitions:
         raise ValueError("got neither scales nor counts, expected at least one of them")
     ranked = [_by_size(masks) for masks in partitions]
@@ -67,6 +68,32 @@ def proposals(
             if turn < len(masks) and len(chosen) < budget:
                 chosen.setdefault(np.packbits(masks[turn]).tobytes(), masks[turn])
     return _by_size(np.stack(list(chosen.values())))
+
+
+def shrunk(image: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
+    """The (H, W, 3) uint8 picture with its longer side at most `max_side`, by box averages.
+
+    Raises ValueError for another shape or type, or no pixels.
+    """
+    height, width = _checked(image).shape[:2]
+    if max(height, width) <= max_side:
+        return image
+    factor = max_side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def enlarged(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Maps of a shrunk picture, (..., h, w), at the picture's own size: (..., H, W), by the nearest pixel."""
+    height, width = image.shape[:2]
+    rows = np.arange(height) * labels.shape[-2] // height
+    columns = np.arange(width) * labels.shape[-1] // width
+    return labels[..., rows[:, None], columns]
+
+
+def smallest_region(image: np.ndarray) -> int:
+    """How many pixels a region of this picture must have: 0.1 % of all, at least 1."""
+    return max(1, round(SMALLEST * image.shape[0] * image.shape[1]))
 
 
 def _by_size(masks: np.ndarray) -> np.ndarray:
@@ -82,19 +109,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _shrunk(image: np.ndarray, max_side: int) -> np.ndarray:
-    height, width = _checked(image).shape[:2]
-    if max(height, width) <= max_side:
-        return image
-    factor = max_side / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-
-
 def _masks(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(h, w) region numbers -> (N, H, W) bool at the picture's size, enlarged by the nearest pixel."""
-    height, width = image.shape[:2]
-    rows = np.arange(height) * labels.shape[0] // height
-    columns = np.arange(width) * labels.shape[1] // width
-    full = labels[rows][:, columns]
+    """(h, w) region numbers -> (N, H, W) bool at the picture's size."""
+    full = enlarged(labels, image)
     return full == np.unique(full)[:, None, None]

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.ops import MLP, FeaturePyramidNetwork
 
 from ovs_lite.models.backbone import Backbone
-from ovs_lite.models.query_decoder import QueryDecoder
+from ovs_lite.models.query_decoder import QueryDecoder, sine_positions
 
 TEMPERATURE = 100.0  # fixed in OVSeg's released code
 
@@ -70,14 +70,3 @@ class MaskFormer(nn.Module):
         """(B, N, D) and (K, D), both L2-normalised -> (B, N, K + 1): 100 x cosine, "no object" last."""
         classes = torch.cat([text_embeddings, F.normalize(self.no_object, dim=0)[None].to(text_embeddings)])
         return TEMPERATURE * embeddings @ classes.T
-
-
-def sine_positions(height: int, width: int, channels: int) -> torch.Tensor:
-    """DETR's fixed position embedding, (h * w, channels): half the channels for y, half for x, in [-1, 1].
-
-    Coordinates run to 2 pi over the map; wavelengths grow geometrically to 10,000 times that. channels: divisible by 4.
-    """
-    frequencies = 10_000.0 ** -(torch.arange(0, channels // 2, 2) / (channels // 2))
-    places = [2 * torch.pi * torch.arange(1, side + 1)[:, None] / side * frequencies for side in (height, width)]
-    y, x = (torch.stack([angles.sin(), angles.cos()], 2).flatten(1) for angles in places)  # (side, channels / 2)
-    return torch.cat([y[:, None].expand(-1, width, -1), x.expand(height, -1, -1)], 2).flatten(0, 1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.models.fpn import PixelHead, PyramidSum
-from ovs_lite.models.query_decoder import QueryDecoder
+from ovs_lite.models.query_decoder import QueryDecoder, sine_positions
 
 
 class OpenSegProposals(nn.Module):
@@ -17,6 +17,8 @@ class OpenSegProposals(nn.Module):
 
     There is no "no object" class and no score. grid: (h, w) at which the position embedding is learned; other sizes
     get it resized (bilinear). The paper leaves the number of decoder layers open (its appendix C); default 3.
+    Departure: the learned position embedding starts as DETR's sine waves, not at random. Every query then begins with
+    a smooth mask of its own somewhere in the picture, and targets do not all choose the same one for a hundred steps.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class OpenSegProposals(nn.Module):
         super().__init__()
         self.features = PyramidSum(backbone, channels)
         self.mask_head = PixelHead(channels)
-        self.positions = nn.Parameter(0.02 * torch.randn(channels, *grid))
+        self.positions = nn.Parameter(sine_positions(*grid, channels).T.unflatten(1, grid).contiguous())
         self.decoder = QueryDecoder(num_queries, channels, layers, heads, 4 * channels)
         self.to_mask = nn.Linear(channels, channels)
 
@@ -48,8 +50,7 @@ class OpenSegProposals(nn.Module):
         placed = (pixels + positions).flatten(2)  # F_s^PE, (B, C, h w)
         tokens = placed.transpose(1, 2)
         queries = self.decoder(tokens, torch.zeros_like(tokens[0]))[-1]
-        scale = placed.shape[1] ** -0.5
-        return (scale * self.to_mask(queries) @ placed).unflatten(2, pixels.shape[-2:])
+        return (self.to_mask(queries) @ placed).unflatten(2, pixels.shape[-2:])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised -> mask logits (B, N, h, w)."""

@@ -49,3 +49,14 @@ class QueryDecoder(nn.Module):
         for block in self.blocks:
             states.append(block(states[-1], self.queries, tokens, keys))
         return states[1:]
+
+
+def sine_positions(height: int, width: int, channels: int) -> torch.Tensor:
+    """DETR's fixed position embedding, (h * w, channels): half the channels for y, half for x, in [-1, 1].
+
+    Coordinates run to 2 pi over the map; wavelengths grow geometrically to 10,000 times that. channels: divisible by 4.
+    """
+    frequencies = 10_000.0 ** -(torch.arange(0, channels // 2, 2) / (channels // 2))
+    places = [2 * torch.pi * torch.arange(1, side + 1)[:, None] / side * frequencies for side in (height, width)]
+    y, x = (torch.stack([angles.sin(), angles.cos()], 2).flatten(1) for angles in places)  # (side, channels / 2)
+    return torch.cat([y[:, None].expand(-1, width, -1), x.expand(height, -1, -1)], 2).flatten(0, 1)

@@ -2,6 +2,6 @@
 
 from ovs_lite.viz.overlay import alt_text, overlay
 from ovs_lite.viz.palette import colour, colours
-from ovs_lite.viz.sheets import contact_sheet
+from ovs_lite.viz.sheets import contact_sheet, mask_sheet
 
-__all__ = ["alt_text", "colour", "colours", "contact_sheet", "overlay"]
+__all__ = ["alt_text", "colour", "colours", "contact_sheet", "mask_sheet", "overlay"]

@@ -46,6 +46,21 @@ def contact_sheet(
     return sheet
 
 
+def mask_sheet(
+    image: Image.Image, masks: np.ndarray, titles: Sequence[str] | None = None, columns: int = 16, side: int = 56
+) -> Image.Image:
+    """One small picture per mask, in which what the mask leaves out is dark: PIL RGB.
+
+    masks: (N, H, W) bool or in [0, 1], of the picture's size. Raises ValueError for another size or no mask.
+    """
+    masks = np.asarray(masks, np.float32)
+    if masks.ndim != 3 or len(masks) == 0 or masks.shape[1:] != (image.height, image.width):
+        raise ValueError(f"got masks {masks.shape}, expected (N, {image.height}, {image.width}) with N >= 1")
+    pixels = np.asarray(image.convert("RGB"), np.float32)
+    shown = [Image.fromarray((pixels * (0.15 + 0.85 * mask[..., None])).astype(np.uint8)) for mask in masks]
+    return contact_sheet(shown, titles, columns=columns, side=side)
+
+
 def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, side: int) -> None:
     """Fit into the square, centred; enlarged pixels stay sharp, shrunk ones are averaged."""
     scale = side / max(image.size)

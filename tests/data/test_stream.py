@@ -1,13 +1,19 @@
 """The caption streams: a batch is a function of (seed, step), its lead nouns differ, and the stages come in order."""
 
 import itertools
+import random
 
 import pytest
 import torch
 
+from ovs_lite.data.iconworld import stream as module
+from ovs_lite.data.iconworld.captions import MIN_STUFF, SceneContent, sentence, short_caption, stuff_caption
 from ovs_lite.data.iconworld.nouns import load_nouns
 from ovs_lite.data.iconworld.palette import COLOUR_NAMES
-from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, Stage, default_stages
+from ovs_lite.data.iconworld.render import render
+from ovs_lite.data.iconworld.scene import SceneStyle, sample_scenes
+from ovs_lite.data.iconworld.stream import CaptionPairStream, CaptionStream, Stage, default_stages, polish_stages
+from ovs_lite.data.iconworld.textures import STUFF_NAMES
 
 WORDS = sorted(((word, n.noun) for n in load_nouns() for word in (n.noun, n.plural)), key=lambda w: -len(w[0]))
 BARE = Stage(10, (1, 1), (0.7, 1.1), bare=1.0, colour=0.0)
@@ -68,6 +74,57 @@ def test_a_warp_bends_pictures_and_keeps_their_captions():
     assert captions == same and before.shape == after.shape and 0 <= after.min() and after.max() <= 1
     assert (before - after).abs().flatten(1).mean(1).min() > 0.01
     assert torch.equal(bent(0)[0], after)
+
+
+def test_stuff_captions_name_only_stuff_that_can_be_seen():
+    generator = torch.Generator().manual_seed(0)
+    scene = sample_scenes(24, SceneStyle(noun_ids=tuple(range(len(load_nouns())))), generator)
+    rendering, rng = render(scene, 32, generator), random.Random(0)
+    for b, content in enumerate(module.scene_contents(scene, rendering)):
+        shares = [(rendering.ids[b] == k + 1).float().mean() for k in range(scene.stuff_ids.shape[1])]
+        visible = {STUFF_NAMES[i] for i, share in zip(scene.stuff_ids[b], shares, strict=True) if share >= MIN_STUFF}
+        for _ in range(20):
+            words = stuff_caption(content, rng).replace(".", "").split()
+            named = set(words) & set(STUFF_NAMES)
+            assert named <= visible and len(named) == words.count("and") + 1 <= 2
+            assert not nouns_in(" ".join(words))
+    assert "nothing" in stuff_caption(SceneContent((), ()), rng)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_captions_names_the_background_alone(share):
+    stage = Stage(9, (1, 1), (0.7, 1.1), bare=1.0, colour=0.0, stuff=share)
+    captions = [caption for step in range(3) for caption in CaptionStream(100, 24, stages=(stage,))(step)[1]]
+    alone = [caption for caption in captions if not nouns_in(caption)]
+    assert len(alone) == 300 if share == 1 else 0.15 < len(alone) / 300 < 0.35
+    assert all(set(caption.replace(".", "").split()) & set(STUFF_NAMES) for caption in alone)
+
+
+def test_the_new_fields_leave_the_default_stages_as_they_were(monkeypatch):
+    """Without stuff captions no random number is spent on them: the same captions as before there were any."""
+    contents, scenes = [], module.scene_contents
+    monkeypatch.setattr(module, "scene_contents", lambda *given: contents.append(scenes(*given)) or contents[-1])
+    for change in ("_warp", "_restroke", "_blur", "stuff_caption"):
+        monkeypatch.setattr(module, change, None)
+    stream = CaptionStream(16, 16, seed=4, stages=default_stages(10))
+    for step in (0, 4, 6, 9):
+        captions, stage, rng = stream(step)[1], stream.stage(step), random.Random(f"4-{step}")
+        expected = [
+            (short_caption if rng.random() < stage.bare else sentence)(content, rng, stage.colour)
+            for content in contents[-1]
+        ]
+        assert captions == expected
+        assert stage.warp == stage.stroke == stage.blur == stage.stuff == 0
+
+
+@pytest.mark.parametrize("steps", [2, 7, 1000])
+def test_the_polish_is_of_colours_and_then_of_scenes_with_every_jitter(steps):
+    colours, scenes = polish_stages(steps)
+    assert colours.until == round(steps / 2) and scenes.until == steps
+    assert (colours.twins, colours.colour, scenes.twins) == (4, 1.0, 1) and scenes.things == (1, 4)
+    assert all((s.warp, s.stroke, s.blur, s.stuff) == (0.35, 0.8, 1.2, 0.25) for s in (colours, scenes))
+    images, captions = CaptionStream(8, 16, stages=(scenes,))(0)
+    assert images.shape == (8, 3, 16, 16) and 0 <= images.min() and images.max() <= 1 and len(captions) == 8
 
 
 @pytest.mark.parametrize("stream", [CaptionStream(6, 16, 2), CaptionPairStream(6, 2)], ids=["pictures", "pairs"])

@@ -154,6 +154,11 @@ def test_text_pretraining_prefers_captions_that_agree(vit):
     assert same < crossed
 
 
+def test_a_batch_is_named_by_its_captions(vit):
+    task, text = ClipPretraining(vit, pictures), TextPretraining(vit, CaptionPairStream(8))
+    assert task.ids(task.batch(0)) == CAPTIONS and text.ids(text.batch(1)) == CaptionPairStream(8)(1)[0]
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(vit, monkeypatch):
     monkeypatch.setattr("ovs_lite.methods.clip_pretraining.world_size", lambda: 3)
     task = ClipPretraining(vit, pictures)

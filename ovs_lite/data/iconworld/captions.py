@@ -160,6 +160,12 @@ def short_caption(content: SceneContent, rng: random.Random, colour_chance: floa
     return rng.choice(TEMPLATES).format(_group_phrase(groups[0], rng, colour_chance))
 
 
+def stuff_caption(content: SceneContent, rng: random.Random) -> str:
+    """A template around one or two of the visible stuff regions: "a photo of grass and sky"."""
+    names = rng.sample(content.stuff, rng.randint(1, min(2, len(content.stuff)))) if content.stuff else ["nothing"]
+    return rng.choice(TEMPLATES).format(_listing(names))
+
+
 def captions_for(contents: Sequence[SceneContent], rng: random.Random, number: int = 5, mismatch: float = 0.0):
     """`number` captions per scene: list of B lists. With chance `mismatch` a caption describes another scene."""
     result = []

@@ -4,13 +4,21 @@ Batch t is a function of (seed, t) alone, so a resumed run sees what the uninter
 nouns of a batch all differ; otherwise two captions "a photo of a cat" would be each other's negatives.
 """
 
+import math
 import random
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.data.iconworld.captions import SceneContent, SeenThing, scene_contents, sentence, short_caption
+from ovs_lite.data.iconworld.captions import (
+    SceneContent,
+    SeenThing,
+    scene_contents,
+    sentence,
+    short_caption,
+    stuff_caption,
+)
 from ovs_lite.data.iconworld.nouns import load_nouns
 from ovs_lite.data.iconworld.palette import COLOUR_NAMES, allowed_colours
 from ovs_lite.data.iconworld.render import render
@@ -30,6 +38,8 @@ class Stage:
     twins: how many pictures of a batch share their lead noun; more than 1 makes the colour words matter.
     warp: how far pictures are bent, as a share of their side; a noun is then no longer one rigid outline.
     stroke: how much thicker or thinner lines may become; 1 is a pixel at both edges of a line.
+    stuff: share of captions that name only the background, as pictures of landscapes do.
+    blur: largest deviation of a Gaussian blur, in pixels; half of the pictures stay sharp.
     """
 
     until: int
@@ -40,6 +50,8 @@ class Stage:
     twins: int = 1
     warp: float = 0.0
     stroke: float = 0.0
+    blur: float = 0.0
+    stuff: float = 0.0
 
 
 def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
@@ -55,9 +67,10 @@ def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
 
 def polish_stages(steps: int) -> tuple[Stage, ...]:
     """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
+    jitter = {"warp": 0.35, "stroke": 0.8, "blur": 1.2, "stuff": 0.25}
     return (
-        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, warp=0.35, stroke=0.8),
-        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, warp=0.35, stroke=0.8),
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, **jitter),
+        Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, **jitter),
     )
 
 
@@ -90,11 +103,14 @@ class CaptionStream:
         rendering = render(scene, self.size, generator)
         rng = random.Random(f"{self.seed}-{step}")
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
-        images = rendering.images if stage.warp == 0 else _warp(rendering.images, stage.warp, generator)
-        images = images if stage.stroke == 0 else _restroke(images, stage.stroke, generator)
+        images = rendering.images
+        for change, amount in ((_warp, stage.warp), (_restroke, stage.stroke), (_blur, stage.blur)):
+            images = images if amount == 0 else change(images, amount, generator)
         return _jitter(images, generator), captions
 
     def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
+        if stage.stuff and rng.random() < stage.stuff:  # without it no number is drawn: the same captions as ever
+            return stuff_caption(content, rng)
         if rng.random() < stage.bare:
             return short_caption(content, rng, stage.colour)
         return sentence(content, rng, stage.colour)
@@ -150,6 +166,17 @@ def _restroke(images: torch.Tensor, amount: float, generator: torch.Generator) -
     share = amount * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
     bright, dark = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
     return torch.lerp(images, torch.where(share > 0, bright, dark), share.abs())
+
+
+def _blur(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Blur every second picture, on average, by a deviation of up to `amount` pixels of its own."""
+    sigma = amount * (2 * torch.rand(len(images), generator=generator) - 1).clamp(min=0.02)
+    reach = math.ceil(2 * amount)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma[:, None]) ** 2)  # (B, taps)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)[:, None, :, None]
+    planes = F.pad(images, (reach,) * 4, mode="reflect").flatten(0, 1)[None]  # every plane with its own kernel
+    planes = F.conv2d(planes, kernel, groups=planes.shape[1])
+    return F.conv2d(planes, kernel.transpose(2, 3), groups=planes.shape[1]).view_as(images)
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,103 @@
+"""Mask sources against each other on one data set: recall at a budget, by budget, on seen and on unseen classes.
+
+OpenSeg (Ghiasi et al., ECCV 2022), section 4.2, Table 1. N proposals, M targets, H W pixels.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ovs_lite.data.batches import record_masks
+from ovs_lite.data.record import read_image
+from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.evaluation.proposal_recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
+
+Source = Callable[[np.ndarray, int], Any]  # (H, W, 3) uint8 RGB, budget -> (N, H, W) bool or soft, best first
+GROUPS = ("all", "seen", "unseen")
+BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """What `evaluate_proposals` measured.
+
+    recall: {source: {"all" | "seen" | "unseen": {threshold: recall in [0, 1]}}}, NaN where a group has no target.
+    by_budget: {source: {budget: recall at the lowest threshold}}. targets: {group: how many}. images: how many.
+    """
+
+    recall: dict[str, dict[str, dict[float, float]]]
+    by_budget: dict[str, dict[int, float]]
+    targets: dict[str, int]
+    images: int
+
+    def table(self, groups: Sequence[str] = ("all",)) -> dict[str, dict[str, float]]:
+        """{source: {"R50": ..., ...}} as the paper's Table 1 prints it, a column per threshold and group."""
+        named = len(groups) > 1
+        return {
+            source: {
+                f"R{100 * t:.0f}{' ' + group if named else ''}": recall
+                for group in groups
+                for t, recall in found[group].items()
+            }
+            for source, found in self.recall.items()
+        }
+
+
+def evaluate_proposals(
+    records: Iterable[Mapping[str, Any]],
+    sources: Mapping[str, Source],
+    vocabulary: Vocabulary | None = None,
+    seen: Iterable[str] = (),
+    thresholds: Sequence[float] = THRESHOLDS,
+    budget: int = BUDGET,
+) -> RecallReport:
+    """Ask every source for `budget` masks per record and count which annotated segments they find.
+
+    vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others. The
+    curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are left
+    out. Raises ValueError for a source whose masks have another size than the picture.
+    """
+    thresholds = tuple(sorted(thresholds))
+    budgets = [b for b in BUDGETS if b < budget] + [budget]
+    known = set(seen)
+    counts = {name: {group: ProposalRecall(thresholds) for group in GROUPS} for name in sources}
+    curves = {name: {b: ProposalRecall(thresholds[:1]) for b in budgets} for name in sources}
+    images = 0
+    for record in records:
+        masks, labels = record_masks(record)
+        targets = torch.from_numpy(masks)
+        names = [None if vocabulary is None or c < 0 else vocabulary.names[c] for c in labels]
+        inside = torch.tensor([name in known for name in names], dtype=bool)
+        outside = torch.tensor([name not in known and name is not None for name in names], dtype=bool)
+        image = np.asarray(read_image(record["image"]))
+        for name, source in sources.items():
+            reached = overlaps_by_budget(torch.as_tensor(source(image, budget)), targets, budgets, name)
+            for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
+                counts[name][group].update(reached[budget][chosen])
+            for b in budgets:
+                curves[name][b].update(reached[b])
+        images += 1
+    some = next(iter(counts.values()), {})
+    return RecallReport(
+        {name: {group: found.compute() for group, found in groups.items()} for name, groups in counts.items()},
+        {name: {b: found.compute()[thresholds[0]] for b, found in curve.items()} for name, curve in curves.items()},
+        {group: found.targets for group, found in some.items()},
+        images,
+    )
+
+
+def overlaps_by_budget(
+    masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int], name: str = "source"
+) -> dict[int, torch.Tensor]:
+    """{budget: best IoU of each target among the first `budget` masks, (M,)}; (N, H, W) and (M, H, W) masks."""
+    if masks.ndim != 3 or masks.shape[1:] != targets.shape[1:]:
+        raise ValueError(
+            f"{name} gave masks {tuple(masks.shape)}, expected (N, {targets.shape[1]}, {targets.shape[2]})"
+        )
+    if len(masks) == 0 or len(targets) == 0:
+        return {budget: torch.zeros(len(targets), dtype=torch.float64) for budget in budgets}
+    running = mask_iou(masks[: max(budgets)].cpu(), targets).cummax(0).values
+    return {budget: running[min(budget, len(running)) - 1] for budget in budgets}

@@ -1,0 +1,60 @@
+"""Watching a training from a notebook: pass a `LiveCurve` to `train` as on_step.
+
+curve = LiveCurve(steps, ("loss",))
+train(task, config, out, on_step=curve, progress=False)
+notebook.show(curve.figure(), alt="...")
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from ovs_lite.viz.figures import curves
+
+REDRAW_SECONDS = 1.0
+LINES = 4
+
+
+class LiveCurve:
+    """Keeps every step's terms; redraws them about once a second, or, headless, prints a line per quarter of the run.
+
+    steps: of the whole run. terms: names to draw, e.g. ("loss",). history: {term: list of values}; steps_seen: theirs.
+    """
+
+    def __init__(self, steps: int, terms: Sequence[str] = ("loss",)):
+        self.steps, self.terms = steps, tuple(terms)
+        self.steps_seen: list[int] = []
+        self.history: dict[str, list[float]] = {term: [] for term in self.terms}
+        self._handle, self._drawn = None, 0.0
+
+    def __call__(self, step: int, row: dict[str, float]) -> None:
+        """What `train` calls after every step. Raises KeyError for a term that the training does not have."""
+        self.steps_seen.append(step)
+        for term in self.terms:
+            self.history[term].append(row[term])
+        if headless():
+            if (step + 1) * LINES // self.steps > step * LINES // self.steps:
+                values = ", ".join(f"{term} {row[term]:.3f}" for term in self.terms)
+                print(f"step {step + 1} of {self.steps}: {values}", flush=True)
+        elif time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._draw()
+
+    def figure(self) -> Figure:
+        """The curves so far."""
+        return curves({term: (self.steps_seen, values) for term, values in self.history.items()}, "step", "")
+
+    def _draw(self) -> None:
+        if self._handle is None:
+            self._handle = display(self.figure(), display_id=True)
+        else:
+            self._handle.update(self.figure())
+        self._drawn = time.monotonic()
+
+
+def headless() -> bool:
+    """`ovs-lite reproduce` says so; a script whose output is a file or pipe is headless too."""
+    return os.environ.get("OVS_HEADLESS") == "1" or not ("ipykernel" in sys.modules or sys.stderr.isatty())
