@@ -48,20 +48,27 @@ class ProposalConfig:
     pretrained: bool = False
     channels: int = 64
     queries: int = 128
-    layers: int = 3
+    layers: int = 1
     heads: int = 4
     image_size: int = 128
     scale: tuple[float, float] = (0.8, 1.2)
     per: str = "segment"
-    steps: int = 300
+    steps: int = 200
     batch: int = 16
     lr: float = 1e-3
     muon_lr: float = 0.01
     weight_decay: float = 1e-5
     schedule: str = "cosine"
-    warmup: int = 20
+    warmup: int = 10
     clip_norm: float = 1.0
     backbone_factor: float = 1.0
+
+    def __post_init__(self):
+        if min(self.queries, self.layers, self.heads, self.image_size) < 1 or self.channels < 8:
+            raise ValueError(f"got {self}, expected positive sizes and at least 8 channels")
+        if self.channels % 8 or self.channels % self.heads:
+            given = f"channels={self.channels}, heads={self.heads}"
+            raise ValueError(f"got {given}, expected channels that 8 and the number of heads divide")
 
 
 # OpenSeg, section 4.1. Not in the paper: heads, layers, clipping, warm-up, and the optimiser (ours is AdamW). ALIGN's
@@ -96,7 +103,7 @@ class Profile:
     notebooks: NotebookConfig
     clip: ClipConfig = field(default_factory=ClipConfig)
     openseg: ProposalConfig = ProposalConfig()
-    maskformer: ProposalConfig = ProposalConfig(queries=100)
+    maskformer: ProposalConfig = ProposalConfig(queries=100, layers=3)
     seed: int = 0
 
 
@@ -106,7 +113,7 @@ PROFILES = {
         DataConfig("icon-smoke", 64, 32, 12, 16),
         NotebookConfig(6, 32, 8),
         openseg=ProposalConfig(steps=4, batch=4),
-        maskformer=ProposalConfig(steps=4, batch=4, queries=100),
+        maskformer=ProposalConfig(steps=4, batch=4, queries=100, layers=3),
     ),
     "lite": Profile("lite", DataConfig("icon-lite", 3000, 1500, 200, 500), NotebookConfig(80, 64, 120)),
     "paper": Profile(

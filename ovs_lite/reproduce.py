@@ -205,6 +205,7 @@ def _kernel_environment(runs: Path):
     folders = {"OVS_DATA": str(data_root().resolve()), "OVS_RUNS": str(runs.resolve())}
     before = dict(os.environ)
     os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ from ovs_lite.optim import BlockOptimizer
 from ovs_lite.schedules import SCHEDULES, learning_rate_factor
 from ovs_lite.train_resume import cut_log, restore, save
 
+OnStep = Callable[[int, dict[str, float]], None]
 PRECISIONS = ("no", "bf16", "fp16")
 COMMANDS = {  # what to train -> module with main(argv)
     "clip": "ovs_lite.train_clip",
@@ -114,7 +115,7 @@ def train(
     config: LoopConfig,
     out: str | Path,
     resume: bool = True,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train `task` until `config.steps`; leaves out/log.jsonl, out/loop.json and the last two checkpoints.
@@ -265,12 +266,15 @@ def _settings(accelerator: Accelerator, config: LoopConfig) -> dict[str, Any]:
     return shown | machine | {"torch": str(torch.__version__)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m ovs_lite.train`: the first word says what is trained, the rest is that command's."""
+def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> None:
+    """Entry point of `python -m ovs_lite.train`: the first word says what is trained, the rest is that command's.
+
+    on_step: see `train`; who watches in another way gets no progress bar.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         sys.exit(f"expected one of {', '.join(COMMANDS)}; example: python -m ovs_lite.train clip --help")
-    import_module(COMMANDS[words[0]]).main(words[1:])
+    import_module(COMMANDS[words[0]]).main(words[1:], on_step)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ovs_lite.methods.clip_pretraining import (
     used_token_ids,
     whiten_patches,
 )
-from ovs_lite.train import LoopConfig, train
+from ovs_lite.train import LoopConfig, OnStep, train
 
 EXAMPLE = """examples:
   ovs-lite train clip text --steps 300 --out runs/clip/text
@@ -61,12 +61,12 @@ def _loop(args: argparse.Namespace) -> LoopConfig:
     return LoopConfig(args.steps, args.lr, args.muon_lr, precision=args.precision, seed=args.seed, ema=args.ema)
 
 
-def train_text(args: argparse.Namespace, out: Path) -> None:
+def train_text(args: argparse.Namespace, out: Path, on_step: OnStep | None = None) -> None:
     """Train the text tower that both models share; leaves out/text.safetensors."""
     torch.manual_seed(args.seed)
     clip = load_clip("ConvNeXt-Lite", pretrained=None)
     task = TextPretraining(clip, CaptionPairStream(2 * args.batch, args.seed))
-    train(task, _loop(args), out, resume=not args.fresh)
+    train(task, _loop(args), out, not args.fresh, on_step, progress=on_step is None)
     if not is_main():
         return
     write_tensors(out / "text.safetensors", clip.network.text.state_dict())
@@ -93,7 +93,7 @@ def _teacher(args: argparse.Namespace, clip: Clip) -> Clip | None:
     return teacher
 
 
-def train_model(args: argparse.Namespace, out: Path) -> None:
+def train_model(args: argparse.Namespace, out: Path, on_step: OnStep | None = None) -> None:
     """Train one model; leaves out/MODEL.safetensors, the file that is shipped."""
     clip = _initial_model(args)
     stages = polish_stages(args.steps) if args.polish else default_stages(args.steps, args.alone)
@@ -102,7 +102,7 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     keep_text = args.keep_text or args.teacher or (args.text and not args.polish)
     freeze = "text" if keep_text and not args.train_text else None
     task = ClipPretraining(clip, Prefetched(stream), freeze, args.free_steps, teacher)
-    rows = train(task, _loop(args), out, resume=not args.fresh)
+    rows = train(task, _loop(args), out, not args.fresh, on_step, progress=on_step is None)
     if not is_main():
         return
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
@@ -114,13 +114,13 @@ def train_model(args: argparse.Namespace, out: Path) -> None:
     print(f"wrote {out / args.model}.safetensors; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `ovs-lite train clip` and of `python -m ovs_lite.train_clip`."""
+def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
+    """Entry point of `ovs-lite train clip`. on_step: see `ovs_lite.train.train`; it replaces the progress bar."""
     args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     out = args.out or runs_root() / "clip" / args.model
-    (train_text if args.model == "text" else train_model)(args, out)
+    (train_text if args.model == "text" else train_model)(args, out, on_step)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import is_main
 from ovs_lite.methods.proposal_training import BestMatchTraining, MaskFormerTraining
 from ovs_lite.methods.proposals import KINDS, MaskProposer, new_proposer
-from ovs_lite.train import PRECISIONS, LoopConfig, Task, train
+from ovs_lite.train import PRECISIONS, LoopConfig, OnStep, Task, train
 
 EXAMPLE = """examples:
   ovs-lite train proposals openseg --out runs/proposals/openseg
@@ -82,8 +82,8 @@ def proposal_task(proposer: MaskProposer, split: Dataset, seed: int = 0) -> Task
     return MaskFormerTraining(proposer.network, batches, proposer.normalise, proposer.classes)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of `ovs-lite train proposals`."""
+def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
+    """Entry point of `ovs-lite train proposals`. on_step: see `ovs_lite.train.train`; it replaces the progress bar."""
     args = build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     task = proposal_task(proposer, split, args.seed)
     changes = {"accumulation": args.accumulation, "precision": args.precision, "seed": args.seed, "ema": args.ema}
     loop = loop_config(config, checkpoint_every=args.checkpoint_every, **changes)
-    rows = train(task, loop, out, resume=not args.fresh)
+    rows = train(task, loop, out, not args.fresh, on_step, progress=on_step is None)
     if is_main():
         proposer.save(out / WEIGHTS)
         print(f"wrote {out / WEIGHTS}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")

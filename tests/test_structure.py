@@ -21,7 +21,7 @@ INFERENCE = ["pamr", "inference", "evaluation", "viz", "segmenter"]
 ENTRANCES = ["__init__", "notebook", "report", "reproduce", "doctor", "cli"]
 SAME_ROOM = {
     "interrupts": "train", "optim": "train", "schedules": "train", "train_clip": "train", "train_proposals": "train",
-    "train_resume": "train", "live_curve": "notebook", "metrics_log": "notebook",
+    "train_resume": "train", "launch": "notebook", "live_curve": "notebook", "metrics_log": "notebook",
     "offline_html": "report", "staleness": "reproduce", "data_commands": "cli", "__main__": "cli",
 }  # fmt: skip
 
@@ -238,7 +238,7 @@ def test_cross_process_calls_live_in_one_file():
     collectives = {"all_reduce", "all_gather", "reduce_scatter", "barrier", "gather_for_metrics"}
     users, wrong = set(), []
     for path, tree in TREES.items():
-        text = SOURCES[path]
+        text = SOURCES[path].replace("torch.distributed.run", "")  # starts processes, calls nothing between them
         called = {n.func.attr for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)}
         if called & collectives or "torch.distributed" in text or "import distributed as dist" in text:
             users.add(path.name)

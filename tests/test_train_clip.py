@@ -89,7 +89,7 @@ def test_a_teacher_brings_its_text_tower_which_stays_frozen(tmp_path):
     run("ViT-Lite-8", "--steps", 1, "--batch", 4, "--teacher", "ConvNeXt-Lite", "--out", tmp_path)
     student, teacher = load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors")), load_clip("ConvNeXt-Lite")
     assert_same_words(student.network.text.state_dict(), teacher.network.text.state_dict(), teacher)
-    assert float(student.logit_scale) == pytest.approx(float(teacher.logit_scale), abs=0.01)
+    assert student.logit_scale.item() == pytest.approx(teacher.logit_scale.item(), abs=0.01)
     (row,) = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert row["loss"] == pytest.approx(row["contrastive"] + 10 * row["distillation"], abs=1e-4)
 

@@ -3,13 +3,12 @@
 import json
 import warnings
 from dataclasses import fields, replace
-from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ovs_lite import cli, train_proposals
+from ovs_lite import cli
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.clip import load_clip
 from ovs_lite.config import PROFILES, ProposalConfig, get_profile
@@ -17,7 +16,7 @@ from ovs_lite.data.iconworld.build import build_set, split_folder
 from ovs_lite.data.record import load_split
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.methods.proposals import KINDS, load_proposer, new_proposer
-from ovs_lite.train import LoopConfig, main, train
+from ovs_lite.train import LoopConfig, main
 from ovs_lite.train_proposals import (
     WEIGHTS,
     build_parser,
@@ -46,17 +45,13 @@ def world(tmp_path_factory):
         yield split_folder(root, get_profile("smoke").data, "icon-coco", "train")
 
 
-def run(kind, out, *words):
-    main(["proposals", kind, *SMALL.split(), "--out", str(out), *map(str, words)])
-    return load_file(out / WEIGHTS)
-
-
-def crash_after(step):
-    def on_step(at, row):
-        if at == step:
+def run(kind, out, *words, crash_after=None):
+    def on_step(step, row):
+        if step == crash_after:
             raise Crash
 
-    return partial(train, on_step=on_step)
+    main(["proposals", kind, *SMALL.split(), "--out", str(out), *map(str, words)], on_step)
+    return load_file(out / WEIGHTS)
 
 
 def rows(out):
@@ -101,11 +96,10 @@ def test_the_same_command_again_changes_nothing(whole, capsys):
     assert f"wrote {out / WEIGHTS}; last loss unchanged" in capsys.readouterr().out
 
 
-def test_a_crash_and_the_same_command_again_give_the_same_bits(whole, tmp_path, monkeypatch):
+def test_a_crash_and_the_same_command_again_give_the_same_bits(whole, tmp_path):
     kind, out, tensors = whole
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(train_proposals, "train", crash_after(1))
-        run(kind, tmp_path, "--checkpoint-every", 1)
+    with pytest.raises(Crash):
+        run(kind, tmp_path, "--checkpoint-every", 1, crash_after=1)
     assert not (tmp_path / WEIGHTS).exists() and load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 1
     torch.manual_seed(99)
     assert_same_bits(run(kind, tmp_path, "--checkpoint-every", 1), tensors)

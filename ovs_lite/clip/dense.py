@@ -39,6 +39,15 @@ def patch_stride(visual: nn.Module) -> tuple[int, int]:
     return visual.conv1.kernel_size
 
 
+def is_mean_of_map(visual: nn.Module) -> bool:
+    """Whether a picture's embedding is the mean of its dense map in mode "last": so for a ViT that averages its patches
+    after the last norm, and for a ConvNet without layer normalisation between pooling and projection."""
+    if hasattr(visual, "trunk"):
+        norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
+        return isinstance(norm, nn.Identity | nn.modules.batchnorm._BatchNorm)
+    return getattr(visual, "pool_type", "tok") == "avg" and not visual.final_ln_after_pool
+
+
 def _convolutional(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Last feature map through the head's norm and projection, pixel by pixel (the classifier before its pooling)."""
     features = visual.trunk.forward_features(images)

@@ -92,7 +92,7 @@ class MaskBatches:
     def _example(self, place: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
         epoch, number = divmod(place, len(self.split))
         if epoch != self._order[0]:
-            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.split))
+            self._order = epoch, np.random.default_rng((self.seed, epoch, len(self.split))).permutation(len(self.split))
         record = self.split[int(self._order[1][number])]
         rng = np.random.default_rng((self.seed, epoch, number))
         masks, labels = record_masks(record, self.per)

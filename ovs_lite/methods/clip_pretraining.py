@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.dense import is_mean_of_map
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.losses.contrastive import info_nce
 
@@ -63,7 +64,7 @@ class ClipPretraining:
     tower as it is, "image" the reverse, None trains both. free_steps: how many first steps compare by dot product with
     image embeddings that are not normalised; meanwhile the temperature follows their mean length, and from then on it
     is trained and cosines are compared, as in CLIP. teacher: a trained CLIP with the same joint space (text tower),
-    whose image embeddings the image tower imitates besides; they know captions only, too.
+    whose dense embeddings the image tower imitates besides, cell by cell; they know captions only, too.
     """
 
     def __init__(
@@ -107,8 +108,7 @@ class ClipPretraining:
         pictures, captions = (_share(part) for part in batch[:2])
         pictures = self.clip.normalise(pictures.to(self.clip.device))
         with torch.set_grad_enabled(self.freeze != "image"):
-            images = self.clip.network.encode_image(pictures)
-            terms = {} if self.teacher is None else {"distillation": self._distance(pictures)}
+            images, terms = self._encode(pictures)
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = gather_with_gradient(self.clip.encode_text(captions))
         images = gather_with_gradient(images)
@@ -118,12 +118,20 @@ class ClipPretraining:
             return terms | {"contrastive": info_nce(images @ texts.T, torch.zeros_like(self.clip.logit_scale))}
         return terms | {"contrastive": info_nce(F.normalize(images, dim=-1) @ texts.T, self.clip.logit_scale)}
 
-    def _distance(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _encode(self, pictures: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Embeddings (B, D) of any length, and the teacher's term. Where the embedding is the mean of the dense map one
+        pass gives both, at any size of the pictures; else pictures must have the native size."""
+        dense = self.teacher is not None or pictures.shape[-1] != self.clip.image_size
+        maps = self.clip.dense(pictures, "last") if dense else None
+        pooled = maps is not None and is_mean_of_map(self.clip.network.visual)
+        images = maps.mean((2, 3)) if pooled else self.clip.network.encode_image(pictures)
+        return images, {} if self.teacher is None else {"distillation": self._distance(maps, pictures)}
+
+    def _distance(self, maps: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
         """Mean cosine distance to the teacher's embeddings, cell by cell of its coarser map of the picture."""
         with torch.no_grad():
             wanted = self.teacher.dense(pictures, "last")
-        found = F.adaptive_avg_pool2d(self.clip.dense(pictures, "last"), wanted.shape[-2:])
-        return 1 - F.cosine_similarity(found, wanted, dim=1).mean()
+        return 1 - F.cosine_similarity(F.adaptive_avg_pool2d(maps, wanted.shape[-2:]), wanted, dim=1).mean()
 
 
 def _share(items: Sequence) -> Sequence:

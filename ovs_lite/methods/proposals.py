@@ -78,10 +78,10 @@ class MaskProposer(nn.Module):
     def propose(self, image: np.ndarray, budget: int | None = None, objects_only: bool = False) -> torch.Tensor:
         """(H, W, 3) uint8 RGB -> at most `budget` soft masks (N, H, W), the best first.
 
-        Ordered by objectness times how sure a mask is of its own pixels, the mean of s where s > 0.5 (MaskFormer's
-        score), but masks that repeat a better one come after all others: queries that no target chose often do.
-        objects_only: leave out what is rather "no object" than not. Pictures larger than those of the training are
-        seen at that size.
+        Ordered by a score times how sure a mask is of its own pixels, the mean of s where s > 0.5. MaskFormer's score
+        is its objectness. OpenSeg gives none; here it is how many proposals found the same region (`agreement`). Masks
+        that repeat a better one come after all others. objects_only: leave out what MaskFormer calls "no object".
+        Pictures larger than those of the training are seen at that size.
         """
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.mean.device) / 255
         factor = min(1.0, self.config.image_size / max(pixels.shape[-2:]))
@@ -89,7 +89,8 @@ class MaskProposer(nn.Module):
         seen = F.interpolate(pixels, size, mode="bilinear", antialias=True) if factor < 1 else pixels
         masks, objectness = (found[0] for found in self(seen))
         inside = (masks > 0.5).float()
-        scores = objectness * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+        scores = objectness if len(self.classes) else agreement(inside)
+        scores = scores * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         order = scores.argsort(descending=True, stable=True)
         if objects_only:
             order = order[objectness[order] > 0.5]
@@ -102,20 +103,31 @@ class MaskProposer(nn.Module):
         write_tensors(path, self.state_dict(), about)
 
 
+def agreement(masks: torch.Tensor, overlap: float = REPEAT) -> torch.Tensor:
+    """How many masks found each region: the sum of its IoUs above `overlap`, its own included, (N, H, W) of 0 and 1
+    -> (N,). A query that no target ever chose drifts anywhere; many meet where there is something to find."""
+    found = _iou(masks)
+    return (found * (found > overlap)).sum(1)
+
+
 def repeats_last(masks: torch.Tensor, overlap: float = REPEAT) -> torch.Tensor:
     """(N, H, W) of 0 and 1, best first -> (N,) order: first those unlike every better one kept, then the repeats.
 
     Greedy non-maximum suppression that drops nothing: a mask repeats another when their IoU exceeds `overlap`.
     """
-    flat = masks.flatten(1).float()
-    common = flat @ flat.T
-    sizes = flat.sum(1)
-    alike = (common > overlap * (sizes[:, None] + sizes - common)).tolist()
+    alike = (_iou(masks) > overlap).tolist()
     kept: list[int] = []
     repeats: list[int] = []
     for index in range(len(masks)):
         (repeats if any(alike[index][better] for better in kept) else kept).append(index)
     return torch.tensor(kept + repeats, dtype=torch.int64, device=masks.device)
+
+
+def _iou(masks: torch.Tensor) -> torch.Tensor:
+    """Overlap of every pair of (N, H, W) masks of 0 and 1: (N, N); empty ones overlap with nothing."""
+    flat = masks.flatten(1).float()
+    common, sizes = flat @ flat.T, flat.sum(1)
+    return common / (sizes[:, None] + sizes - common).clamp(min=1)
 
 
 def new_proposer(kind: str, config: ProposalConfig, classes: torch.Tensor | None = None) -> MaskProposer:

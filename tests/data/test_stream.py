@@ -123,8 +123,19 @@ def test_the_polish_is_of_colours_and_then_of_scenes_with_every_jitter(steps):
     assert colours.until == round(steps / 2) and scenes.until == steps
     assert (colours.twins, colours.colour, scenes.twins) == (4, 1.0, 1) and scenes.things == (1, 4)
     assert all((s.warp, s.stroke, s.blur, s.stuff) == (0.35, 0.8, 1.2, 0.25) for s in (colours, scenes))
-    images, captions = CaptionStream(8, 16, stages=(scenes,))(0)
+    assert colours.double == 0 < scenes.double < 1
+    images, captions = CaptionStream(8, 16, stages=(colours,))(0)
     assert images.shape == (8, 3, 16, 16) and 0 <= images.min() and images.max() <= 1 and len(captions) == 8
+
+
+@pytest.mark.parametrize("double", [0.0, 0.3, 1.0])
+def test_a_share_of_the_steps_has_a_quarter_of_the_pictures_at_twice_the_side(double):
+    stream = CaptionStream(9, 8, stages=(Stage(9, (1, 1), (0.7, 1.1), 1.0, 0.0, double=double),))
+    shapes = [(tuple(images.shape), len(captions)) for images, captions in map(stream, range(60))]
+    assert set(shapes) <= {((9, 3, 8, 8), 9), ((2, 3, 16, 16), 2)}
+    assert abs(sum(count == 2 for _, count in shapes) / 60 - double) < 0.15 * (0 < double < 1) + 1e-9
+    single = CaptionStream(2, 8, stages=(Stage(9, (1, 1), (0.7, 1.1), 1.0, 0.0, double=1.0),))
+    assert single(0)[0].shape == (1, 3, 16, 16)
 
 
 @pytest.mark.parametrize("stream", [CaptionStream(6, 16, 2), CaptionPairStream(6, 2)], ids=["pictures", "pairs"])

@@ -102,7 +102,7 @@ def test_a_perfect_source_finds_everything_and_an_empty_one_nothing():
 
 @pytest.mark.parametrize(("budget", "budgets"), [(1, [1]), (4, [1, 2, 4]), (20, [1, 2, 4, 8, 16, 20])])
 def test_the_curve_is_what_every_budget_alone_would_give(budget, budgets):
-    report = evaluate_proposals(RECORDS, SOURCES, thresholds=CUTS, budget=budget)
+    report = evaluate_proposals(RECORDS, SOURCES, thresholds=CUTS[::-1], budget=budget)
     for name, curve in report.by_budget.items():
         assert list(curve) == budgets
         for part, recall in curve.items():

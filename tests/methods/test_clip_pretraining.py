@@ -154,6 +154,18 @@ def test_text_pretraining_prefers_captions_that_agree(vit):
     assert same < crossed
 
 
+@torch.no_grad()
+def test_pictures_of_twice_the_side_are_embedded_as_a_whole(clip):
+    """By the mean of the dense map where that is what the embedding is, and never by what a smaller copy shows."""
+    images = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    clip.eval()
+    found = ClipPretraining(clip, lambda step: (images, CAPTIONS)).losses((images, CAPTIONS, True))["contrastive"]
+    normalised = clip.normalise(images)
+    vit = clip.patch_size is not None
+    expected = clip.dense(normalised, "last").mean((2, 3)) if vit else clip.network.encode_image(normalised)
+    torch.testing.assert_close(found, info_nce(expected @ clip.encode_text(CAPTIONS).T, ZERO))
+
+
 def test_a_batch_is_named_by_its_captions(vit):
     task, text = ClipPretraining(vit, pictures), TextPretraining(vit, CaptionPairStream(8))
     assert task.ids(task.batch(0)) == CAPTIONS and text.ids(text.batch(1)) == CaptionPairStream(8)(1)[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.methods.proposals import KINDS, MaskProposer, repeats_last
+from ovs_lite.methods.proposals import KINDS, MaskProposer, agreement, repeats_last
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.models.openseg import OpenSegProposals
 from tiny_proposals import texts
@@ -17,8 +17,11 @@ SIZES = [(64, 64), (40, 56), (33, 64), (5, 3), (1, 1)]
 
 
 def canned(masks, objectness=None):
-    """A proposer that always gives these masks, resized to what it sees, and a list of what it was shown."""
-    proposer, shown = make_proposer("openseg"), []
+    """A proposer that always gives these masks, resized to what it sees, and a list of what it was shown.
+
+    With objectness it is a MaskFormer, which ranks by that; without, an OpenSeg, which ranks by agreement.
+    """
+    proposer, shown = make_proposer("openseg" if objectness is None else "maskformer"), []
 
     def forward(images):
         shown.append(images)
@@ -52,9 +55,18 @@ def slow_repeats_last(masks, overlap=0.7):
     return kept + repeats
 
 
-def slow_order(masks, objectness, objects_only=False):
+def slow_agreement(masks):
+    areas, found = [pixels(mask) for mask in masks], []
+    for area in areas:
+        overlaps = [len(area & other) / len(area | other) if area | other else 0.0 for other in areas]
+        found.append(sum(overlap for overlap in overlaps if overlap > 0.7))
+    return found
+
+
+def slow_order(masks, objectness=None, objects_only=False):
     scores = []
-    for mask, share in zip(masks.tolist(), objectness.tolist(), strict=True):
+    shares = slow_agreement(masks) if objectness is None else objectness.tolist()
+    for mask, share in zip(masks.tolist(), shares, strict=True):
         sure = [value for row in mask for value in row if value > 0.5]
         scores.append(share * sum(sure) / max(1, len(sure)))
     order = sorted(range(len(masks)), key=lambda index: -scores[index])
@@ -130,6 +142,17 @@ def test_proposals_come_best_first_and_repeats_after_all_others(seed, objects_on
         torch.testing.assert_close(found, masks[order[:budget]].view(-1, 12, 10))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_without_objectness_what_many_found_comes_first(seed):
+    masks = guesses(14, seed)
+    torch.testing.assert_close(agreement((masks > 0.5).float()), torch.tensor(slow_agreement(masks)))
+    order = slow_order(masks)
+    found = canned(masks)[0].propose(noise(12, 10))
+    torch.testing.assert_close(found, masks[order].view(-1, 12, 10))
+    assert max(slow_agreement(masks)) == slow_agreement(masks)[order[0]] > 2
+    assert agreement(torch.zeros(2, 3, 3)).tolist() == [0, 0] and agreement(torch.zeros(0, 3, 3)).shape == (0,)
+
+
 def test_nothing_that_is_an_object_gives_no_proposals():
     proposer, _ = canned(guesses(4), torch.full((4,), 0.5))
     assert proposer.propose(noise(12, 10), objects_only=True).shape == (0, 12, 10)
@@ -168,8 +191,8 @@ def test_only_pictures_larger_than_those_of_the_training_are_shrunk(size, seen):
 
 
 def test_shrinking_averages_what_it_does_not_show():
-    board = np.zeros((128, 128, 3), np.uint8)
-    board[::2, ::2], board[1::2, 1::2] = 255, 255
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::4] = 255  # between those pixels that a plain bilinear grid of 64 would read
     proposer, shown = canned(guesses(4))
-    proposer.propose(board)
-    assert shown[0].std() < 0.05 and float(shown[0].mean()) == pytest.approx(0.5, abs=0.02)
+    proposer.propose(stripes)
+    assert shown[0].shape == (1, 3, 64, 64) and shown[0].std() < 0.05 and shown[0].mean().item() > 0.2

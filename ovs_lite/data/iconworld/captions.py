@@ -180,6 +180,6 @@ def vocabulary_texts() -> list[str]:
     nouns = [word for noun in load_nouns() for word in (noun.noun, noun.plural)]
     verbs = [verb for group in (*VERBS.values(), ANY_VERBS) for verb in group]
     relations = ["to the left of", "to the right of", "above", "below", "next to", "near"]
-    frames = ["and some", "with", "in the background", "by the", "on the", "several", "some", "open", "a an the", ", ."]
+    frames = ["and some", "with", "in the background", "by the", "on the", "several", "some", "open", "nothing"]
     words = [*nouns, *COLOUR_NAMES, *STUFF_NAMES, *NUMBERS.values(), *OPENINGS, *TEMPLATES, *verbs, *ENDINGS]
-    return [*words, *relations, *frames]
+    return [*words, *relations, *frames, "a an the", ", ."]
