@@ -102,11 +102,15 @@ def test_every_room_is_on_the_map():
     assert not absent and len(rooms) >= 5, absent
 
 
+NO_LOSSES = {"check_masks", "match_masks", "sample_points", "uncertain_points"}  # what losses are made with
+
+
 def public_losses():
     for path in sorted((ROOT / "ovs_lite" / "losses").glob("[a-z]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                yield path.stem, node
+                if node.name not in NO_LOSSES:
+                    yield path.stem, node
 
 
 def test_each_public_loss_cites_its_equation():

@@ -41,8 +41,8 @@ def dice_loss(
 ) -> torch.Tensor:
     """1 - Dice of matched pairs, (M, P) logits and (M, P) in [0, 1] -> mean over pairs, or their sum over `count`.
 
-    MaskFormer (Cheng et al., NeurIPS 2021), section 3.2, with the released code's smooth = 1 above and below the line.
-    No pairs: 0 with gradient 0.
+    MaskFormer (Cheng et al., NeurIPS 2021), L_mask of Eq. 1, with the released code's smooth = 1 above and below
+    the line. No pairs: 0 with gradient 0.
     """
     probs = wide(mask_logits).sigmoid()
     targets = targets.to(probs.dtype)

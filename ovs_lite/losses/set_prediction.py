@@ -1,7 +1,7 @@
 """MaskFormer's loss: one-to-one matching, then classification with a "no object" class, focal and Dice terms.
 
-MaskFormer (Cheng et al., NeurIPS 2021), section 3.2, with the weights and costs of its released code, which OVSeg
-keeps. B images, N proposals, K classes (column K of the class logits is "no object"), M_b targets, H W pixels.
+MaskFormer (Cheng et al., NeurIPS 2021), section 3.2, Eq. 1, with the weights and costs of its released code, which
+OVSeg keeps. B images, N proposals, K classes (column K of the class logits is "no object"), M_b targets, H W pixels.
 """
 
 from collections.abc import Sequence
@@ -52,6 +52,7 @@ def class_loss(
 ) -> torch.Tensor:
     """Cross-entropy of every proposal: its target's class where matched, "no object" (weight `no_object`) elsewhere.
 
+    First term of Eq. 1.
     (B, N, K + 1) logits. Mean weighted by the weights, as torch's cross_entropy, or the weighted sum over `count`.
     """
     class_logits, last = wide(class_logits), class_logits.shape[-1] - 1
@@ -74,7 +75,8 @@ def matched_mask_losses(
 ) -> dict[str, torch.Tensor]:
     """{"focal", "dice"} of the matched pairs of all images, unweighted; unmatched proposals are not touched.
 
-    (B, N, H, W) logits. count: what the sums are divided by (the number of targets; at least 1). num_points: compare
+    L_mask of Eq. 1. (B, N, H, W) logits.
+    count: what the sums are divided by (the number of targets; at least 1). num_points: compare
     at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
     """
     pairs = zip(mask_logits, target_masks, matches, strict=True)

@@ -80,8 +80,8 @@ class MaskProposer(nn.Module):
 
         Ordered by a score times how sure a mask is of its own pixels, the mean of s where s > 0.5. MaskFormer's score
         is its objectness. OpenSeg gives none; here it is how many proposals found the same region (`agreement`). Masks
-        that repeat a better one come after all others. objects_only: leave out what MaskFormer calls "no object".
-        Pictures larger than those of the training are seen at that size.
+        that repeat a better one come after all others, empty ones last. objects_only: leave out what MaskFormer calls
+        "no object". Pictures larger than those of the training are seen at that size.
         """
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.mean.device) / 255
         factor = min(1.0, self.config.image_size / max(pixels.shape[-2:]))
@@ -111,16 +111,18 @@ def agreement(masks: torch.Tensor, overlap: float = REPEAT) -> torch.Tensor:
 
 
 def repeats_last(masks: torch.Tensor, overlap: float = REPEAT) -> torch.Tensor:
-    """(N, H, W) of 0 and 1, best first -> (N,) order: first those unlike every better one kept, then the repeats.
+    """(N, H, W) of 0 and 1, best first -> (N,) order: those unlike every better one kept, the repeats, empty masks.
 
     Greedy non-maximum suppression that drops nothing: a mask repeats another when their IoU exceeds `overlap`.
     """
-    alike = (_iou(masks) > overlap).tolist()
+    alike, filled = (_iou(masks) > overlap).tolist(), masks.flatten(1).any(1).tolist()
     kept: list[int] = []
     repeats: list[int] = []
     for index in range(len(masks)):
-        (repeats if any(alike[index][better] for better in kept) else kept).append(index)
-    return torch.tensor(kept + repeats, dtype=torch.int64, device=masks.device)
+        if filled[index]:
+            (repeats if any(alike[index][better] for better in kept) else kept).append(index)
+    empty = [index for index in range(len(masks)) if not filled[index]]
+    return torch.tensor(kept + repeats + empty, dtype=torch.int64, device=masks.device)
 
 
 def _iou(masks: torch.Tensor) -> torch.Tensor:

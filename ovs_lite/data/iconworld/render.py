@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.data.iconworld.atlas import glyph_atlas
+from ovs_lite.data.iconworld.atlas import glyph_atlas, variant_atlas
 from ovs_lite.data.iconworld.palette import pigments
 from ovs_lite.data.iconworld.scene import SceneBatch
 from ovs_lite.data.iconworld.textures import paint_stuff
@@ -52,9 +52,7 @@ def _paint_background(scene: SceneBatch, regions: torch.Tensor, generator: torch
 
 def _glyph_layers(scene: SceneBatch, rows, columns, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Alpha (n, H, W) and glyph coordinates (n, H, W, 2) in [-1, 1] inside the glyph, of the things (rows, columns)."""
-    font = scene.second_font[rows].long()
-    pick = font * len(glyph_atlas("mdi")[0]) + scene.noun_ids[rows, columns]
-    atlas = torch.cat([glyph_atlas("mdi")[0], glyph_atlas("fa")[0]]) if font.any() else glyph_atlas("mdi")[0]
+    atlas, pick = _glyphs(scene, rows, columns)
     half = scene.size[rows, columns] / 2
     cos, sin = scene.rotation[rows, columns].cos() / half, scene.rotation[rows, columns].sin() / half
     flip = scene.flip[rows, columns]
@@ -66,6 +64,21 @@ def _glyph_layers(scene: SceneBatch, rows, columns, size: int) -> tuple[torch.Te
     grid = F.affine_grid(torch.stack([row_u, row_v], 1), [len(rows), 1, size, size], align_corners=False)
     alpha = F.grid_sample(atlas[pick][:, None], grid, align_corners=False)[:, 0]
     return alpha, grid
+
+
+def _glyphs(scene: SceneBatch, rows, columns) -> tuple[torch.Tensor, torch.Tensor]:
+    """Glyphs (G, S, S), and which of them each thing (rows, columns) is drawn with; only fonts that are needed."""
+    nouns, drawing, font = scene.noun_ids[rows, columns], scene.drawing[rows, columns], scene.second_font[rows]
+    parts = [glyph_atlas("mdi")[0]]
+    pick = nouns
+    if font.any():
+        pick = torch.where(font, len(parts[0]) + nouns, pick)
+        parts.append(glyph_atlas("fa")[0])
+    if (drawing > 0).any():
+        alpha, begin, _ = variant_atlas()
+        pick = torch.where((drawing > 0) & ~font, sum(map(len, parts)) + begin[nouns] + drawing - 1, pick)
+        parts.append(alpha)
+    return parts[0] if len(parts) == 1 else torch.cat(parts), pick
 
 
 def _thing_colours(scene, rows, columns, grid, generator) -> torch.Tensor:

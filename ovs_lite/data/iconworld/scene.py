@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from ovs_lite.data.iconworld.atlas import glyph_atlas
+from ovs_lite.data.iconworld.atlas import glyph_atlas, variant_atlas
 from ovs_lite.data.iconworld.palette import allowed_colours
 from ovs_lite.data.iconworld.textures import STUFF
 
@@ -24,6 +24,7 @@ class SceneStyle:
     about `other_share` of the things (they stand for what a data set shows and does not label). things: fewest, most.
     size: factor range on the natural size 0.85 / sqrt(things). repeat: chance that a thing repeats the noun before it.
     second_font: share of scenes drawn in the second font. new_style: share with held-out palette and textures.
+    variants: chance that a thing is drawn by another glyph of the first font, where that has one (an outline, a side).
     """
 
     noun_ids: tuple[int, ...]
@@ -35,6 +36,7 @@ class SceneStyle:
     repeat: float = 0.25
     second_font: float = 0.0
     new_style: float = 0.0
+    variants: float = 0.0
 
 
 @dataclass
@@ -55,6 +57,7 @@ class SceneBatch:
     flip: torch.Tensor  # (B, T) +1 or -1
     second_font: torch.Tensor  # (B,) bool
     new_style: torch.Tensor  # (B,) bool
+    drawing: torch.Tensor  # (B, T) int64, 0 the noun's usual glyph, i the first font's i-th variant of it
 
     def __len__(self) -> int:
         return len(self.stuff_ids)
@@ -155,6 +158,14 @@ def _place(size: torch.Tensor, valid: torch.Tensor, generator: torch.Generator) 
     return x, y
 
 
+def _sample_drawings(nouns: torch.Tensor, style: SceneStyle, generator: torch.Generator) -> torch.Tensor:
+    if style.variants == 0:
+        return torch.zeros_like(nouns)
+    number = variant_atlas()[2][nouns]
+    which = 1 + (torch.rand(nouns.shape, generator=generator) * number).long().clamp(max=(number - 1).clamp(min=0))
+    return torch.where(_chance(nouns.shape, style.variants, generator) & (number > 0), which, 0)
+
+
 def sample_scenes(
     count: int, style: SceneStyle, generator: torch.Generator, lead: torch.Tensor | None = None
 ) -> SceneBatch:
@@ -176,5 +187,5 @@ def sample_scenes(
         x, y, size,
         _uniform((count, things), -0.35, 0.35, generator),
         torch.where(_chance((count, things), 0.5, generator), 1.0, -1.0),
-        second_font, _chance((count,), style.new_style, generator),
+        second_font, _chance((count,), style.new_style, generator), _sample_drawings(nouns, style, generator),
     )  # fmt: skip

@@ -39,6 +39,7 @@ class Stage:
     warp: how far pictures are bent, as a share of their side; a noun is then no longer one rigid outline.
     stroke: how much thicker or thinner lines may become; 1 is a pixel at both edges of a line.
     stuff: share of captions that name only the background, as pictures of landscapes do.
+    variants: see SceneStyle.
     double: share of the steps with pictures of twice the side, and a quarter as many: dense inference doubles it too.
     blur: largest deviation of a Gaussian blur, in pixels; half of the pictures stay sharp.
     """
@@ -53,6 +54,7 @@ class Stage:
     stroke: float = 0.0
     blur: float = 0.0
     stuff: float = 0.0
+    variants: float = 0.0
     double: float = 0.0
 
 
@@ -69,7 +71,7 @@ def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
 
 def polish_stages(steps: int) -> tuple[Stage, ...]:
     """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
-    jitter = {"warp": 0.35, "stroke": 0.8, "blur": 1.2, "stuff": 0.25}
+    jitter = {"warp": 0.35, "stroke": 0.8, "blur": 1.0, "stuff": 0.15, "variants": 0.35}
     return (
         Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, **jitter),
         Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, double=0.5, **jitter),
@@ -103,7 +105,8 @@ class CaptionStream:
             batch, size = max(1, batch // 4), 2 * size
         lead = torch.randperm(self.num_nouns, generator=generator)[: -(-batch // stage.twins)]
         lead = lead.repeat_interleave(stage.twins)[:batch]
-        scene = sample_scenes(batch, replace(self.style, things=stage.things, size=stage.size), generator, lead)
+        style = replace(self.style, things=stage.things, size=stage.size, variants=stage.variants)
+        scene = sample_scenes(batch, style, generator, lead)
         _part_twins(scene, stage.twins, generator)
         rendering = render(scene, size, generator)
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
