@@ -12,8 +12,8 @@ from ovs_lite.data.iconworld.build import split_folder
 from ovs_lite.data.iconworld.sets import SET_NAMES
 from ovs_lite.data.record import load_split
 from ovs_lite.data.vocabulary import load_vocabulary
-from ovs_lite.evaluation.proposal_recall import BUDGET
 from ovs_lite.evaluation.proposals import GROUPS, RecallReport, Source, evaluate_proposals
+from ovs_lite.evaluation.recall import BUDGET
 from ovs_lite.files import write_json
 from ovs_lite.methods.proposals import load_proposer
 from ovs_lite.models import CLASSICAL

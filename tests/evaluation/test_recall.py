@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovs_lite.evaluation.proposal_recall import BUDGET, THRESHOLDS, ProposalRecall, best_iou, mask_iou, proposal_recall
+from ovs_lite.evaluation.recall import BUDGET, THRESHOLDS, ProposalRecall, best_iou, mask_iou, proposal_recall
 
 GRID = (0.1, 0.25, 0.5, 0.7, 0.9, 1.0)
 
