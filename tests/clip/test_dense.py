@@ -8,7 +8,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from ovs_lite.clip import load_clip
-from ovs_lite.clip.dense import dense_features, patch_stride, resize_positions
+from ovs_lite.clip.dense import dense_features, is_mean_of_map, patch_stride, resize_positions
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -121,6 +121,27 @@ def test_the_mean_over_a_convnets_map_is_the_image_embedding(convnet):
     assert dense.shape == (3, convnet.embed_dim, 2, 3)
     torch.testing.assert_close(dense.mean((2, 3)), convnet.network.encode_image(images), atol=1e-5, rtol=1e-5)
     assert (convnet.dense(images, "last") == dense).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tower", ["vit", "convnet"])
+def test_the_mean_over_the_map_is_the_image_embedding_where_the_kit_says_so(tower, request):
+    network = request.getfixturevalue(tower).network
+    images = pictures(2, 3, 64, 64)
+    assert is_mean_of_map(network.visual)
+    torch.testing.assert_close(
+        dense_features(network.visual, images, "last").mean((2, 3)), network.encode_image(images)
+    )
+
+
+@torch.no_grad()
+def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
+    sizes = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    for more in ({"pool_type": "tok"}, {"pool_type": "avg", "final_ln_after_pool": True}):
+        tower = shaken(_build_vision_tower(12, CLIPVisionCfg(**sizes, **more)))
+        images = pictures(2, 3, 32, 32)
+        assert not is_mean_of_map(tower)
+        assert not torch.allclose(dense_features(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
 
 
 @pytest.mark.parametrize("tower", ["vit", "convnet"])

@@ -49,6 +49,19 @@ def test_a_vit_gets_its_native_size_and_a_convnet_the_picture_as_it_is(clips):
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_many_pictures_are_encoded_in_parts_and_all_at_once_with_a_gradient(clips, monkeypatch):
+    clip, seen = clips["ViT-Lite-8"], []
+    encode = clip.network.encode_image
+    monkeypatch.setattr(clip.network, "encode_image", lambda part: seen.append(len(part)) or encode(part))
+    images = torch.randn(130, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = clip.encode_image(images)
+    assert seen == [64, 64, 2]
+    with torch.enable_grad():
+        torch.testing.assert_close(clip.encode_image(images).detach(), found, rtol=1e-4, atol=1e-5)
+    assert seen[3:] == [130]
+
+
 def test_too_long_prompts_are_cut(clips):
     clip = clips["ViT-Lite-8"]
     long = "cat " * 100
