@@ -108,7 +108,7 @@ def train_model(args: argparse.Namespace, out: Path, on_step: OnStep | None = No
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
     rows_kept = used_token_ids(clip, [*vocabulary_texts(), *prompts])
     before = {} if args.initial is None else read_metadata(args.initial)
-    pictures = int(before.get("pictures", 0)) + args.steps * args.batch
+    pictures = int(before.get("pictures", 0)) + sum(stream.shape(step)[0] for step in range(args.steps))
     metadata = {"pictures": str(pictures), "steps": str(args.steps), "seed": str(args.seed)}
     save_lite(clip.network, out / f"{args.model}.safetensors", rows_kept, metadata)
     print(f"wrote {out / args.model}.safetensors; last loss {rows[-1]['loss'] if rows else 'unchanged'}")

@@ -121,7 +121,7 @@ def test_the_new_fields_leave_the_default_stages_as_they_were(monkeypatch):
 def test_the_polish_is_of_colours_and_then_of_scenes_with_every_jitter(steps):
     colours, scenes = polish_stages(steps)
     assert colours.until == round(steps / 2) and scenes.until == steps
-    assert (colours.twins, colours.colour, scenes.twins) == (4, 1.0, 1) and scenes.things == (1, 4)
+    assert colours.twins > 1 == scenes.twins and colours.colour > 0 and scenes.things == (1, 4)
     jitters = [(s.warp, s.stroke, s.blur, s.stuff, s.variants) for s in (colours, scenes)]
     assert jitters[0] == jitters[1] and all(amount > 0 for amount in jitters[0])
     assert colours.double == 0 < scenes.double < 1

@@ -70,10 +70,10 @@ def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
 
 
 def polish_stages(steps: int) -> tuple[Stage, ...]:
-    """The late stages alone, for both towers together: one noun in four colours, then whole scenes."""
-    jitter = {"warp": 0.35, "stroke": 0.8, "blur": 1.0, "stuff": 0.15, "variants": 0.35}
+    """The late stages alone, for both towers together: one noun in two colours, then whole scenes; with every jitter."""
+    jitter = {"warp": 0.45, "stroke": 0.8, "blur": 0.7, "stuff": 0.1, "variants": 0.4}
     return (
-        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.60, 1.0, twins=4, **jitter),
+        Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.70, 0.5, twins=2, **jitter),
         Stage(steps, (1, 4), (0.70, 1.05), 0.40, 0.5, double=0.5, **jitter),
     )
 
@@ -96,19 +96,24 @@ class CaptionStream:
         """The curriculum stage of a step; the last one goes on for ever."""
         return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
 
+    def shape(self, step: int) -> tuple[int, int]:
+        """How many pictures a step has, and their side in pixels; see Stage.double."""
+        double = self.stage(step).double
+        if double > 0 and random.Random(f"double-{self.seed}-{step}").random() < double:
+            return max(1, self.batch_size // 4), 2 * self.size
+        return self.batch_size, self.size
+
     def __call__(self, step: int) -> tuple[torch.Tensor, list[str]]:
         stage = self.stage(step)
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % FIRST_HELD_OUT_SEED)
-        rng = random.Random(f"{self.seed}-{step}")
-        batch, size = self.batch_size, self.size
-        if stage.double > 0 and rng.random() < stage.double:
-            batch, size = max(1, batch // 4), 2 * size
+        batch, size = self.shape(step)
         lead = torch.randperm(self.num_nouns, generator=generator)[: -(-batch // stage.twins)]
         lead = lead.repeat_interleave(stage.twins)[:batch]
         style = replace(self.style, things=stage.things, size=stage.size, variants=stage.variants)
         scene = sample_scenes(batch, style, generator, lead)
         _part_twins(scene, stage.twins, generator)
         rendering = render(scene, size, generator)
+        rng = random.Random(f"{self.seed}-{step}")
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
         images = rendering.images
         for change, amount in ((_warp, stage.warp), (_restroke, stage.stroke), (_blur, stage.blur)):

@@ -1,0 +1,153 @@
+"""Pixel-adaptive mask refinement: masks averaged over neighbours of like colour, again and again, no learning.
+
+PAMR is section 4.3 (Eq. 5 and 6) of Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels" (CVPR
+2020); TCL refines its masks with it. N = 8 neighbours times the number of dilations, K masks.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+ITERATIONS = 10
+SHARPNESS = 0.1  # of the local standard deviation: a difference of that much divides a weight by e
+EPSILON = 1e-8
+DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+CACHED = 2**16  # numbers that one operation writes on a CPU: they stay in its cache for all N neighbours
+LAUNCHED = 2**25  # on other devices few large operations are better than many small ones
+CLASSES = 32
+
+Offset = tuple[int, int]
+
+
+@torch.no_grad()
+def pamr(
+    image: torch.Tensor,
+    masks: torch.Tensor,
+    dilations: Sequence[int] = DILATIONS,
+    iterations: int = ITERATIONS,
+) -> torch.Tensor:
+    """Refine masks by the colours of their picture: (B, 3, H, W), (B, K, h, w) -> (B, K, H, W).
+
+    Masks are first resized to the picture (bilinear, align_corners=True). Then every iteration replaces each pixel by
+    a weighted mean of its N neighbours, itself left out; beyond the border the outermost pixels repeat. Weights are
+    those of `affinity`; any number of channels may stand for 3. Gradients are not tracked. Masks are computed and
+    returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
+    picture and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
+    """
+    _check(image, masks, dilations, iterations)
+    dtype = torch.promote_types(masks.dtype, torch.float32)
+    height, width = image.shape[-2:]
+    offsets = neighbour_offsets(height, width, dilations)
+    result = masks.new_empty((*masks.shape[:2], height, width), dtype=dtype)
+    for picture, before, after in zip(image.to(dtype), masks, result, strict=True):
+        weights = affinity(picture, offsets) if iterations and len(before) else None
+        for block in _spans(len(before), max(1, CLASSES * _room(image) // (height * width))):
+            resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
+            after[block] = _refine(resized[0], weights, offsets, iterations)
+    return result
+
+
+def neighbour_offsets(height: int, width: int, dilations: Sequence[int]) -> list[Offset]:
+    """(rows, columns) from a pixel to each of its N neighbours.
+
+    A step of H - 1 rows already ends at the border from every pixel, so no offset is longer than the picture.
+    """
+    steps = [(min(dilation, height - 1), min(dilation, width - 1)) for dilation in dilations]
+    return [(y * down, x * right) for down, right in steps for y, x in DIRECTIONS]
+
+
+def affinity(picture: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
+    """(C, H, W), N offsets -> (N, H, W): the weights of a pixel's neighbours, which sum to 1.
+
+    Softmax over neighbours of -|difference| / (1e-8 + 0.1 * standard deviation), averaged over channels. The standard
+    deviation is that of the 9 pixels of all dilations together, N / 8 times 9 with the centre counted N / 8 times,
+    unbiased, for every pixel and channel.
+    """
+    height, width = picture.shape[-2:]
+    margin = _margin(offsets)
+    padded = F.pad(picture[None], (margin[1], margin[1], margin[0], margin[0]), mode="replicate")[0]
+    weights = picture.new_empty(len(offsets), height, width)
+    for rows in _spans(height, max(1, _room(picture) // (len(picture) * width))):
+        centre = picture[:, rows]
+        scale = _inverse_spread(padded, centre, rows, offsets) / -len(picture)
+        for plane, offset in zip(weights[:, rows], offsets, strict=True):
+            difference = _shifted(padded, rows, width, margin, offset) - centre
+            torch.sum(difference.abs_().mul_(scale), 0, out=plane)
+        tile = weights[:, rows]
+        tile.sub_(tile.amax(0)).exp_()
+        tile.div_(tile.sum(0))
+    return weights
+
+
+def _inverse_spread(padded: torch.Tensor, centre: torch.Tensor, rows: slice, offsets: Sequence[Offset]) -> torch.Tensor:
+    """1 / (1e-8 + 0.1 * standard deviation) of some rows. Sums of differences from the centre, whose own are 0.
+
+    Nothing cancels in squares minus square of the sum: the centre is a ninth of the samples.
+    """
+    margin, samples = _margin(offsets), len(offsets) * 9 // 8
+    total, squares = torch.zeros_like(centre), torch.zeros_like(centre)
+    for offset in offsets:
+        difference = _shifted(padded, rows, centre.shape[-1], margin, offset) - centre
+        total += difference
+        squares.addcmul_(difference, difference)
+    variance = squares.addcmul_(total, total, value=-1 / samples).div_(samples - 1)
+    return 1 / (EPSILON + SHARPNESS * variance.clamp_(min=0).sqrt_())
+
+
+def _refine(masks: torch.Tensor, weights: torch.Tensor, offsets: Sequence[Offset], iterations: int) -> torch.Tensor:
+    """Some masks (K, H, W) through all iterations, from one padded buffer to the other and back."""
+    if not iterations:
+        return masks
+    count, height, width = masks.shape
+    margin = down, right = _margin(offsets)
+    now, then = masks.new_empty(2, count, height + 2 * down, width + 2 * right)
+    inside = (slice(None), slice(down, down + height), slice(right, right + width))
+    now[inside] = masks
+    for _ in range(iterations):
+        _repeat_border(now, margin)
+        for rows in _spans(height, max(1, _room(masks) // (count * width))):
+            mean = then[inside][:, rows].zero_()
+            for plane, offset in zip(weights[:, rows], offsets, strict=True):
+                mean.addcmul_(_shifted(now, rows, width, margin, offset), plane)
+        now, then = then, now
+    return now[inside]
+
+
+def _repeat_border(padded: torch.Tensor, margin: Offset) -> None:
+    """Fill the margin around (K, H, W) with the outermost pixels."""
+    down, right = margin
+    bottom, end = padded.shape[-2] - down, padded.shape[-1] - right
+    padded[:, down:bottom, :right] = padded[:, down:bottom, right : right + 1]
+    padded[:, down:bottom, end:] = padded[:, down:bottom, end - 1 : end]
+    padded[:, :down] = padded[:, down : down + 1]
+    padded[:, bottom:] = padded[:, bottom - 1 : bottom]
+
+
+def _shifted(padded: torch.Tensor, rows: slice, width: int, margin: Offset, offset: Offset) -> torch.Tensor:
+    """What the pixels of `rows` see at `offset` from them: a view of the padded buffer."""
+    down, right = margin[0] + offset[0], margin[1] + offset[1]
+    return padded[:, down + rows.start : down + rows.stop, right : right + width]
+
+
+def _margin(offsets: Sequence[Offset]) -> Offset:
+    return max(y for y, _ in offsets), max(x for _, x in offsets)
+
+
+def _room(tensor: torch.Tensor) -> int:
+    return CACHED if tensor.device.type == "cpu" else LAUNCHED
+
+
+def _spans(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def _check(image: torch.Tensor, masks: torch.Tensor, dilations: Sequence[int], iterations: int) -> None:
+    shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
+    if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
+        raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
+    if 0 in image.shape[1:] or 0 in masks.shape[2:]:
+        raise ValueError(f"got {shapes}, expected at least one channel and one pixel")
+    if len(dilations) == 0 or min(dilations) < 1 or iterations < 0:
+        raise ValueError(f"got dilations {tuple(dilations)}, iterations {iterations}, expected 1 or more, 0 or more")
