@@ -70,7 +70,7 @@ def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
 
 
 def polish_stages(steps: int) -> tuple[Stage, ...]:
-    """The late stages alone, for both towers together: one noun in two colours, then whole scenes; with every jitter."""
+    """The late stages alone, for both towers together: one noun in two colours, then scenes, all with jitter."""
     jitter = {"warp": 0.45, "stroke": 0.8, "blur": 0.7, "stuff": 0.1, "variants": 0.4}
     return (
         Stage(round(0.50 * steps), (1, 2), (0.70, 1.05), 0.70, 0.5, twins=2, **jitter),
