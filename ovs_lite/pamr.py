@@ -14,9 +14,9 @@ ITERATIONS = 10
 SHARPNESS = 0.1  # of the local standard deviation: a difference of that much divides a weight by e
 EPSILON = 1e-8
 DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-CACHED = 2**16  # numbers that one operation writes on a CPU: they stay in its cache for all N neighbours
-LAUNCHED = 2**25  # on other devices few large operations are better than many small ones
-CLASSES = 32
+CACHED = 2**17  # numbers that one operation writes on a CPU: they stay in its cache for all N neighbours
+LAUNCHED = 2**20  # on other devices, where every operation must be launched
+BLOCK = 6  # masks at least that go through all iterations together: they share one reading of the weights
 
 Offset = tuple[int, int]
 
@@ -36,14 +36,16 @@ def pamr(
     returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
     picture and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
     """
-    _check(image, masks, dilations, iterations)
+    _check(image, masks)
+    if len(dilations) == 0 or min(dilations) < 1 or iterations < 0:
+        raise ValueError(f"got dilations {tuple(dilations)} and {iterations} iterations, expected >= 1 and >= 0")
     dtype = torch.promote_types(masks.dtype, torch.float32)
     height, width = image.shape[-2:]
     offsets = neighbour_offsets(height, width, dilations)
     result = masks.new_empty((*masks.shape[:2], height, width), dtype=dtype)
     for picture, before, after in zip(image.to(dtype), masks, result, strict=True):
         weights = affinity(picture, offsets) if iterations and len(before) else None
-        for block in _spans(len(before), max(1, CLASSES * _room(image) // (height * width))):
+        for block in _spans(len(before), max(BLOCK, _room(image) // (height * width))):
             resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
             after[block] = _refine(resized[0], weights, offsets, iterations)
     return result
@@ -69,14 +71,13 @@ def affinity(picture: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
     margin = _margin(offsets)
     padded = F.pad(picture[None], (margin[1], margin[1], margin[0], margin[0]), mode="replicate")[0]
     weights = picture.new_empty(len(offsets), height, width)
-    for rows in _spans(height, max(1, _room(picture) // (len(picture) * width))):
+    for rows in _tiles(picture):
         centre = picture[:, rows]
         scale = _inverse_spread(padded, centre, rows, offsets) / -len(picture)
         for plane, offset in zip(weights[:, rows], offsets, strict=True):
             difference = _shifted(padded, rows, width, margin, offset) - centre
             torch.sum(difference.abs_().mul_(scale), 0, out=plane)
-        tile = weights[:, rows]
-        tile.sub_(tile.amax(0)).exp_()
+        tile = weights[:, rows].exp_()  # their exponents are above -32 on average, see _inverse_spread: no underflow
         tile.div_(tile.sum(0))
     return weights
 
@@ -84,7 +85,8 @@ def affinity(picture: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
 def _inverse_spread(padded: torch.Tensor, centre: torch.Tensor, rows: slice, offsets: Sequence[Offset]) -> torch.Tensor:
     """1 / (1e-8 + 0.1 * standard deviation) of some rows. Sums of differences from the centre, whose own are 0.
 
-    Nothing cancels in squares minus square of the sum: the centre is a ninth of the samples.
+    Nothing cancels in squares minus square of the sum: the centre is a ninth of the samples, so that the variance is
+    at least a ninth of the mean square.
     """
     margin, samples = _margin(offsets), len(offsets) * 9 // 8
     total, squares = torch.zeros_like(centre), torch.zeros_like(centre)
@@ -107,7 +109,7 @@ def _refine(masks: torch.Tensor, weights: torch.Tensor, offsets: Sequence[Offset
     now[inside] = masks
     for _ in range(iterations):
         _repeat_border(now, margin)
-        for rows in _spans(height, max(1, _room(masks) // (count * width))):
+        for rows in _tiles(masks):
             mean = then[inside][:, rows].zero_()
             for plane, offset in zip(weights[:, rows], offsets, strict=True):
                 mean.addcmul_(_shifted(now, rows, width, margin, offset), plane)
@@ -139,15 +141,19 @@ def _room(tensor: torch.Tensor) -> int:
     return CACHED if tensor.device.type == "cpu" else LAUNCHED
 
 
+def _tiles(planes: torch.Tensor) -> Iterator[slice]:
+    """Rows of (K, H, W) to work on at a time."""
+    count, height, width = planes.shape
+    return _spans(height, max(1, _room(planes) // (count * width)))
+
+
 def _spans(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
-def _check(image: torch.Tensor, masks: torch.Tensor, dilations: Sequence[int], iterations: int) -> None:
+def _check(image: torch.Tensor, masks: torch.Tensor) -> None:
     shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
     if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
         raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
     if 0 in image.shape[1:] or 0 in masks.shape[2:]:
         raise ValueError(f"got {shapes}, expected at least one channel and one pixel")
-    if len(dilations) == 0 or min(dilations) < 1 or iterations < 0:
-        raise ValueError(f"got dilations {tuple(dilations)}, iterations {iterations}, expected 1 or more, 0 or more")
