@@ -1,0 +1,145 @@
+"""Losses of TCL (Cha et al., CVPR 2023, section 3.3): texts that ground themselves in pixels.
+
+B images, T texts (of all processes, where there are several), C channels, H W pixels. Everything is computed as the
+released code does; where the paper differs, the docstring says so. Half precision is summed as float32, under autocast
+too; float64 stays. InfoNCE (Eq. 7), which makes Eq. 6 and 9 of the similarities, is in `contrastive`.
+Every mean is over the local images, so averaged gradients of several processes are those of the whole batch except for
+the absolute value in Eq. 10: there, as in the released code, each process has its own.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from ovs_lite.losses.tcl_blocks import EPS, GroundedPooling, TotalVariation
+from ovs_lite.matching import wide
+
+
+class GroundingTerms(NamedTuple):
+    """What the losses of Eq. 9, 10 and 11 need of all B x T masks, from `text_grounding_terms`."""
+
+    similarity: torch.Tensor  # (B, T), for InfoNCE
+    positive_areas: torch.Tensor  # (B,), mean of the mask of each image's own text
+    negative_areas: torch.Tensor  # (B, T - 1), means of the masks of all others
+    mask_tv: torch.Tensor  # scalar
+
+
+def mask_logits(
+    pixels: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float, bias: torch.Tensor | float
+) -> torch.Tensor:
+    """Logits of the text-grounded masks (TCL Eq. 5 without its sigmoid): scale * cos(pixel, text) + bias.
+
+    pixels: (B, C, H, W), not normalised. texts: (T, C) for all pairs, or (B, T, C) for texts of each image's own, such
+    as `texts[positives][:, None]`; L2-normalised. Returns (B, T, H, W). The released code starts from scale 10 and bias
+    -2.5 (both learned) and normalises pixels with eps 1e-6.
+    """
+    directions = F.normalize(wide(pixels), dim=1, eps=EPS)
+    with torch.autocast(pixels.device.type, enabled=False):
+        cosines = texts.to(directions.dtype) @ directions.flatten(2)
+    return (scale * cosines + bias).unflatten(2, pixels.shape[2:])
+
+
+def binary_gumbel(
+    logits: torch.Tensor, temperature: float = 1.0, hard: bool = True, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """A differentiable sample of binary masks, for the masked image of TCL Eq. 6 ("Gumbel-Max" in the paper).
+
+    The released code draws logistic noise, the difference of two Gumbel variables: soft = sigmoid((logits + log(u /
+    (1 - u))) / temperature). hard: 1 where soft > 0.5, else 0, with the gradient of soft (straight through). Same shape
+    and dtype as the logits; the noise is drawn in float32 or wider.
+    """
+    logits, dtype = wide(logits), logits.dtype
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
+    tiny = torch.finfo(logits.dtype).eps / 2
+    soft = ((logits + uniform.clamp(tiny, 1 - tiny).logit()) / temperature).sigmoid()
+    sample = (soft > 0.5) + (soft - soft.detach()) if hard else soft
+    return sample.to(dtype)
+
+
+def feature_similarity(
+    pixels: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor | float,
+    bias: torch.Tensor | float,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """Cosines of text-grounded image embeddings with their texts (TCL Eq. 5 and 8): the S of Eq. 9, (B, T).
+
+    M[b, t] = sigmoid(scale * cos(pixel, text) + bias); v[b, t] = sum(M * pixels) / (sum(M) + 1e-6); S = cos(v, text).
+    pixels: (B, C, H, W), not normalised: Eq. 8 averages normalised embeddings in the paper, un-normalised ones in the
+    released code and here. texts: (T, C), L2-normalised. scale, bias: scalars.
+    chunk: texts that are handled at a time, None for a choice by size. It bounds the memory, never B x T x H x W, and
+    leaves value and gradients as they are. Raises ValueError for shapes that do not fit together.
+    """
+    return GroundedPooling.apply(*_checked(pixels, texts, scale, bias, chunk), chunk, False)[0]
+
+
+def text_grounding_terms(
+    pixels: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor | float,
+    bias: torch.Tensor | float,
+    positives: torch.Tensor,
+    chunk: int | None = None,
+) -> GroundingTerms:
+    """All that a training step needs of the B x T soft masks, for TCL Eq. 8-11, in one walk over blocks of texts.
+
+    As `feature_similarity`, and moreover the areas for `area_loss(terms.positive_areas, terms.negative_areas)` and
+    the total variation of all masks, equal to `tv_loss(masks)`. positives: (B,) int64, the index of each image's own
+    text; all other texts are its negatives, also those that say the same. Gradients are those of the whole masks.
+    """
+    inputs = _checked(pixels, texts, scale, bias, chunk)
+    if positives.shape != pixels.shape[:1] or positives.dtype != torch.int64:
+        given = f"{tuple(positives.shape)} {positives.dtype}"
+        raise ValueError(f"got positives {given}, expected ({len(pixels)},) int64: each image's own text")
+    if (positives < 0).any() or (positives >= len(texts)).any():
+        raise ValueError(
+            f"got positives {positives.tolist()}, expected 0 to {len(texts) - 1}: one of {len(texts)} texts"
+        )
+    similarity, areas, mask_tv = GroundedPooling.apply(*inputs, chunk, True)
+    own = positives[:, None]
+    others = torch.arange(len(texts) - 1, device=own.device)
+    others = others + (others >= own)  # 0 ... T - 1 without the own one
+    return GroundingTerms(similarity, areas.gather(1, own)[:, 0], areas.gather(1, others), mask_tv)
+
+
+def area_loss(
+    positive: torch.Tensor, negative: torch.Tensor, positive_prior: float = 0.4, negative_prior: float = 0.0
+) -> torch.Tensor:
+    """|mean(positive) - prior| + |mean(negative) - prior| (TCL Eq. 10), a scalar.
+
+    positive, negative: soft masks of own and of other texts, or their areas, of any shape. As in the released code,
+    there is one mean over the whole tensor, not one per mask: areas of different images make up for one another. The
+    paper's norm can be read either way. No negatives (a single pair): their term is 0, where the released code has NaN.
+    """
+    terms = [(positive, positive_prior), (negative, negative_prior)]
+    return sum((wide(area).mean() - prior).abs() if area.numel() else wide(area).sum() for area, prior in terms)
+
+
+def tv_loss(x: torch.Tensor) -> torch.Tensor:
+    """Anisotropic total variation (TCL Eq. 11): mean |x[.., w + 1] - x[.., w]| + mean |x[.., h + 1, w] - x[.., h, w]|.
+
+    x: (..., H, W), masks or pixel embeddings. The released code takes means where the paper writes norms, so that the
+    weight does not depend on the size, and the embeddings are not normalised, though the paper's V^s is. A direction
+    with one pixel has no differences and costs 0. Raises ValueError for fewer than two axes and for an empty x.
+    """
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"got x of shape {tuple(x.shape)}, expected (..., H, W) with at least one element")
+    return TotalVariation.apply(x)
+
+
+def _checked(pixels, texts, scale, bias, chunk) -> list[torch.Tensor]:
+    """The four tensors in one dtype of at least float32. Raises ValueError, saying what came and what was expected."""
+    if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[1] != texts.shape[1]:
+        given = f"pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}"
+        raise ValueError(f"got {given}, expected (B, C, H, W) and (T, C) with the same C")
+    if 0 in pixels.shape or 0 in texts.shape:
+        raise ValueError(f"got pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}, expected none to be empty")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"got chunk {chunk}, expected at least 1 text, or None for a choice by size")
+    pixels = wide(pixels)
+    scalars = [torch.as_tensor(value, dtype=pixels.dtype, device=pixels.device) for value in (scale, bias)]
+    if any(value.numel() != 1 for value in scalars):
+        raise ValueError(f"got scale {tuple(scalars[0].shape)} and bias {tuple(scalars[1].shape)}, expected scalars")
+    return [pixels, texts.to(pixels.dtype), *(value.reshape(()) for value in scalars)]
