@@ -108,15 +108,15 @@ class Segmenter:
 def load(
     name: str = "maskclip",
     checkpoint: str | Path | None = None,
-    clip: str = "ConvNeXt-Lite",
+    clip: str = "ViT-Lite-8",
     pretrained: str | None = "lite",
     device: str | torch.device | None = None,
 ) -> Segmenter:
     """A method by name on a CLIP of your choice.
 
     name: one of `ovs_lite.methods.METHODS`. checkpoint: the method's own trained weights. clip, pretrained: see
-    `ovs_lite.clip.load_clip`; of the shipped ones ConvNeXt-Lite labels drawings better; ("ViT-B-16", "openai") for
-    photos. device: default the GPU where there is one.
+    `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing where ConvNeXt-Lite
+    sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. device: default the GPU where there is one.
     Raises ValueError for unknown names and for a checkpoint of a method that trains nothing, FileNotFoundError for
     missing weights.
     """
