@@ -41,8 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocabulary", default="icon-coco", help="of the split's categories (maskformer)")
     for item in fields(ProposalConfig):
         if item.type in (int, float, str):
-            flag, shown = f"--{item.name.replace('_', '-')}", f"default in lite: {item.default}"
-            parser.add_argument(flag, type=item.type, metavar=item.name.upper(), help=shown)
+            lite = [getattr(getattr(PROFILES["lite"], kind), item.name) for kind in KINDS]
+            shown = " and ".join(dict.fromkeys(map(str, lite)))
+            flag = f"--{item.name.replace('_', '-')}"
+            parser.add_argument(flag, type=item.type, metavar=item.name.upper(), help=f"default in lite: {shown}")
     parser.add_argument("--accumulation", type=int, default=1, help="batches per step")
     parser.add_argument("--ema", type=float, default=0.0, help="decay of a running average of the weights")
     parser.add_argument("--precision", choices=PRECISIONS, default="no")

@@ -17,8 +17,8 @@ class OpenSegProposals(nn.Module):
 
     There is no "no object" class and no score. grid: (h, w) at which the position embedding is learned; other sizes
     get it resized (bilinear). The paper leaves the number of decoder layers open (its appendix C); default 3.
-    Departure: the learned position embedding starts as DETR's sine waves, not at random. Every query then begins with
-    a smooth mask of its own somewhere in the picture, and targets do not all choose the same one for a hundred steps.
+    Departure: the learned position embedding starts as DETR's sine waves, not at random, so that every query begins
+    with a smooth mask of its own somewhere in the picture; it trains a little faster so.
     """
 
     def __init__(
