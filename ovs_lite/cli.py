@@ -13,8 +13,10 @@ from ovs_lite.config import PROFILES, get_profile
 FORWARDED = {
     ("train", "clip"): "ovs_lite.train_clip",
     ("train", "proposals"): "ovs_lite.train_proposals",
+    ("train", "tcl"): "ovs_lite.train_tcl",
     ("evaluate", "clip"): "ovs_lite.evaluation.clip_card",
     ("evaluate", "proposals"): "ovs_lite.evaluation.proposals_command",
+    ("evaluate", "segmentation"): "ovs_lite.evaluation.segmentation_command",
 }
 
 

@@ -5,6 +5,7 @@ windows slide by half their side, overlapping windows are averaged, the average 
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -57,23 +58,27 @@ def window_starts(length: int, side: int, stride: int) -> list[int]:
 
 
 @torch.no_grad()
-def sliding_scores(method: Method, image: torch.Tensor, text: torch.Tensor, window: Window, **options) -> torch.Tensor:
-    """(1, 3, h, w) normalised, (K, D) -> (1, K, h, w): mean of the scores of all windows that cover a pixel.
+def sliding_scores(method: Method, images: torch.Tensor, text: torch.Tensor, window: Window, **options) -> torch.Tensor:
+    """(B, 3, h, w) normalised, (K, D) -> (B, K, h, w): mean of the scores of all windows that cover a pixel.
 
-    Raises ValueError for no class, no pixel or more than one picture.
+    Windows at the same place of all pictures go through the method together. Raises ValueError for no class, pixel or
+    picture.
     """
-    if len(text) == 0 or image.numel() == 0 or len(image) != 1:
-        shapes = f"image {tuple(image.shape)} and text {tuple(text.shape)}"
-        raise ValueError(f"got {shapes}, expected (1, 3, h, w) and (K, D) with at least one pixel and one class")
-    height, width = image.shape[-2:]
-    total = image.new_zeros(1, len(text), height, width)
-    times = image.new_zeros(1, 1, height, width)
-    for top in window_starts(height, window.side, window.stride):
-        for left in window_starts(width, window.side, window.stride):
-            part = (..., slice(top, top + window.side), slice(left, left + window.side))
-            total[part] += method.predict(image[part], text, **options)
-            times[part] += 1
-    return total / times
+    if len(text) == 0 or images.numel() == 0:
+        shapes = f"images {tuple(images.shape)} and text {tuple(text.shape)}"
+        raise ValueError(f"got {shapes}, expected (B, 3, h, w) and (K, D) with at least one pixel and one class")
+    height, width = images.shape[-2:]
+    tops = window_starts(height, window.side, window.stride)
+    lefts = window_starts(width, window.side, window.stride)
+    if len(tops) == len(lefts) == 1:
+        return method.predict(images, text, **options).to(images.dtype)
+    total = images.new_zeros(len(images), len(text), height, width)
+    times = images.new_zeros(height, width)
+    for top, left in product(tops, lefts):
+        part = (..., slice(top, top + window.side), slice(left, left + window.side))
+        total[part] += method.predict(images[part], text, **options)
+        times[part] += 1
+    return total.div_(times)
 
 
 @torch.no_grad()

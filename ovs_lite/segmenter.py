@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ovs_lite.checkpoints import check_checkpoint, load_method
 from ovs_lite.clip import load_clip
 from ovs_lite.data.images import read_image
 from ovs_lite.files import replacing
 from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
-from ovs_lite.methods import Method, method_class
+from ovs_lite.methods import Method
+from ovs_lite.methods.groupvit import CHECKPOINT, GroupVit, load_groupvit
 from ovs_lite.viz.overlay import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -73,7 +75,7 @@ class Segmenter:
         queries: str | Sequence[str],
         background: float | None = None,
         *,
-        templates: str = "vild14",
+        templates: str | None = None,
         window: Window | None = None,
         **options: Any,
     ) -> Segmentation:
@@ -81,8 +83,9 @@ class Segmenter:
 
         image: path, PIL image or array, (H, W, 3) uint8 RGB or what else `ovs_lite.data.images.read_image` takes.
         queries: names, or one string with commas between them; every pixel goes to the best one. background: pixels
-        whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam). templates: prompt set of
-        `ovs_lite.data.prompts`. window: sizes of the sliding window. options: the method's own, given to `predict`.
+        whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam, probabilities for tcl).
+        templates: prompt set of `ovs_lite.data.prompts`, default the method's. window: sizes of the sliding window.
+        options: the method's own, given to `predict`.
         Raises ValueError or FileNotFoundError that names what is wrong.
         """
         names = parse_queries(queries)
@@ -94,7 +97,7 @@ class Segmenter:
                 f"got {len(names)} queries for a picture of {picture.width} x {picture.height} pixels, more than "
                 f"{MAX_SCORES:,} scores; shrink the picture or ask for fewer names"
             )
-        text = self.clip.text_embeddings(names, templates)
+        text = self.clip.text_embeddings(names, templates or self.method.templates)
         scores = segment_scores(self.method, picture, text, window, **options)
         logits = enlarge(scores, picture.height, picture.width)
         return Segmentation(label_pixels(logits, background), logits, names, picture)
@@ -114,20 +117,19 @@ def load(
 ) -> Segmenter:
     """A method by name on a CLIP of your choice.
 
-    name: one of `ovs_lite.methods.METHODS`. checkpoint: the method's own trained weights. clip, pretrained: see
+    name: one of `ovs_lite.methods.METHODS`, or "groupvit", which needs the extra [baselines] and takes a folder or a
+    hub name as checkpoint and no CLIP. checkpoint: the method's own trained weights, default the shipped ones
+    (which belong to ViT-Lite-8). clip, pretrained: see
     `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing where ConvNeXt-Lite
     sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. device: default the GPU where there is one.
     Raises ValueError for unknown names and for a checkpoint of a method that trains nothing, FileNotFoundError for
     missing weights.
     """
-    method = method_class(name)  # told before a CLIP is loaded
-    if checkpoint is not None:
-        raise ValueError(
-            f"got checkpoint={str(checkpoint)!r}, but {name} has no trained weights of its own; "
-            "give CLIP weights as pretrained=..."
-        )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Segmenter(method(load_clip(clip, pretrained, device)))
+    if name == GroupVit.name:  # a network of its own, not a method on a CLIP
+        return Segmenter(load_groupvit(str(checkpoint or CHECKPOINT), device))
+    check_checkpoint(name, checkpoint)  # told before a CLIP is loaded
+    return Segmenter(load_method(name, load_clip(clip, pretrained, device), checkpoint))
 
 
 def parse_queries(queries: str | Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ PRECISIONS = ("no", "bf16", "fp16")
 COMMANDS = {  # what to train -> module with main(argv)
     "clip": "ovs_lite.train_clip",
     "proposals": "ovs_lite.train_proposals",
+    "tcl": "ovs_lite.train_tcl",
 }
 
 

@@ -13,7 +13,7 @@ from ovs_lite.reproduce import reproduce
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals"]
+EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals", "04_tcl"]
 
 
 def read(name):

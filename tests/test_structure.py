@@ -14,15 +14,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "ovs_lite"
 
 # Rooms from left to right. A module may import from its own room and from any room to the left of it.
-SPINE = ["checksums", "files", "config", "distributed", "data", "clip", "models", "matching", "losses", "checkpoints",
-         "methods"]  # fmt: skip
+SPINE = ["checksums", "files", "config", "distributed", "data", "clip", "models", "matching", "losses", "pamr",
+         "methods", "checkpoints"]  # fmt: skip
 TRAINING = ["train"]
-INFERENCE = ["pamr", "inference", "evaluation", "viz", "segmenter"]
+INFERENCE = ["inference", "evaluation", "viz", "segmenter"]
 ENTRANCES = ["__init__", "notebook", "report", "reproduce", "doctor", "cli"]
 SAME_ROOM = {
     "interrupts": "train", "optim": "train", "schedules": "train", "train_clip": "train", "train_proposals": "train",
-    "train_resume": "train", "launch": "notebook", "live_curve": "notebook", "metrics_log": "notebook",
-    "offline_html": "report", "staleness": "reproduce", "data_commands": "cli", "__main__": "cli",
+    "train_resume": "train", "train_tcl": "train", "launch": "notebook", "live_curve": "notebook",
+    "metrics_log": "notebook", "offline_html": "report", "staleness": "reproduce",
+    "data_commands": "cli", "__main__": "cli",
 }  # fmt: skip
 
 MAX_FILE_LINES = 300

@@ -78,7 +78,7 @@ def _tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tupl
     return visual.ln_pre(tokens), grid
 
 
-def _value_path(block: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def value_path(block: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """The block when every token attends only to itself: attention becomes out_proj(v_proj(ln_1(x))), both biases.
 
     MaskCLIP (Zhou et al., ECCV 2022, section 3.2). The residual connection and the MLP are kept, as in its released
@@ -91,12 +91,34 @@ def _value_path(block: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
+def key_features(block: nn.Module, tokens: torch.Tensor, through_output: bool = False) -> torch.Tensor:
+    """What a ViT's block compares its queries with: k_proj(ln_1(x)), all heads side by side. (B, n, W) -> (B, n, W).
+
+    through_output: then out_proj as well, as MaskCLIP's released code does with queries, keys and values alike.
+    """
+    attention = block.attn
+    rows = slice(attention.embed_dim, 2 * attention.embed_dim)
+    keys = F.linear(block.ln_1(tokens), attention.in_proj_weight[rows], attention.in_proj_bias[rows])
+    return attention.out_proj(keys) if through_output else keys
+
+
 def _transformer(visual: nn.Module, images: torch.Tensor, mode: str) -> torch.Tensor:
+    tokens, grid = penultimate_tokens(visual, images)
+    last = visual.transformer.resblocks[-1]
+    tokens = value_path(last, tokens) if mode == "maskclip" else last(tokens)
+    return project_patches(visual, tokens, grid)
+
+
+def penultimate_tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """(B, 3, H, W) normalised, whole patches -> what a ViT's last block gets, (B, 1 + h * w, W), and (h, w)."""
     tokens, grid = _tokens(visual, images)
-    blocks = visual.transformer.resblocks
-    for block in blocks[:-1]:
+    for block in visual.transformer.resblocks[:-1]:
         tokens = block(tokens)
-    tokens = _value_path(blocks[-1], tokens) if mode == "maskclip" else blocks[-1](tokens)
+    return tokens, grid
+
+
+def project_patches(visual: nn.Module, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Tokens after a ViT's last block, (B, 1 + h * w, W) -> patch embeddings in the joint space, (B, D, h, w)."""
     patches = visual.ln_post(tokens[:, 1:])
     if visual.proj is not None:
         patches = patches @ visual.proj

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from torch import nn
 
 from ovs_lite.clip import convnext_lite  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
 from ovs_lite.clip.model import Clip
@@ -42,12 +43,22 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
         # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
         quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
         network = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+    return wrap_clip(network, name).to(device).eval()
+
+
+def wrap_clip(
+    network: nn.Module, name: str, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> Clip:
+    """Our wrapper around an open_clip model. name: of the model, or any other; then the tokenizer is the standard one.
+
+    mean, std: of the pictures that it was trained with, RGB in [0, 1]; default the model's own, else OpenAI's.
+    """
     visual = network.visual
     if hasattr(visual, "trunk"):
         visual.to(memory_format=torch.channels_last)  # small convolutions run twice as fast on a CPU
-    mean = getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
-    std = getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
-    return Clip(name, network, tuple(mean), tuple(std)).to(device).eval()
+    mean = mean or getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
+    std = std or getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    return Clip(name, network, tuple(mean), tuple(std))
 
 
 @contextmanager

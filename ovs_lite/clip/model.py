@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_features
-from ovs_lite.data.prompts import fill, template_set
+from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
 CPU_BATCH = 64  # pictures whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
 
@@ -31,9 +31,12 @@ class Clip(nn.Module):
     def __init__(self, name: str, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.name, self.network = name, network
-        self.tokenizer = open_clip.get_tokenizer(name)
         config = open_clip.get_model_config(name)
-        self.embed_dim = config["embed_dim"]
+        if config is None:  # wrapped, not built by name: open_clip's standard tokenizer
+            self.tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
+        else:
+            self.tokenizer = open_clip.get_tokenizer(name)
+        self.embed_dim = config["embed_dim"] if config else network.visual.output_dim
         size = network.visual.image_size
         self.image_size = size[0] if isinstance(size, tuple | list) else size
         patch = getattr(network.visual, "patch_size", None)
@@ -73,10 +76,10 @@ class Clip(nn.Module):
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
-    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+    def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
         """T raw prompts -> (T, D), L2-normalised. Differentiable; too long prompts are cut at the context length."""
-        tokens = self.tokenizer(prompts).to(self.device)
-        return F.normalize(self.network.encode_text(tokens), dim=-1)
+        encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
+        return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
         """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
@@ -90,23 +93,25 @@ class Clip(nn.Module):
     def text_embeddings(self, names: list[str], templates: str = "vild14", batch: int = 256) -> torch.Tensor:
         """K names -> (K, D), L2-normalised: each template normalised, averaged, normalised (as OVSeg, section 3).
 
-        templates: a set of `ovs_lite.data.prompts.TEMPLATES`. Cached on disk per text tower, template set and name.
+        templates: a set of `ovs_lite.data.prompts.TEMPLATES`; those of RAW_MEAN are averaged before they are
+        normalised. Cached on disk per text tower, template set and name.
         """
-        patterns = template_set(templates)
+        patterns, raw = template_set(templates), templates in RAW_MEAN
         if not names:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        known = text_cache.read(self._fingerprint(), templates, names)
+        known = text_cache.read(self.fingerprint(), templates, names)
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
             prompts = [fill(pattern, name) for name in missing for pattern in patterns]
-            encoded = torch.cat([self.encode_text(prompts[i : i + batch]) for i in range(0, len(prompts), batch)])
+            parts = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
+            encoded = torch.cat([self.encode_text(part, normalise=not raw) for part in parts])
             means = F.normalize(encoded.view(len(missing), len(patterns), -1).mean(1), dim=-1).cpu()
             fresh = dict(zip(missing, means, strict=True))
-            text_cache.write(self._fingerprint(), templates, fresh)
+            text_cache.write(self.fingerprint(), templates, fresh)
             known |= fresh
         return torch.stack([known[name] for name in names]).to(self.device)
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """Names the text tower's weights; made anew after they changed in place (an optimiser's step, a load)."""
         text = {key: value for key, value in self.network.state_dict().items() if not key.startswith("visual.")}
         version = sum(value._version for value in text.values())

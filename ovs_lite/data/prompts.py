@@ -19,7 +19,20 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "There is a large {} in the scene.",
     ),
     "single": ("a photo of a {}.",),
+    # The 7 that CLIP's authors chose on ImageNet, and two plurals: what TCL's released code evaluates with.
+    "tcl9": (
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+        "a photo of many {}.",
+        "a photo of {}s.",
+    ),
 }
+RAW_MEAN = frozenset({"tcl9"})  # averaged as the text tower gives them, not sentence by sentence on the unit sphere
 
 
 def template_set(name: str) -> tuple[str, ...]:

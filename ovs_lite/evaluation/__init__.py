@@ -2,5 +2,10 @@
 
 from ovs_lite.evaluation.confusion import ConfusionMatrix, SegmentationScores
 from ovs_lite.evaluation.recall import ProposalRecall, proposal_recall
+from ovs_lite.evaluation.segmentation import evaluate_segmentation
+from ovs_lite.evaluation.segmentation_report import SegmentationReport, bootstrap_difference
 
-__all__ = ["ConfusionMatrix", "ProposalRecall", "SegmentationScores", "proposal_recall"]
+__all__ = [
+    "ConfusionMatrix", "ProposalRecall", "SegmentationReport", "SegmentationScores", "bootstrap_difference",
+    "evaluate_segmentation", "proposal_recall",
+]  # fmt: skip

@@ -6,8 +6,10 @@ from ovs_lite.clip import Clip
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.clip_cam import ClipCam
 from ovs_lite.methods.maskclip import MaskClip
+from ovs_lite.methods.reco import Reco
+from ovs_lite.methods.tcl import Tcl
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (MaskClip, ClipCam)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (MaskClip, ClipCam, Reco, Tcl)}
 
 
 def method_class(name: str) -> type[Method]:

@@ -3,6 +3,8 @@
 B images, K classes, D embedding, H W pixels, h w patches.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,9 +14,14 @@ from ovs_lite.clip.dense import patch_stride
 
 
 class Method(nn.Module):
-    """A segmenter on top of a CLIP. Subclasses set `name` and define `predict`."""
+    """A segmenter on top of a CLIP. Subclasses set `name` and define `predict`.
+
+    trains: whether there are trained weights beside CLIP's; `trained_part` then gives them. templates: prompt set.
+    """
 
     name = ""
+    trains = False
+    templates = "vild14"
 
     def __init__(self, clip: Clip):
         super().__init__()
@@ -24,16 +31,27 @@ class Method(nn.Module):
         """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size."""
         raise TypeError(f"{type(self).__name__} must define predict(images, text_embeddings)")
 
+    def trained_part(self) -> nn.Module | None:
+        """What is trained and stored beside CLIP; None where nothing is."""
+        return None
+
 
 def dense_scores(clip: Clip, images: torch.Tensor, text_embeddings: torch.Tensor, mode: str) -> torch.Tensor:
-    """Cosine of every patch with every class, enlarged to the pixels (bilinear): (B, K, H, W) in [-1, 1].
+    """Cosine of every patch with every class, enlarged to the pixels (bilinear): (B, K, H, W) in [-1, 1]."""
+    return to_pixels(clip, patch_cosines(clip.dense(images, mode), text_embeddings), images.shape[-2:])
+
+
+def patch_cosines(patches: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
+    """(B, D, h, w) un-normalised, (K, D) L2-normalised -> (B, K, h, w) cosines in [-1, 1]."""
+    return torch.einsum("bdhw,kd->bkhw", F.normalize(patches, dim=1), text_embeddings)
+
+
+def to_pixels(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Scores of patches, (B, K, h, w), enlarged to pictures of `size` = (H, W), bilinear -> (B, K, H, W).
 
     The map covers the picture padded to whole patches; the padding is cut off after enlarging, so a score lies where
     its patch was.
     """
-    height, width = images.shape[-2:]
-    patches = F.normalize(clip.dense(images, mode), dim=1)  # (B, D, h, w)
-    cosine = torch.einsum("bdhw,kd->bkhw", patches, text_embeddings)
     stride_h, stride_w = patch_stride(clip.network.visual)
-    padded = (cosine.shape[2] * stride_h, cosine.shape[3] * stride_w)
-    return F.interpolate(cosine, padded, mode="bilinear", align_corners=False)[..., :height, :width]
+    padded = (scores.shape[2] * stride_h, scores.shape[3] * stride_w)
+    return F.interpolate(scores, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]

@@ -2,13 +2,22 @@
 
 Paper: Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP" (ECCV 2022), section 3.2. Everything is frozen, nothing
 is trained: the last block's attention becomes out_proj(v_proj(x)), every patch token goes through the final norm and
-projection, and is compared with the class names. Departures: CLIP's own GELU, norm epsilon and picture statistics
-instead of the released config's; 14 prompt templates instead of 85; no key smoothing and no prompt denoising.
+projection, and is compared with the class names. The paper's two refinements, prompt denoising and key smoothing, are
+options of `predict`, off by default as in the released configurations; TCL's second row of MaskCLIP has both.
+Departures: CLIP's own GELU, norm epsilon and picture statistics instead of the released config's; 14 prompt templates
+instead of 85.
+B images, K classes, D joint embedding, W width of the ViT, h w patches.
 """
 
 import torch
+import torch.nn.functional as F
 
-from ovs_lite.methods.base import Method, dense_scores
+from ovs_lite.clip.dense import key_features, patch_stride, penultimate_tokens, project_patches, value_path
+from ovs_lite.methods.base import Method, patch_cosines, to_pixels
+
+SHARPNESS = 100.0  # multiplies cosines before a softmax over classes
+DENOISED = -100.0  # score of a class that prompt denoising took out
+SMOOTHINGS = ("released", "paper")
 
 
 class MaskClip(Method):
@@ -17,6 +26,72 @@ class MaskClip(Method):
     name = "maskclip"
 
     @torch.no_grad()
-    def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) -> (B, K, H, W) cosines of patches with classes, bilinear to input size."""
-        return dense_scores(self.clip, images, text_embeddings, "maskclip")
+    def predict(
+        self,
+        images: torch.Tensor,
+        text_embeddings: torch.Tensor,
+        key_smoothing: str | None = None,
+        prompt_denoising: float | None = None,
+    ) -> torch.Tensor:
+        """(B, 3, H, W) normalised, (K, D) -> (B, K, H, W) cosines of patches with classes, bilinear to input size.
+
+        prompt_denoising: threshold of `denoise_prompts`, 0.5 in the release; the classes it takes out score -100, the
+        others keep their cosines. key_smoothing: "released" or "paper", see `smooth_by_keys`; scores are then weighted
+        sums of softmax(100 * cosine), good for an argmax and no cosines. Of both, denoising comes first, as released.
+        "Per image" is per call: a sliding window refines each of its windows alone. Refinement works on patches,
+        before they are enlarged; a patch that reaches over the border counts like any other, and none lies beyond it.
+        Raises ValueError for other options, and for key smoothing with a ConvNet.
+        """
+        if key_smoothing is None:
+            patches, keys = self.clip.dense(images, "maskclip"), None
+        else:
+            patches, keys = self._patches_and_keys(images, through_output=key_smoothing == "released")
+        scores = patch_cosines(patches, text_embeddings)
+        if prompt_denoising is not None:
+            scores = denoise_prompts(scores, prompt_denoising)
+        if keys is not None:
+            scores = smooth_by_keys((SHARPNESS * scores).softmax(1), keys, key_smoothing)
+        return to_pixels(self.clip, scores, images.shape[-2:])
+
+    def _patches_and_keys(self, images: torch.Tensor, through_output: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) -> patches in the joint space (B, D, h, w) and the last block's keys (B, W, h, w)."""
+        visual = self.clip.network.visual
+        if hasattr(visual, "trunk"):
+            raise ValueError(
+                f"got key_smoothing with {self.clip.name}, which has no keys; use a ViT or key_smoothing=None"
+            )
+        stride_h, stride_w = patch_stride(visual)
+        images = F.pad(images, (0, -images.shape[-1] % stride_w, 0, -images.shape[-2] % stride_h))
+        tokens, grid = penultimate_tokens(visual, images)
+        last = visual.transformer.resblocks[-1]
+        keys = key_features(last, tokens, through_output)[:, 1:]
+        return project_patches(visual, value_path(last, tokens), grid), keys.transpose(1, 2).unflatten(2, grid)
+
+
+def denoise_prompts(cosines: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Take out, per picture, the classes that no patch is sure of: the paper's prompt denoising. (B, K, h, w) -> same.
+
+    A class whose largest softmax(100 * cosine), over classes, of any patch stays below the threshold scores -100
+    everywhere. Where that is every class, all score -100 and an argmax takes the first, as in the released code.
+    """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise ValueError(f"got prompt_denoising={threshold!r}, expected a probability such as 0.5, or None")
+    confidence = (SHARPNESS * cosines).softmax(1).amax((2, 3), keepdim=True)
+    return cosines.masked_fill(confidence < threshold, DENOISED)
+
+
+def smooth_by_keys(predictions: torch.Tensor, keys: torch.Tensor, smoothing: str) -> torch.Tensor:
+    """Let patches with like keys predict alike: the paper's key smoothing. (B, K, h, w), (B, W, h, w) -> (B, K, h, w).
+
+    "paper": pred(i) <- sum over j of cos(key i, key j) * pred(j), keys normalised over their W channels. "released":
+    the same sum with keys normalised over the h * w positions, channel by channel, because F.normalize without `dim`
+    takes axis 1 of (B, h * w, W); the products are then no cosines, and large where a channel is concentrated on few
+    patches. Neither divides by the sum of the weights, of which some are negative. pred: softmax(100 * cosine) in both.
+    Departure: the release leaves a patch as it is where a class has probability 1 exactly. Any other `smoothing` raises
+    ValueError.
+    """
+    if smoothing not in SMOOTHINGS:
+        raise ValueError(f"got key_smoothing={smoothing!r}, expected None, {' or '.join(map(repr, SMOOTHINGS))}")
+    keys = F.normalize(keys.flatten(2), dim=2 if smoothing == "released" else 1)  # (B, W, h * w)
+    pooled = predictions.flatten(2) @ keys.transpose(1, 2)  # (B, K, W): in this order no (h * w)^2 matrix is made
+    return (pooled @ keys).view_as(predictions)

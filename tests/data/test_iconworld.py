@@ -126,6 +126,16 @@ def test_mismatched_captions_are_other_scenes():
     assert len(clean) == len(noisy) == 16 and clean != noisy
 
 
+def test_landscape_captions_name_no_thing():
+    contents = scene_contents(*drawn(64))
+    things = {word for noun in load_nouns() for word in (noun.noun, noun.plural)}
+    captions = [caption for one in captions_for(contents, random.Random(2), 1, stuff=1.0) for caption in one]
+    assert not any(set(caption.split()) & things for caption in captions)
+    some = [one[0] for one in captions_for(contents, random.Random(2), 1, stuff=0.15)]
+    assert 2 <= sum(not any(f" {name}" in f" {caption}" for name in things) for caption in some) <= 24
+    assert captions_for(contents, random.Random(2), 2) == captions_for(contents, random.Random(2), 2, stuff=0.0)
+
+
 @pytest.mark.parametrize(
     "phrase, expected",
     [

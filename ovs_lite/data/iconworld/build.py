@@ -40,7 +40,8 @@ def iter_records(icon_set: IconSet, count: int, size: int, seed: int) -> Iterato
         pictures = (drawn.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         captions: list[list[str]] = [[]] * BATCH
         if icon_set.captions:
-            captions = captions_for(scene_contents(scene, drawn), random.Random(number), icon_set.captions)
+            contents, rng = scene_contents(scene, drawn), random.Random(number)
+            captions = captions_for(contents, rng, icon_set.captions, stuff=icon_set.landscapes)
         for index in range(min(BATCH, count - start)):
             record = _annotation(icon_set, scene, drawn, index)
             image_id = f"{icon_set.name}-{icon_set.split}-{start + index:06d}"

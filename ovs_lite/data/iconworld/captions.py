@@ -166,12 +166,17 @@ def stuff_caption(content: SceneContent, rng: random.Random) -> str:
     return rng.choice(TEMPLATES).format(_listing(names))
 
 
-def captions_for(contents: Sequence[SceneContent], rng: random.Random, number: int = 5, mismatch: float = 0.0):
-    """`number` captions per scene: list of B lists. With chance `mismatch` a caption describes another scene."""
+def captions_for(
+    contents: Sequence[SceneContent], rng: random.Random, number: int = 5, mismatch: float = 0.0, stuff: float = 0.0
+) -> list[list[str]]:
+    """`number` captions per scene: list of B lists. With chance `mismatch` a caption describes another scene, with
+    chance `stuff` it names only the background, as captions of landscapes do."""
     result = []
     for content in contents:
         sources = [rng.choice(contents) if rng.random() < mismatch else content for _ in range(number)]
-        result.append([sentence(source, rng) for source in sources])
+        landscapes = [stuff > 0 and rng.random() < stuff for _ in sources]
+        pairs = zip(sources, landscapes, strict=True)
+        result.append([stuff_caption(source, rng) if wide else sentence(source, rng) for source, wide in pairs])
     return result
 
 

@@ -30,6 +30,7 @@ class IconSet:
     """One split of one set: what to draw and what to keep of it.
 
     vocabulary: whose classes are annotated, None for none. captions: per picture. masks: three-granularity masks.
+    landscapes: share of captions that name only the background; without any, training on captions loses the stuff.
     """
 
     name: str
@@ -38,6 +39,7 @@ class IconSet:
     vocabulary: Vocabulary | None
     captions: int
     masks: bool = False
+    landscapes: float = 0.0
 
 
 def _in_vocabulary(vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -62,7 +64,8 @@ def icon_sets(name: str) -> tuple[IconSet, ...]:
     """The splits of one set. Raises ValueError with the valid names for an unknown one."""
     every_noun = tuple(range(len(load_nouns())))
     if name == "icon-caption":
-        return tuple(IconSet(name, split, SceneStyle(every_noun), None, captions=1) for split in ("train", "val"))
+        style = SceneStyle(every_noun)
+        return tuple(IconSet(name, split, style, None, captions=1, landscapes=0.15) for split in ("train", "val"))
     if name == "icon-sa":
         return (IconSet(name, "train", SceneStyle(every_noun, repeat=0.4), None, captions=0, masks=True),)
     if name == "icon-coco":

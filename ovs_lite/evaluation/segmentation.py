@@ -1,0 +1,181 @@
+"""mIoU of any method on any set with segments: TCL's protocol in batches, and counts per picture for intervals.
+
+TCL, section 4.1 and released code: short side resized, windows averaged, scores enlarged to the ground truth, argmax,
+one confusion matrix (see `ovs_lite.inference`); the background class is not asked for, its score is a constant. Partial
+classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.1.
+B pictures at once, N in all, K classes that are asked for, C that are counted (K, and the background where there is
+one), H W pixels of the ground truth, h w of the resized picture.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby, islice
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+
+from ovs_lite.data.record import read_image, semantic_map
+from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.evaluation.confusion import ConfusionMatrix
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
+from ovs_lite.inference import Window, resized_shape, sliding_scores
+from ovs_lite.methods import Method
+
+_Picture = tuple[str, torch.Tensor, np.ndarray]
+# Scores held together, B * K * H * W: a CPU is slower beyond its caches, a GPU wants large batches.
+SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
+
+
+@torch.no_grad()
+def evaluate_segmentation(
+    method: Method,
+    records: Iterable[Mapping[str, Any]],
+    vocabulary: Vocabulary,
+    *,
+    templates: str | None = None,
+    window: Window | None = None,
+    background: float | Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    present_only: bool = False,
+    batch: int = 16,
+    **options: Any,
+) -> SegmentationReport:
+    """Segment every record and count its pixels. Equal to `segment_scores`, `enlarge`, `label_pixels` on each alone.
+
+    records: with segments of the vocabulary's class ids. templates: default the method's own (`method.templates`), else
+    "vild14". window: default `Window.for_clip`. background: for a vocabulary that has one; a pixel whose best score is
+    lower goes to it. Several numbers give a result each. classes: names that compete, without all others; pixels of
+    the others are ignored. present_only: in each picture only the classes of its ground truth compete. batch: at most
+    so many consecutive pictures of one size go through `method.predict` together. options: of `method.predict`.
+    Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
+    without segments or with classes that the vocabulary lacks, and for scores that are NaN.
+    """
+    if batch < 1:
+        raise ValueError(f"got batch={batch}, expected at least 1")
+    counted = _counted(vocabulary, classes)
+    ground = counted.index(vocabulary.background) if vocabulary.background in counted else None
+    thresholds = _thresholds(background, vocabulary.name, ground is not None)
+    asked = np.array([place for place in range(len(counted)) if place != ground])
+    names = tuple(vocabulary.names[index] for index in counted)
+    templates = templates or getattr(method, "templates", "vild14")
+    window = window or Window.for_clip(method.clip.image_size)
+    text = method.clip.text_embeddings([names[place] for place in asked], templates)
+    room = SCORES_AT_ONCE.get(text.device.type, SCORES_AT_ONCE["cuda"]) // len(text)
+    matrices = {number: ConfusionMatrix(len(names), ignore_index=len(names)) for number in thresholds}
+    counts: dict[float | None, list[np.ndarray]] = {number: [] for number in thresholds}
+    image_ids: list[str] = []
+    prepared = (_prepare(record, vocabulary, counted, window) for record in records)
+    with _evaluation_mode(method):
+        for ids, pixels, targets in _batches(prepared, batch, room):
+            images = method.clip.normalise(transforms.to_dtype(pixels.to(text.device), torch.float32, scale=True))
+            scores = sliding_scores(method, images, text, window, **options)
+            present = np.stack([np.isin(asked, target) for target in targets]) if present_only else None
+            best, labels = _best_classes(scores, targets.shape[1:], present)
+            if best.isnan().any():
+                raise ValueError(f"got scores of {method.name} that are NaN in {', '.join(ids)}, expected numbers")
+            best, labels = best.cpu(), asked[labels.cpu().numpy()]
+            for number in thresholds:
+                found = labels if number is None else np.where((best < number).numpy(), ground, labels)
+                matrices[number].update(found, targets)
+                counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
+            image_ids += ids
+    protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
+    protocol |= {"present_only": present_only, "options": options}
+    stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
+    return SegmentationReport(names, tuple(image_ids), matrices, stacked, protocol)
+
+
+def _counted(vocabulary: Vocabulary, classes: Sequence[str] | None) -> tuple[int, ...]:
+    """Ids of the C classes, in the order given."""
+    counted = tuple(range(len(vocabulary)) if classes is None else map(vocabulary.index, classes))
+    if len(set(counted)) < len(counted) or not set(counted) - {vocabulary.background}:
+        raise ValueError(f"got classes {classes!r}, expected each once, and at least one that is not the background")
+    return counted
+
+
+def _thresholds(background: Any, name: str, needed: bool) -> tuple[float | None, ...]:
+    """What the background's score is set to, one after the other; (None,) where no background is counted."""
+    if not needed and background is None:
+        return (None,)
+    if not needed:
+        raise ValueError(f"got background={background!r}, but no class of {name!r} that is counted is a background")
+    numbers = list(background) if isinstance(background, Iterable) else [background]
+    if not numbers or not all(isinstance(n, Real) and not isinstance(n, bool) and isfinite(n) for n in numbers):
+        raise ValueError(
+            f"got background={background!r}, but {name!r} has a background class; expected the score below which a "
+            "pixel belongs to it (or several, to compare), such as 0.4 for TCL's refined masks"
+        )
+    return tuple(dict.fromkeys(map(float, numbers)))
+
+
+def _prepare(record: Mapping[str, Any], vocabulary: Vocabulary, counted: tuple[int, ...], window: Window) -> _Picture:
+    """(image_id, resized RGB (3, h, w) uint8, target (H, W) in 0..C); C stands for ignored pixels."""
+    if record["segments"] is None:
+        raise ValueError(f"record {record['image_id']!r} has no segments; mIoU needs annotated pictures")
+    strays = {info["category_id"] for info in record["segments_info"]} - set(range(-1, len(vocabulary)))
+    if strays:
+        known = f"-1..{len(vocabulary) - 1} of {vocabulary.name!r}, the vocabulary that the set was made with"
+        raise ValueError(f"record {record['image_id']!r} has categories {sorted(strays)}, expected {known}")
+    places = np.full(len(vocabulary) + 1, len(counted), np.int64)  # the last one is for -1
+    places[list(counted)] = np.arange(len(counted))
+    target = places[semantic_map(record["segments"], record["segments_info"], ignore=-1)]
+    image = read_image(record["image"])
+    height, width = resized_shape(image.height, image.width, window)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return record["image_id"], transforms.pil_to_tensor(resized), target
+
+
+def _batches(
+    pictures: Iterable[_Picture], batch: int, room: int
+) -> Iterator[tuple[list[str], torch.Tensor, np.ndarray]]:
+    """Neighbours of equal sizes together: ids, (B, 3, h, w), (B, H, W); B * max(h * w, H * W) <= room, unless B = 1."""
+    for ((_, h, w), (height, width)), alike in groupby(pictures, lambda picture: (picture[1].shape, picture[2].shape)):
+        most = max(1, min(batch, room // max(h * w, height * width)))
+        while held := list(islice(alike, most)):
+            ids, pixels, targets = zip(*held, strict=True)
+            yield list(ids), torch.stack(pixels), np.stack(targets)
+
+
+def _best_classes(
+    scores: torch.Tensor, size: tuple[int, ...], present: np.ndarray | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, K, h, w), (B, K) bool -> the best score and its class, (B, H, W) each. One class is enlarged at a time."""
+    absent = None if present is None else torch.from_numpy(~present).to(scores.device)
+    best = scores.new_full((len(scores), *size), -torch.inf)
+    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for k in range(scores.shape[1]):
+        plane = scores[:, k : k + 1]
+        if plane.shape[-2:] != best.shape[-2:]:
+            plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
+        plane = plane[:, 0]
+        if absent is not None:
+            plane = plane.masked_fill(absent[:, k, None, None], -torch.inf)
+        labels.masked_fill_(plane > best, k)
+        torch.maximum(best, plane, out=best)
+    return best, labels
+
+
+def _count(found: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
+    """(3, C) int32: right, predicted and target pixels of each class in one picture."""
+    labelled = target < classes
+    parts = (target[found == target], found[labelled], target[labelled])
+    return np.array([np.bincount(part, minlength=classes) for part in parts], np.int32)
+
+
+@contextmanager
+def _evaluation_mode(method: Method) -> Iterator[None]:
+    """Dropout and batch statistics stand still; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in method.modules()}
+    method.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

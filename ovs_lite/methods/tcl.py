@@ -1,0 +1,79 @@
+"""TCL: masks grounded in a text, learned from image-text pairs alone.
+
+Paper: Cha, Mun and Roh, "Learning to Generate Text-grounded Mask for Open-world Semantic Segmentation from Only
+Image-Text Pairs" (CVPR 2023): Eq. 3-5 (grounder), Eq. 13 (argmax), Eq. 15 (knowledge preservation), appendix B; losses
+in `ovs_lite.losses.tcl`, training in `tcl_training`. CLIP is frozen; `models.text_grounder` is trained on top of it.
+As in the released code, and not in the paper: masks are refined by PAMR at their own resolution, before the frozen
+CLIP's masks are mixed in; those use the start values of Eq. 5 (scale 10, bias -2.5), not the learned ones; masks, not
+embeddings, are enlarged to the picture. Departure: pictures have CLIP's statistics unless an official checkpoint, which
+was trained with ImageNet's, is loaded.
+B images, K classes, D joint embedding, H W pixels; masks have a quarter of a patch's side.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from ovs_lite.clip import Clip
+from ovs_lite.clip.dense import patch_stride, penultimate_tokens, project_patches, value_path
+from ovs_lite.losses.tcl import mask_logits
+from ovs_lite.methods.base import Method
+from ovs_lite.models.text_grounder import BIAS, SCALE, TextGrounder
+from ovs_lite.pamr import pamr
+
+KP_WEIGHT = 0.3
+BACKGROUND, BACKGROUND_REFINED = 0.5, 0.4  # score of the background, without and with PAMR
+
+
+class Tcl(Method):
+    """See the module docstring. clip: needs open_clip's ViT; its weights are the start of the grounder's."""
+
+    name = "tcl"
+    trains = True
+
+    def __init__(self, clip: Clip):
+        super().__init__(clip)
+        clip.requires_grad_(False)
+        self.grounder = TextGrounder(clip.network.visual).to(clip.device)
+
+    def trained_part(self) -> TextGrounder:
+        """The grounder."""
+        return self.grounder
+
+    def pixel_embeddings(self, images: torch.Tensor, train_block: bool = False) -> torch.Tensor:
+        """(B, 3, H, W) normalised, whole patches -> (B, D, 4h, 4w) not normalised, with gradient to the grounder."""
+        with torch.no_grad():
+            tokens, grid = penultimate_tokens(self.clip.network.visual, images)
+        return self.grounder(tokens, grid, train_block)
+
+    @torch.no_grad()
+    def predict(
+        self, images: torch.Tensor, text_embeddings: torch.Tensor, refine: bool = True, kp_weight: float = KP_WEIGHT
+    ) -> torch.Tensor:
+        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) probabilities, each class for itself.
+
+        refine: PAMR. kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1]. Sides that are no multiple of a
+        patch are padded with zeros on both sides, and cut again. Raises ValueError for a kp_weight outside.
+        """
+        if not 0 <= kp_weight <= 1:
+            raise ValueError(f"got kp_weight={kp_weight!r}, expected 0 (none of the frozen CLIP's masks) to 1")
+        visual, (height, width) = self.clip.network.visual, images.shape[-2:]
+        left, right, top, bottom = _margins(images, patch_stride(visual))
+        images = F.pad(images, (left, right, top, bottom))
+        tokens, grid = penultimate_tokens(visual, images)
+        pixels = self.grounder(tokens, grid)
+        masks = mask_logits(pixels, text_embeddings, self.grounder.scale, self.grounder.bias).sigmoid()
+        if refine:
+            masks = pamr(F.interpolate(images, masks.shape[-2:], mode="bilinear", align_corners=True), masks)
+        if kp_weight:
+            patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
+            kept = mask_logits(patches, text_embeddings, SCALE, BIAS).sigmoid()
+            kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
+            masks = masks.lerp(kept, kp_weight)
+        masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False)
+        return masks[..., top : top + height, left : left + width]
+
+
+def _margins(images: torch.Tensor, stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom: what makes both sides multiples of the stride; an odd pixel goes to the end."""
+    down, across = (-side % step for side, step in zip(images.shape[-2:], stride, strict=True))
+    return across // 2, across - across // 2, down // 2, down - down // 2

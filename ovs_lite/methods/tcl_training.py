@@ -1,0 +1,111 @@
+"""How TCL is trained: a text draws its mask, and the masked picture must fit that text better than all others.
+
+TCL (Cha et al., CVPR 2023), section 3.3, Eq. 6-12; weights, priors and which mask goes where as in its released code.
+Departures, each of them towards the whole batch: the last block, once it is unfrozen, has its gradients averaged over
+processes like everything else (in the released code every process appears to go its own way); the areas of Eq. 10 are
+means over all processes' images (there, each process has its own). So 2 processes with 8 pairs train as 1 with 16.
+B images, T texts of all processes, D joint embedding, H W pixels, h w of the mask.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ovs_lite.clip import Clip
+from ovs_lite.data.pairs import PairBatch
+from ovs_lite.distributed import gather_with_gradient, rank
+from ovs_lite.losses.contrastive import info_nce
+from ovs_lite.losses.tcl import area_loss, binary_gumbel, mask_logits, text_grounding_terms, tv_loss
+from ovs_lite.methods.tcl import Tcl
+
+WEIGHTS = {"image": 0.1, "feature": 0.1, "area": 0.4, "smooth": 1.0, "contrastive": 0.0}  # of Eq. 12
+
+
+@dataclass(frozen=True)
+class PairsAtStep:
+    """A batch, and whether the last block learns from it."""
+
+    pairs: PairBatch
+    train_block: bool
+
+
+class TclTraining:
+    """Train a method's grounder on image-text pairs. Terms: image (Eq. 6), feature (Eq. 9), area (10), smooth (11).
+
+    A fifth, contrastive, is the rival of the paper's Table 2 and off by default: the usual InfoNCE of whole pictures,
+    of the mean of all pixel embeddings (the paper pools them by attention).
+    batches: index -> PairBatch. weights: of the terms; one with weight 0 is not computed. unfreeze_batch: index of the
+    first batch that trains the copy of CLIP's last block; None for never. priors: wanted mean area of the masks of own
+    and of other texts. chunk: texts at a time, see `losses.tcl`.
+    """
+
+    def __init__(
+        self,
+        method: Tcl,
+        batches: Callable[[int], PairBatch],
+        weights: dict[str, float] | None = None,
+        unfreeze_batch: int | None = None,
+        priors: tuple[float, float] = (0.4, 0.0),
+        chunk: int | None = None,
+    ):
+        given = dict(WEIGHTS if weights is None else weights)
+        if set(given) != set(WEIGHTS) or not any(given.values()) or not all(value >= 0 for value in given.values()):
+            names = ", ".join(WEIGHTS)
+            raise ValueError(f"got weights {given}, expected one for each of {names}, none negative, not all 0")
+        self.method, self.batches, self.model = method, batches, method.grounder
+        self.weights, self.unfreeze_batch, self.priors, self.chunk = given, unfreeze_batch, priors, chunk
+
+    @property
+    def clip(self) -> Clip:
+        """The frozen CLIP."""
+        return self.method.clip
+
+    def to(self, device: torch.device) -> None:
+        """Move the method, its CLIP included."""
+        self.method.to(device)
+
+    def batch(self, index: int) -> PairsAtStep:
+        """The pairs of an index; each process has its share of them."""
+        return PairsAtStep(self.batches(index), self.unfreeze_batch is not None and index >= self.unfreeze_batch)
+
+    def count(self, batch: PairsAtStep) -> int:
+        """Pairs of all processes."""
+        return batch.pairs.total
+
+    def ids(self, batch: PairsAtStep) -> list[str]:
+        """Names of this process's pictures."""
+        return batch.pairs.image_ids
+
+    def losses(self, batch: PairsAtStep) -> dict[str, torch.Tensor]:
+        """The terms that have a weight, over the pairs of all processes."""
+        pairs, grounder = batch.pairs, self.model
+        images = self.clip.normalise(pairs.images.to(self.clip.device))
+        with torch.no_grad():
+            texts = gather_with_gradient(self.clip.encode_text(pairs.captions))
+        own = torch.arange(len(images), device=images.device) + rank() * len(images)
+        pixels = self.method.pixel_embeddings(images, batch.train_block)
+        terms = text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk)
+        found: dict[str, Callable[[], torch.Tensor]] = {
+            "image": lambda: self._image_level(images, pixels, texts, own),
+            "feature": lambda: info_nce(gather_with_gradient(terms.similarity), grounder.feature_scale),
+            "area": lambda: self._areas(terms.positive_areas, terms.negative_areas),
+            "smooth": lambda: terms.mask_tv + tv_loss(pixels),
+            "contrastive": lambda: self._whole_pictures(pixels, texts),
+        }
+        return {name: term() for name, term in found.items() if self.weights[name]}
+
+    def _image_level(self, images, pixels, texts, own) -> torch.Tensor:
+        """Eq. 6: what the own text's binary mask shows goes through the frozen CLIP, the rest as the mean colour."""
+        logits = mask_logits(pixels, texts[own][:, None], self.model.scale, self.model.bias)
+        shown = F.interpolate(binary_gumbel(logits), images.shape[-2:], mode="nearest")
+        masked = gather_with_gradient(self.clip.encode_image(images * shown))
+        return info_nce(masked @ texts.T, self.model.image_scale)
+
+    def _whole_pictures(self, pixels, texts) -> torch.Tensor:
+        pooled = gather_with_gradient(F.normalize(pixels.mean((2, 3)), dim=1))
+        return info_nce(pooled @ texts.T, self.model.image_scale)
+
+    def _areas(self, positive, negative) -> torch.Tensor:
+        return area_loss(*(gather_with_gradient(area) for area in (positive, negative)), *self.priors)
