@@ -121,7 +121,8 @@ class TclConfig:
 
 
 # The released configuration: 16 processes with 64 pairs of CC3M and CC12M. Not the same here: the cosine ends at 1.5e-6
-# instead of 1e-5; AdamW's second beta is 0.98 instead of 0.999; scalars learn ten times faster, without weight decay.
+# instead of 1e-5; AdamW has beta 0.98 and eps 1e-8 instead of 0.999 and 1e-6; scalars learn ten times faster, and
+# without weight decay.
 TCL_PAPER = TclConfig(
     image_size=224, scale=(0.08, 1.0), augment="timm", workers=8, steps=50_000, batch=1024, lr=7.5e-5, warmup=15_000,
 )  # fmt: skip

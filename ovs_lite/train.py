@@ -118,16 +118,18 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     progress: bool = True,
+    settings: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train `task` until `config.steps`; leaves out/log.jsonl, out/loop.json and the last two checkpoints.
 
     resume: go on from the newest checkpoint in `out` (bit-identical on a CPU with the same number of threads); False
     starts over and removes the checkpoints and the log that are there. on_step: called after every step with (step,
-    logged terms). Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm
-    (before clipping) and images_per_s of all processes. The model is left in evaluation mode.
-    Raises NonFiniteLoss, after writing the step, every term and the batch's ids to out/non_finite.json. SIGTERM and
-    Ctrl-C let the step end and save a checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends
-    it at once.
+    logged terms). settings: plain values of the task that decide its numbers; a run is not resumed with others.
+    Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm (before clipping)
+    and images_per_s of all processes. The model is left in evaluation mode.
+    Raises ValueError for checkpoints of another model or other `settings`, and NonFiniteLoss, after writing the step,
+    every term and the batch's ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save a checkpoint,
+    then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
     """
     out = Path(out)
     accelerator = _accelerator(config.precision)
@@ -135,7 +137,8 @@ def train(
     rates = (config.lr, config.muon_lr, config.weight_decay, config.backbone_factor)
     optimizer = BlockOptimizer(task.model.named_parameters(), *rates)
     average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-    start = _prepare(accelerator, task.model, optimizer, config, out, resume, average)
+    known = _settings(accelerator, config) | ({} if settings is None else {"task": settings})
+    start = _prepare(accelerator, task.model, optimizer, config, out, resume, average, known)
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
     task.model.train()
@@ -158,8 +161,7 @@ def train(
                 on_step(step, row)
             stopped = any_process(interrupts.number != 0, accelerator.device)
             if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
-                settings = _settings(accelerator, config)
-                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, settings, average)
+                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, known, average)
             if stopped and not last:
                 interrupts.end(f"stopped by a signal after step {step}; run the same command again to go on")
     if average is not None:
@@ -240,6 +242,7 @@ def _prepare(
     out: Path,
     resume: bool,
     average: AveragedModel | None,
+    settings: dict[str, Any],
 ) -> int:
     """Restore or start over; returns the first step."""
     if is_main() and not resume:
@@ -247,7 +250,7 @@ def _prepare(
     found = latest_checkpoint(out / "checkpoints") if resume else None
     start = 0
     if found is not None:
-        start = restore(found, model, optimizer, accelerator.scaler, _settings(accelerator, config), average)
+        start = restore(found, model, optimizer, accelerator.scaler, settings, average)
     steps = reduce_sum(torch.tensor([float(start)], device=accelerator.device))
     if steps.item() != start * world_size():
         raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")

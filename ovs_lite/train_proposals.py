@@ -102,7 +102,8 @@ def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
     task = proposal_task(proposer, split, args.seed)
     changes = {"accumulation": args.accumulation, "precision": args.precision, "seed": args.seed, "ema": args.ema}
     loop = loop_config(config, checkpoint_every=args.checkpoint_every, **changes)
-    rows = train(task, loop, out, not args.fresh, on_step, progress=on_step is None)
+    settings = {"kind": args.kind, "image_size": config.image_size, "scale": config.scale, "per": config.per}
+    rows = train(task, loop, out, not args.fresh, on_step, on_step is None, settings | {"pictures": len(split)})
     if is_main():
         proposer.save(out / WEIGHTS)
         print(f"wrote {out / WEIGHTS}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")

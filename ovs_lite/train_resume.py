@@ -42,10 +42,12 @@ def restore(
 ) -> int:
     """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
 
-    Raises ValueError when the checkpoint is damaged or belongs to another model.
+    Raises ValueError when the checkpoint is damaged, belongs to another model, or to a task with other settings: what
+    stands under "task" makes another training, not one with other bits.
     """
     tensors, step, notes = load_checkpoint(checkpoint)
-    then = notes.get("settings", {})
+    then = dict(notes.get("settings", {}))
+    _check_task(checkpoint, then.pop("task", {}), json.loads(json.dumps(settings.get("task", {}))))
     changed = [f"{name} {then[name]} -> {settings[name]}" for name in then if then[name] != settings.get(name)]
     if changed:
         names = ", ".join(changed)
@@ -61,6 +63,15 @@ def restore(
     if scaler and notes.get("scaler"):
         scaler.load_state_dict(notes["scaler"])
     return step
+
+
+def _check_task(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [f"{name} {then[name]} -> {now[name]}" for name in then if name in now and then[name] != now[name]]
+    if changed:
+        names = ", ".join(changed)
+        raise ValueError(
+            f"{checkpoint}: of a training with other settings: {names}; choose another run folder or --fresh"
+        )
 
 
 def cut_log(path: Path, start: int) -> None:

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,6 +87,12 @@ def loop_config(config: TclConfig, **changes) -> LoopConfig:
                       | changes)  # fmt: skip
 
 
+def task_settings(config: TclConfig) -> dict[str, Any]:
+    """What makes it another training when it changes; the loop knows its own part."""
+    loop = {"steps", "lr", "weight_decay", "warmup", "clip_norm", "workers", "unfreeze"}
+    return {name: value for name, value in asdict(config).items() if name not in loop}
+
+
 def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
     """Entry point of `ovs-lite train tcl`. on_step: see `ovs_lite.train.train`; it replaces the progress bar."""
     args = build_parser().parse_args(argv)
@@ -103,7 +110,9 @@ def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
     task = tcl_task(clip, batches, config, args.accumulation)
     changes = {"accumulation": args.accumulation, "precision": args.precision, "seed": args.seed}
     loop = loop_config(config, checkpoint_every=args.checkpoint_every, **changes)
-    rows = train(task, loop, out, not args.fresh, on_step, progress=on_step is None)
+    settings = task_settings(config) | {"clip": clip.fingerprint(), "image_tower": clip.image_fingerprint()}
+    settings |= {"pairs": len(split)}
+    rows = train(task, loop, out, not args.fresh, on_step, on_step is None, settings)
     if is_main():
         save_method(task.method, out / WEIGHTS_FILE, {"steps": str(config.steps), "seed": str(args.seed)})
         print(f"wrote {out / WEIGHTS_FILE}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")

@@ -17,7 +17,6 @@ MASKER = "masker.image_encoder."
 DECODER, MASKER_PROJECTION = MASKER + "decoder.decoder.net.", MASKER + "decoder.image_proj."
 TEMPERATURES = ("tcli_loss.logit_scale", "tclf_loss.logit_scale")
 TRAINED = ("masker.", *TEMPERATURES)
-NEIGHBOURS = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
 DILATIONS, ITERATIONS = (1, 2, 4, 8, 12, 24), 10
 TEMPLATES = [
     "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.", "a {} in a video game.",
@@ -85,12 +84,11 @@ def minimal(t: Tensors, temperatures: bool = False) -> Tensors:
 
 
 def pamr_kernels() -> Tensors:
-    """What an evaluation during training leaves in a checkpoint."""
-    kernels = neighbour_kernels()
-    centre = torch.zeros(1, 1, 3, 3)
-    centre[..., 1, 1] = 1
-    stacked = {"x": centre - kernels, "m": kernels, "std": torch.cat([kernels, centre])}
-    return {f"pamr.aff_{name}.kernel": value for name, value in stacked.items()}
+    """Difference to, value at, and samples of the 3 x 3 around: what an evaluation in training leaves in a file."""
+    ones = torch.eye(9).view(9, 1, 3, 3)
+    neighbours, centre = ones[[0, 1, 2, 3, 5, 6, 7, 8]], ones[4:5]
+    stacked = {"x": centre - neighbours, "m": neighbours, "std": ones}
+    return {f"pamr.aff_{name}.kernel": value.clone() for name, value in stacked.items()}
 
 
 def doubled(t: Tensors, trained: bool = False) -> Tensors:
@@ -206,14 +204,6 @@ def pixel_embeddings(t: Tensors, tokens, grid):
 def cosines(pixels, texts):
     """(B, D, H, W), (N, D) normalised -> (B, N, H, W)."""
     return torch.einsum("bdhw,nd->bnhw", unit(pixels, 1), texts)
-
-
-def neighbour_kernels():
-    """(8, 1, 3, 3): a one at each of the eight neighbours."""
-    kernels = torch.zeros(8, 1, 3, 3)
-    for kernel, (y, x) in zip(kernels, NEIGHBOURS, strict=True):
-        kernel[0, y, x] = 1
-    return kernels
 
 
 def around(planes, kernels):

@@ -130,7 +130,7 @@ def test_with_ema_the_file_holds_the_average(tmp_path):
 
 def test_a_run_folder_of_the_other_kind_is_refused(whole):
     kind, out, _ = whole
-    with pytest.raises(ValueError, match="belongs to another model; choose another run folder"):
+    with pytest.raises(ValueError, match="with other settings: kind .*; choose another run folder"):
         run(KINDS[1 - KINDS.index(kind)], out)
 
 

@@ -21,7 +21,7 @@ def save_method(method: Method, path: str | Path, notes: dict[str, str] | None =
     if part is None:
         raise ValueError(f"got the method {method.name}, expected one with trained weights of its own")
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in part.state_dict().items()}
-    about = {"method": method.name, "clip": method.clip.name, "clip_fingerprint": method.clip.fingerprint()}
+    about = {"method": method.name, "clip": method.clip.name, "clip_fingerprint": _fingerprint(method.clip)}
     write_tensors(path, tensors, {**(notes or {}), **about})
 
 
@@ -35,7 +35,7 @@ def load_method(name: str, clip: Clip, checkpoint: str | Path | None = None) -> 
     kind, path = method_class(name), check_checkpoint(name, checkpoint)
     if path is None:
         return kind(clip).eval()
-    if path.suffix != ".safetensors" and name == "tcl":
+    if name == "tcl" and not _is_ours(path):
         return load_official_tcl(path, clip)
     method = kind(clip)
     _fill(method, path)
@@ -57,6 +57,21 @@ def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:
     return path
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a file is for `_fill` to read or to refuse, rather than a released layout."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return not any(key.startswith(("masker.", "module.masker.")) for key in file.keys())
+    except (SafetensorError, OSError):
+        return True
+
+
+def _fingerprint(clip: Clip) -> str:
+    return f"{clip.fingerprint()}-{clip.image_fingerprint()}"
+
+
 def _fill(method: Method, path: Path) -> None:
     """Raises ValueError naming the file and what does not fit."""
     try:
@@ -67,7 +82,7 @@ def _fill(method: Method, path: Path) -> None:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
     if about.get("method") != method.name:
         raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {method.name!r}")
-    if about.get("clip_fingerprint") != method.clip.fingerprint():
+    if about.get("clip_fingerprint") != _fingerprint(method.clip):
         raise ValueError(
             f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights are not those of the given "
             f"{method.clip.name!r}; give that CLIP, or train {method.name} on this one and pass checkpoint=..."

@@ -6,6 +6,7 @@ Layout as the authors' code writes it: the grounder under `masker.`, its frozen 
 
 import copy
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -127,7 +128,10 @@ def _given(clip: Clip | nn.Module | str | None, path: Path) -> Clip:
         raise ValueError(f"{path}: holds no whole CLIP of its own; pass clip=..., for the released file 'ViT-B-16'")
     if isinstance(clip, str):
         return load_clip(clip, "openai")
-    return clip if isinstance(clip, Clip) else wrap_clip(clip, "open_clip model")
+    wrapped = clip if isinstance(clip, Clip) else wrap_clip(clip, "open_clip model")
+    if any(isinstance(module, nn.GELU) for module in wrapped.network.visual.modules()):
+        warnings.warn(f"{path}: trained on OpenAI's CLIP with QuickGELU, {wrapped.name} has GELU", stacklevel=4)
+    return wrapped
 
 
 def _holds_visual(tensors: Tensors) -> bool:

@@ -111,6 +111,13 @@ class Clip(nn.Module):
             known |= fresh
         return torch.stack([known[name] for name in names]).to(self.device)
 
+    def image_fingerprint(self) -> str:
+        """Names the image tower's weights, as `fingerprint` names the text tower's."""
+        digest = hashlib.sha256()
+        for value in self.network.visual.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:24]
+
     def fingerprint(self) -> str:
         """Names the text tower's weights; made anew after they changed in place (an optimiser's step, a load)."""
         text = {key: value for key, value in self.network.state_dict().items() if not key.startswith("visual.")}

@@ -9,6 +9,7 @@ B images, T texts of all processes, D joint embedding, H W pixels, h w of the ma
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -86,12 +87,13 @@ class TclTraining:
             texts = gather_with_gradient(self.clip.encode_text(pairs.captions))
         own = torch.arange(len(images), device=images.device) + rank() * len(images)
         pixels = self.method.pixel_embeddings(images, batch.train_block)
-        terms = text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk)
+        # all pairs of pictures and texts, once, and only where a term needs them
+        terms = cache(lambda: text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk))
         found: dict[str, Callable[[], torch.Tensor]] = {
             "image": lambda: self._image_level(images, pixels, texts, own),
-            "feature": lambda: info_nce(gather_with_gradient(terms.similarity), grounder.feature_scale),
-            "area": lambda: self._areas(terms.positive_areas, terms.negative_areas),
-            "smooth": lambda: terms.mask_tv + tv_loss(pixels),
+            "feature": lambda: info_nce(gather_with_gradient(terms().similarity), grounder.feature_scale),
+            "area": lambda: self._areas(terms().positive_areas, terms().negative_areas),
+            "smooth": lambda: terms().mask_tv + tv_loss(pixels),
             "contrastive": lambda: self._whole_pictures(pixels, texts),
         }
         return {name: term() for name, term in found.items() if self.weights[name]}
