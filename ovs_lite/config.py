@@ -89,7 +89,8 @@ MASKFORMER_PAPER = ProposalConfig(
 class TclConfig:
     """TCL's training; the defaults are the miniature's.
 
-    image_size: side of a training picture, CLIP's own; it is inferred at twice that. scale: share of a picture's area
+    image_size: side of a training picture, CLIP's own; it is inferred at twice that. variant: "released" or "paper",
+    where the two differ, see `methods.tcl_training`. scale: share of a picture's area
     that a random crop keeps. augment: "crop", or "timm" for the released recipe. workers: processes that decode. image,
     feature, area, smooth: weights of Eq. 12; contrastive: of plain contrastive learning. positive_area, negative_area:
     priors of Eq. 10. unfreeze: share of the steps before the copy of CLIP's last block is trained; 1 for never. steps
@@ -108,6 +109,7 @@ class TclConfig:
     positive_area: float = 0.4
     negative_area: float = 0.0
     unfreeze: float = 0.6
+    variant: str = "released"
     steps: int = 60
     batch: int = 64
     lr: float = 5e-3

@@ -73,7 +73,8 @@ def tcl_task(clip: Clip, batches: PairBatches, config: TclConfig, accumulation: 
     unfreeze = round(config.unfreeze * config.steps) * accumulation if config.unfreeze < 1 else None
     weights = {name: getattr(config, name) for name in WEIGHTS}
     priors = (config.positive_area, config.negative_area)
-    task = TclTraining(Tcl(clip), Prefetched(batches) if aside else batches, weights, unfreeze, priors)
+    source = Prefetched(batches) if aside else batches
+    task = TclTraining(Tcl(clip), source, weights, unfreeze, priors, variant=config.variant)
     if config.image_size % clip.patch_size:  # the masks would be stretched over a rest that no patch sees
         given = f"image_size={config.image_size}"
         raise ValueError(f"got {given}, expected a multiple of the CLIP's patch, {clip.patch_size} pixels")

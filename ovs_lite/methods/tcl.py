@@ -47,15 +47,23 @@ class Tcl(Method):
 
     @torch.no_grad()
     def predict(
-        self, images: torch.Tensor, text_embeddings: torch.Tensor, refine: bool = True, kp_weight: float = KP_WEIGHT
+        self,
+        images: torch.Tensor,
+        text_embeddings: torch.Tensor,
+        refine: bool = True,
+        kp_weight: float = KP_WEIGHT,
+        kp_variant: str = "released",
     ) -> torch.Tensor:
         """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) probabilities, each class for itself.
 
-        refine: PAMR. kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1]. Sides that are no multiple of a
-        patch are padded with zeros on both sides, and cut again. Raises ValueError for a kp_weight outside.
+        refine: PAMR. kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1]. kp_variant: "released" gives
+        these the start values of Eq. 5, "paper" the learned ones. Sides that are no multiple of a patch are padded with
+        zeros on both sides, and cut again. Raises ValueError for a kp_weight outside and for another variant.
         """
         if not 0 <= kp_weight <= 1:
             raise ValueError(f"got kp_weight={kp_weight!r}, expected 0 (none of the frozen CLIP's masks) to 1")
+        if kp_variant not in ("released", "paper"):
+            raise ValueError(f"got kp_variant={kp_variant!r}, expected released or paper")
         visual, (height, width) = self.clip.network.visual, images.shape[-2:]
         left, right, top, bottom = _margins(images, patch_stride(visual))
         images = F.pad(images, (left, right, top, bottom))
@@ -66,7 +74,8 @@ class Tcl(Method):
             masks = pamr(F.interpolate(images, masks.shape[-2:], mode="bilinear", align_corners=True), masks)
         if kp_weight:
             patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
-            kept = mask_logits(patches, text_embeddings, SCALE, BIAS).sigmoid()
+            start = (SCALE, BIAS) if kp_variant == "released" else (self.grounder.scale, self.grounder.bias)
+            kept = mask_logits(patches, text_embeddings, *start).sigmoid()
             kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
             masks = masks.lerp(kept, kp_weight)
         masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False)

@@ -19,8 +19,10 @@ from ovs_lite.data.pairs import PairBatch
 from ovs_lite.distributed import gather_with_gradient, rank
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.losses.tcl import area_loss, binary_gumbel, mask_logits, text_grounding_terms, tv_loss
+from ovs_lite.losses.tcl_blocks import EPS
 from ovs_lite.methods.tcl import Tcl
 
+VARIANTS = ("released", "paper")
 WEIGHTS = {"image": 0.1, "feature": 0.1, "area": 0.4, "smooth": 1.0, "contrastive": 0.0}  # of Eq. 12
 
 
@@ -39,7 +41,8 @@ class TclTraining:
     of the mean of all pixel embeddings (the paper pools them by attention).
     batches: index -> PairBatch. weights: of the terms; one with weight 0 is not computed. unfreeze_batch: index of the
     first batch that trains the copy of CLIP's last block; None for never. priors: wanted mean area of the masks of own
-    and of other texts. chunk: texts at a time, see `losses.tcl`.
+    and of other texts. chunk: texts at a time, see `losses.tcl`. variant: "released" pools and smooths pixel embeddings
+    as they are (Eq. 8, 11), "paper" normalises them first.
     """
 
     def __init__(
@@ -50,13 +53,17 @@ class TclTraining:
         unfreeze_batch: int | None = None,
         priors: tuple[float, float] = (0.4, 0.0),
         chunk: int | None = None,
+        variant: str = "released",
     ):
+        if variant not in VARIANTS:
+            raise ValueError(f"got variant={variant!r}, expected one of {', '.join(VARIANTS)}")
         given = dict(WEIGHTS if weights is None else weights)
         if set(given) != set(WEIGHTS) or not any(given.values()) or not all(value >= 0 for value in given.values()):
             names = ", ".join(WEIGHTS)
             raise ValueError(f"got weights {given}, expected one for each of {names}, none negative, not all 0")
         self.method, self.batches, self.model = method, batches, method.grounder
-        self.weights, self.unfreeze_batch, self.priors, self.chunk = given, unfreeze_batch, priors, chunk
+        self.weights, self.unfreeze_batch, self.priors = given, unfreeze_batch, priors
+        self.chunk, self.variant = chunk, variant
 
     @property
     def clip(self) -> Clip:
@@ -87,6 +94,8 @@ class TclTraining:
             texts = gather_with_gradient(self.clip.encode_text(pairs.captions))
         own = torch.arange(len(images), device=images.device) + rank() * len(images)
         pixels = self.method.pixel_embeddings(images, batch.train_block)
+        if self.variant == "paper":
+            pixels = F.normalize(pixels, dim=1, eps=EPS)
         # all pairs of pictures and texts, once, and only where a term needs them
         terms = cache(lambda: text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk))
         found: dict[str, Callable[[], torch.Tensor]] = {

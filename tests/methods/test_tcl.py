@@ -85,6 +85,22 @@ def test_untrained_and_unrefined_it_is_maskclip_enlarged(untrained, size):
     assert agree.float().mean() > 0.85
 
 
+@torch.no_grad()
+def test_the_papers_kept_masks_use_the_learned_scale_and_bias(clip, untrained):
+    method = Tcl(copy.deepcopy(clip)).eval()
+    method.grounder.scale.fill_(7.0), method.grounder.bias.fill_(-1.0)
+    images, text = pictures(64, 64), classes(3)
+    kept = method.predict(images, text, kp_weight=1, kp_variant="paper").logit()
+    patches = F.normalize(clip.dense(images, "maskclip"), dim=1)
+    masks = torch.sigmoid(7 * torch.einsum("bdhw,kd->bkhw", patches, text) - 1)
+    expected = enlarged(enlarged(masks, (32, 32)), (64, 64))
+    torch.testing.assert_close(kept.sigmoid(), expected, rtol=0, atol=1e-5)
+    same = (untrained.predict(images, text, kp_variant=variant) for variant in ("paper", "released"))
+    torch.testing.assert_close(*same, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="got kp_variant='learned', expected released or paper"):
+        method.predict(images, text, kp_variant="learned")
+
+
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
@@ -206,7 +222,8 @@ def test_weights_are_kept_in_half_precision_with_what_they_belong_to(clip, train
     with safe_open(path, "pt") as file:
         about, dtypes = file.metadata(), {file.get_tensor(key).dtype for key in file.keys()}
     assert dtypes == {torch.float16}
-    assert about == {"method": "tcl", "clip": "ViT-Lite-8", "clip_fingerprint": clip.fingerprint(), "steps": "7"}
+    known = f"{clip.fingerprint()}-{clip.image_fingerprint()}"
+    assert about == {"method": "tcl", "clip": "ViT-Lite-8", "clip_fingerprint": known, "steps": "7"}
     read = load_method("tcl", clip, path)
     assert isinstance(read, Tcl) and read.clip is clip and not read.training
     for key, value in trained.grounder.state_dict().items():
@@ -229,9 +246,11 @@ def rewritten(path, changes, **about):
 def test_weights_of_another_clip_are_refused(trained, tmp_path):
     path = tmp_path / "tcl.safetensors"
     save_method(trained, path)
-    other = load_clip("ViT-Lite-8", pretrained=None)
-    with pytest.raises(ValueError, match="trained on the CLIP 'ViT-Lite-8', whose weights are not those of the given"):
-        load_method("tcl", other, path)
+    image_only = copy.deepcopy(trained.clip)
+    image_only.network.visual.proj.data[0, 0] += 1
+    for other in (load_clip("ViT-Lite-8", pretrained=None), image_only):
+        with pytest.raises(ValueError, match="CLIP 'ViT-Lite-8', whose weights are not those of the given"):
+            load_method("tcl", other, path)
 
 
 def test_weights_of_another_method_and_other_tensors_are_refused_by_name(clip, trained, tmp_path):

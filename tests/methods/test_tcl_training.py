@@ -274,3 +274,22 @@ def test_two_processes_have_terms_gradients_and_training_of_one(tmp_path, monkey
     assert [grads["block.mlp.c_fc.weight"] is None for _, grads in expected] == [True, False]
     areas = [own_area(task, half) for half in halves(task.batch(1))]
     assert min(areas) < BETWEEN < max(areas)
+
+
+def test_the_papers_variant_normalises_pixels_before_they_are_pooled_and_smoothed(monkeypatch):
+    """The same as the released one on a model whose pixel embeddings already have length 1; masks do not change."""
+    task, paper = (make_task(PAIRS, torch.float64, weights=ALL, variant=variant) for variant in ("released", "paper"))
+    plain, found = (t.losses(t.batch(0)) for t in (task, paper))
+    assert not torch.isclose(plain["smooth"], found["smooth"]) and not torch.isclose(plain["feature"], found["feature"])
+    torch.testing.assert_close(plain["area"], found["area"], atol=1e-9, rtol=1e-9)
+    raw = task.method.pixel_embeddings
+    monkeypatch.setattr(task.method, "pixel_embeddings", lambda *args: unit_pixels(raw(*args)))
+    expected = task.losses(task.batch(0))
+    for name in ("feature", "area", "smooth", "contrastive"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-9, rtol=1e-9)
+    with pytest.raises(ValueError, match="got variant='both', expected one of released, paper"):
+        make_task(PAIRS, variant="both")
+
+
+def unit_pixels(pixels):
+    return pixels / pixels.square().sum(1, keepdim=True).sqrt()
