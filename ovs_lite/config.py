@@ -90,7 +90,8 @@ class TclConfig:
     """TCL's training; the defaults are the miniature's.
 
     image_size: side of a training picture, CLIP's own; it is inferred at twice that. variant: "released" or "paper",
-    where the two differ, see `methods.tcl_training`. scale: share of a picture's area
+    where the two differ, see `methods.tcl_training`. shards: webdataset shards below the data folder, read instead of
+    `icon-caption`. scale: share of a picture's area
     that a random crop keeps. augment: "crop", or "timm" for the released recipe. workers: processes that decode. image,
     feature, area, smooth: weights of Eq. 12; contrastive: of plain contrastive learning. positive_area, negative_area:
     priors of Eq. 10. unfreeze: share of the steps before the copy of CLIP's last block is trained; 1 for never. steps
@@ -110,6 +111,7 @@ class TclConfig:
     negative_area: float = 0.0
     unfreeze: float = 0.6
     variant: str = "released"
+    shards: tuple[str, ...] = ()
     steps: int = 60
     batch: int = 64
     lr: float = 5e-3
@@ -127,6 +129,7 @@ class TclConfig:
 # without weight decay.
 TCL_PAPER = TclConfig(
     image_size=224, scale=(0.08, 1.0), augment="timm", workers=8, steps=50_000, batch=1024, lr=7.5e-5, warmup=15_000,
+    shards=("cc3m/*.tar", "cc12m/*.tar"),
 )  # fmt: skip
 
 

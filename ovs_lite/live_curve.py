@@ -8,11 +8,13 @@ notebook.show(curve.figure(), alt="...")
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from ovs_lite.methods import Method
 from ovs_lite.viz.figures import curves
 
 REDRAW_SECONDS = 1.0
@@ -53,6 +55,23 @@ class LiveCurve:
         else:
             self._handle.update(self.figure())
         self._drawn = time.monotonic()
+
+
+class MaskFilm:
+    """Keeps the mask of one text in one picture at chosen steps of a training; pass it to `train` as on_step.
+
+    method: what is trained. image: (1, 3, H, W) normalised. text: (1, D). options: of the method's `predict`.
+    frames: {step: (H, W)}.
+    """
+
+    def __init__(self, method: Method, image: torch.Tensor, text: torch.Tensor, steps: Collection[int], **options):
+        self.method, self.image, self.text, self.steps, self.options = method, image, text, set(steps), options
+        self.frames: dict[int, torch.Tensor] = {}
+
+    def __call__(self, step: int, row: dict[str, float]) -> None:
+        """What `train` calls after every step."""
+        if step in self.steps:
+            self.frames[step] = self.method.predict(self.image, self.text, **self.options)[0, 0].cpu()
 
 
 def headless() -> bool:

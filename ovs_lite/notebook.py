@@ -29,10 +29,10 @@ from tqdm.auto import tqdm
 from ovs_lite.config import Profile, data_root, get_profile, override, runs_root, to_dict
 from ovs_lite.data.iconworld.build import split_folder
 from ovs_lite.files import write_json
-from ovs_lite.live_curve import LiveCurve, headless
+from ovs_lite.live_curve import LiveCurve, MaskFilm, headless
 from ovs_lite.metrics_log import METRICS, append_metric, format_number
 
-__all__ = ["Context", "LiveCurve", "progress", "record", "setup", "show"]
+__all__ = ["Context", "LiveCurve", "MaskFilm", "progress", "record", "setup", "show"]
 
 FIGURE_DPI = 110
 PROGRESS_LINES = 4

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "ovs-lite train tcl", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="CLIP, data and training")
-    parser.add_argument("--data", type=Path, help="folder of a prepared split with captions (default: icon-caption)")
+    parser.add_argument("--data", type=Path, help="folder of a prepared split with captions (default: the profile's)")
     parser.add_argument("--shards", nargs="+", help="webdataset shards with pictures and texts, instead of --data")
     parser.add_argument("--clip", help="the frozen CLIP, an open_clip ViT (default: the profile's)")
     parser.add_argument("--pretrained", help="its weights: lite, an open_clip tag, or a file (default: the profile's)")
@@ -57,8 +57,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def tcl_config(profile: Profile, args: argparse.Namespace) -> TclConfig:
     """The profile's configuration, with what the command line changes."""
-    given = {item.name: getattr(args, item.name, None) for item in fields(TclConfig)}
+    names = [item.name for item in fields(TclConfig) if item.name != "shards"]  # that flag is paths, not a pattern
+    given = {name: getattr(args, name, None) for name in names}
     return replace(profile.tcl, **{name: value for name, value in given.items() if value is not None})
+
+
+def training_pairs(profile: Profile, shards: Sequence[str] | None = None) -> Sequence:
+    """Pictures with captions: of `shards`, else of the profile's (below the data folder), else `icon-caption`."""
+    patterns = shards or [str(data_root() / pattern) for pattern in profile.tcl.shards]
+    if patterns:
+        return WebShards(patterns)
+    return load_split(split_folder(data_root(), profile.data, "icon-caption", "train"))
 
 
 def pair_batches(split: Sequence, config: TclConfig, seed: int = 0) -> PairBatches:
@@ -90,7 +99,7 @@ def loop_config(config: TclConfig, **changes) -> LoopConfig:
 
 def task_settings(config: TclConfig) -> dict[str, Any]:
     """What makes it another training when it changes; the loop knows its own part."""
-    loop = {"steps", "lr", "weight_decay", "warmup", "clip_norm", "workers", "unfreeze"}
+    loop = {"steps", "lr", "weight_decay", "warmup", "clip_norm", "workers", "unfreeze", "shards"}
     return {name: value for name, value in asdict(config).items() if name not in loop}
 
 
@@ -101,10 +110,7 @@ def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
         torch.set_num_threads(args.threads)
     profile = get_profile(args.profile)
     config, out = tcl_config(profile, args), args.out or runs_root() / "tcl"
-    if args.shards:
-        split = WebShards(args.shards)
-    else:
-        split = load_split(args.data or split_folder(data_root(), profile.data, "icon-caption", "train"))
+    split = load_split(args.data) if args.data else training_pairs(profile, args.shards)
     torch.manual_seed(args.seed)
     clip = load_clip(args.clip or profile.clip.vit, args.pretrained or profile.clip.pretrained)
     batches = pair_batches(split, config, args.seed)
@@ -117,7 +123,7 @@ def main(argv: list[str] | None = None, on_step: OnStep | None = None) -> None:
     if is_main():
         save_method(task.method, out / WEIGHTS_FILE, {"steps": str(config.steps), "seed": str(args.seed)})
         print(f"wrote {out / WEIGHTS_FILE}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
-        if args.shards:
+        if isinstance(split, WebShards):
             shards = f"{len(split):,} pairs in {len(split.paths)} shards, {split.bad_shards} bad shards left out"
             print(f"{shards}; {len(batches.skipped)} bad pairs met by this process")
 

@@ -5,10 +5,11 @@ import sys
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from ovs_lite import live_curve
-from ovs_lite.live_curve import REDRAW_SECONDS, LiveCurve, headless
+from ovs_lite.live_curve import REDRAW_SECONDS, LiveCurve, MaskFilm, headless
 from ovs_lite.train import LoopConfig, train
 from tiny_task import CONFIG, TinyTask
 
@@ -129,3 +130,19 @@ def test_headless_is_what_the_environment_says_or_a_script_without_a_terminal(mo
             if kernel:
                 patch.setitem(sys.modules, "ipykernel", live_curve)
             assert headless() == expected
+
+
+def test_a_film_keeps_the_mask_of_chosen_steps():
+    class Brightening:
+        asked = 0
+
+        def predict(self, images, text_embeddings, gain):
+            self.asked += 1
+            return torch.full((1, 1, 4, 6), gain * self.asked)
+
+    method = Brightening()
+    film = MaskFilm(method, torch.zeros(1, 3, 4, 6), torch.zeros(1, 8), {0, 2}, gain=0.5)
+    for step in range(4):
+        film(step, {"loss": 1.0})
+    assert list(film.frames) == [0, 2] and method.asked == 2
+    assert film.frames[2].shape == (4, 6) and (film.frames[2] == 1.0).all()

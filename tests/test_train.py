@@ -413,7 +413,7 @@ def test_ctrl_c_in_a_notebook_saves_and_gives_the_handler_back(tmp_path):
 
 def test_the_command_names_what_it_can_train():
     with pytest.raises(
-        SystemExit, match="expected one of clip, proposals; example: python -m ovs_lite.train clip --help"
+        SystemExit, match="expected one of clip, proposals, tcl; example: python -m ovs_lite.train clip --help"
     ):
         main(["clop"])
 

@@ -23,13 +23,22 @@ from ovs_lite.data.record import write_split
 from ovs_lite.methods.tcl import Tcl
 from ovs_lite.methods.tcl_training import WEIGHTS
 from ovs_lite.train import COMMANDS, LoopConfig, main
-from ovs_lite.train_tcl import EXAMPLE, WEIGHTS_FILE, build_parser, loop_config, pair_batches, tcl_config, tcl_task
+from ovs_lite.train_tcl import (
+    EXAMPLE,
+    WEIGHTS_FILE,
+    build_parser,
+    loop_config,
+    pair_batches,
+    tcl_config,
+    tcl_task,
+    training_pairs,
+)
 from test_train_proposals import Crash, assert_same_bits, rows
 from tiny_tcl import pairs, write_shard
 
 SMALL = "--profile smoke --steps 4 --batch 3 --unfreeze 0.5 --warmup 1 --threads 1"
 TERMS = ["image", "feature", "area", "smooth"]
-NUMBERS = [item.name for item in fields(TclConfig) if item.name not in ("scale", "augment")]
+NUMBERS = [item.name for item in fields(TclConfig) if item.type in (int, float)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -307,3 +316,17 @@ def test_the_help_has_examples_that_parse(capsys):
     parsed = [build_parser().parse_args(shlex.split(words)) for words in examples]
     assert len([tcl_config(get_profile(args.profile), args) for args in parsed]) == 3
     assert cli.FORWARDED["train", "tcl"] == COMMANDS["tcl"] == "ovs_lite.train_tcl"
+
+
+def test_the_profiles_shards_lie_below_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("OVS_DATA", str(tmp_path))
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match="cc3m"):
+        training_pairs(PROFILES["paper"])
+    for number, name in enumerate(("cc3m", "cc12m")):
+        (tmp_path / name).mkdir()
+        write_shard(tmp_path / name / "00000.tar", 2 + number)
+    assert len(training_pairs(PROFILES["paper"])) == 5
+    assert len(training_pairs(PROFILES["paper"], [str(tmp_path / "cc3m" / "*.tar")])) == 2
+    with pytest.raises(FileNotFoundError, match="ovs-lite data build"):
+        training_pairs(PROFILES["lite"])
