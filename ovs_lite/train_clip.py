@@ -22,6 +22,7 @@ from ovs_lite.methods.clip_pretraining import (
     whiten_patches,
 )
 from ovs_lite.train import LoopConfig, OnStep, train
+from ovs_lite.train_arguments import add_run_flags, training_parser
 
 EXAMPLE = """examples:
   ovs-lite train clip text --steps 300 --out runs/clip/text
@@ -32,9 +33,7 @@ The same command again goes on where the last one stopped."""
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "ovs-lite train clip", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = training_parser("ovs-lite train clip", __doc__, EXAMPLE)
     parser.add_argument("model", choices=("text", *SHIPPED), help="what to train: the text tower, or one model")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=128, help="pairs per step; their nouns all differ")
@@ -49,11 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--free-steps", type=int, default=0, help="first steps, with embeddings of any length")
     parser.add_argument("--alone", type=float, default=0.4, help="share of the steps with one noun per picture")
     parser.add_argument("--initial", type=Path, help="weights of the model to start from")
-    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="run folder (default runs/clip/MODEL)")
-    parser.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
+    add_run_flags(parser, "runs/clip/MODEL")
     return parser
 
 

@@ -17,7 +17,8 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import is_main
 from ovs_lite.methods.proposal_training import BestMatchTraining, MaskFormerTraining
 from ovs_lite.methods.proposals import KINDS, MaskProposer, new_proposer
-from ovs_lite.train import PRECISIONS, LoopConfig, OnStep, Task, train
+from ovs_lite.train import LoopConfig, OnStep, Task, train
+from ovs_lite.train_arguments import add_config_flags, add_loop_flags, add_run_flags, training_parser
 
 EXAMPLE = """examples:
   ovs-lite train proposals openseg --out runs/proposals/openseg
@@ -29,30 +30,15 @@ WEIGHTS = "proposals.safetensors"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments; None means the profile's value."""
-    parser = argparse.ArgumentParser(
-        "ovs-lite train proposals",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = training_parser("ovs-lite train proposals", __doc__, EXAMPLE)
     parser.add_argument("kind", choices=KINDS, help="best match without `no object`, or one-to-one with it")
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="model, data and training")
     parser.add_argument("--data", type=Path, help="folder of the training split (default: the profile's icon-coco)")
     parser.add_argument("--vocabulary", default="icon-coco", help="of the split's categories (maskformer)")
-    for item in fields(ProposalConfig):
-        if item.type in (int, float, str):
-            lite = [getattr(getattr(PROFILES["lite"], kind), item.name) for kind in KINDS]
-            shown = " and ".join(dict.fromkeys(map(str, lite)))
-            flag = f"--{item.name.replace('_', '-')}"
-            parser.add_argument(flag, type=item.type, metavar=item.name.upper(), help=f"default in lite: {shown}")
-    parser.add_argument("--accumulation", type=int, default=1, help="batches per step")
+    add_config_flags(parser, [getattr(PROFILES["lite"], kind) for kind in KINDS])
+    add_loop_flags(parser, checkpoint_every=200)
     parser.add_argument("--ema", type=float, default=0.0, help="decay of a running average of the weights")
-    parser.add_argument("--precision", choices=PRECISIONS, default="no")
-    parser.add_argument("--checkpoint-every", type=int, default=200, metavar="STEPS")
-    parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="run folder (default runs/proposals/KIND)")
-    parser.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
+    add_run_flags(parser, "runs/proposals/KIND")
     return parser
 
 

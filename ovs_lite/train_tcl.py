@@ -19,7 +19,8 @@ from ovs_lite.data.webshards import WebShards
 from ovs_lite.distributed import is_main
 from ovs_lite.methods.tcl import Tcl
 from ovs_lite.methods.tcl_training import WEIGHTS, TclTraining
-from ovs_lite.train import PRECISIONS, LoopConfig, OnStep, train
+from ovs_lite.train import LoopConfig, OnStep, train
+from ovs_lite.train_arguments import add_config_flags, add_loop_flags, add_run_flags, training_parser
 
 EXAMPLE = """examples:
   ovs-lite train tcl --out runs/tcl
@@ -31,27 +32,15 @@ WEIGHTS_FILE = "tcl.safetensors"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments; None means the profile's value."""
-    parser = argparse.ArgumentParser(
-        "ovs-lite train tcl", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = training_parser("ovs-lite train tcl", __doc__, EXAMPLE)
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="CLIP, data and training")
     parser.add_argument("--data", type=Path, help="folder of a prepared split with captions (default: the profile's)")
     parser.add_argument("--shards", nargs="+", help="webdataset shards with pictures and texts, instead of --data")
     parser.add_argument("--clip", help="the frozen CLIP, an open_clip ViT (default: the profile's)")
     parser.add_argument("--pretrained", help="its weights: lite, an open_clip tag, or a file (default: the profile's)")
-    for item in fields(TclConfig):
-        if item.type in (int, float, str):
-            flag = f"--{item.name.replace('_', '-')}"
-            parser.add_argument(
-                flag, type=item.type, metavar=item.name.upper(), help=f"default in lite: {item.default}"
-            )
-    parser.add_argument("--accumulation", type=int, default=1, help="batches per step")
-    parser.add_argument("--precision", choices=PRECISIONS, default="no")
-    parser.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="run folder (default runs/tcl)")
-    parser.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
+    add_config_flags(parser, [PROFILES["lite"].tcl])
+    add_loop_flags(parser, checkpoint_every=500)
+    add_run_flags(parser, "runs/tcl")
     return parser
 
 

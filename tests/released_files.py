@@ -42,7 +42,7 @@ def open_clip_model(tensors):
     return network
 
 
-def agrees(method, tensors, limit=1e-5):
+def assert_agrees(method, tensors, limit=1e-5):
     """Masks of a method and of the released code, from the same texts."""
     images, texts = pictures(40, 56), released.class_embeddings(tensors, NAMES[:3], tokenize)
     expected = released.predict(tensors, images, texts)

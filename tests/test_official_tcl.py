@@ -14,7 +14,7 @@ from ovs_lite.checkpoints import load_official_tcl, official_tcl
 from ovs_lite.clip import wrap_clip
 from ovs_lite.data.pairs import PairBatch
 from ovs_lite.methods.tcl_training import TclTraining
-from released_files import NAMES, SIDE, agrees, open_clip_model, pictures, tokenize, written
+from released_files import NAMES, SIDE, assert_agrees, open_clip_model, pictures, tokenize, written
 
 CAPTIONS = ["a cat on the grass", "two dogs", "the sky over " + 20 * "green " + "hills"]
 
@@ -155,8 +155,8 @@ def test_every_loss_and_every_gradient_is_that_of_the_released_code(full, unfree
 def test_a_clip_that_is_named_is_not_fetched_where_the_file_holds_both_towers(tensors, tmp_path, monkeypatch):
     path = written(tensors, tmp_path / "tcl.pth")
     monkeypatch.setattr(official_tcl, "load_clip", lambda *_: pytest.fail("fetched"))
-    agrees(load_official_tcl(path, "ViT-B-16"), tensors)
-    agrees(load_official_tcl(str(path)), tensors)
+    assert_agrees(load_official_tcl(path, "ViT-B-16"), tensors)
+    assert_agrees(load_official_tcl(str(path)), tensors)
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def test_a_clip_that_is_named_is_openais(tensors, tmp_path, monkeypatch):
     asked = []
     given = wrap_clip(open_clip_model(tensors), "any")
     monkeypatch.setattr(official_tcl, "load_clip", lambda *names: asked.append(names) or given)
-    agrees(load_official_tcl(written(released.minimal(tensors), tmp_path / "tcl.pth"), "ViT-B-16"), tensors)
+    assert_agrees(load_official_tcl(written(released.minimal(tensors), tmp_path / "tcl.pth"), "ViT-B-16"), tensors)
     assert asked == [("ViT-B-16", "openai")]
 
 
@@ -176,7 +176,7 @@ def test_a_minimal_file_stands_on_the_given_clip_and_leaves_it_alone(tensors, tm
     given = wrap_clip(network, "any") if wrapped else network
     before = copy.deepcopy(network.state_dict())
     method = load_official_tcl(written(released.minimal(tensors, temperatures), tmp_path / "tcl.pth"), given)
-    agrees(method, tensors)
+    assert_agrees(method, tensors)
     expected = (2.9, 2.3) if temperatures else (2.659260, 2.659260)  # ln(1 / 0.07)
     assert (method.grounder.image_scale.item(), method.grounder.feature_scale.item()) == pytest.approx(expected)
     texts = released.class_embeddings(tensors, NAMES, tokenize)
@@ -191,10 +191,10 @@ def test_a_minimal_file_stands_on_the_given_clip_and_leaves_it_alone(tensors, tm
 def test_the_files_own_towers_win(tensors, tmp_path):
     other = released.random_released(seed=5)
     path = written(tensors, tmp_path / "tcl.pth")
-    agrees(load_official_tcl(path, open_clip_model(other)), tensors)
+    assert_agrees(load_official_tcl(path, open_clip_model(other)), tensors)
     image_only = {key: value for key, value in tensors.items() if not key.startswith(released.TEXT)}
     method = load_official_tcl(written(image_only, path), open_clip_model(other))
-    agrees(method, tensors)
+    assert_agrees(method, tensors)
     found = method.clip.text_embeddings(NAMES, method.templates)
     torch.testing.assert_close(found, released.class_embeddings(other, NAMES, tokenize), atol=1e-6, rtol=0)
 

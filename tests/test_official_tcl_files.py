@@ -11,7 +11,7 @@ from torch import nn
 import released_tcl as released
 from ovs_lite.checkpoints import load_official_tcl, official_tcl
 from ovs_lite.clip import load_clip
-from released_files import CONTEXT, agrees, open_clip_model, written
+from released_files import CONTEXT, assert_agrees, open_clip_model, written
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ VARIANTS = {
 @pytest.mark.parametrize("change", VARIANTS.values(), ids=VARIANTS)
 @torch.no_grad()
 def test_other_ways_to_write_the_same_tensors(tensors, change, tmp_path):
-    agrees(load_official_tcl(written(change(tensors), tmp_path / "tcl.pth")), tensors)
+    assert_agrees(load_official_tcl(written(change(tensors), tmp_path / "tcl.pth")), tensors)
 
 
 @torch.no_grad()
@@ -47,14 +47,14 @@ def test_half_precision_safetensors_and_a_bare_dictionary(tensors, tmp_path):
     method = load_official_tcl(written(half, tmp_path / "half.pth"))
     assert all(value.dtype == torch.float32 for value in method.parameters())
     rounded = {key: value.float() for key, value in half.items()}
-    agrees(method, rounded)
+    assert_agrees(method, rounded)
     method = load_official_tcl(written(released.minimal(half), tmp_path / "half.pth"), open_clip_model(tensors).half())
     assert all(value.dtype == torch.float32 for value in method.parameters())
-    agrees(method, rounded)
+    assert_agrees(method, rounded)
     save_file(tensors, tmp_path / "tcl.safetensors")
-    agrees(load_official_tcl(tmp_path / "tcl.safetensors"), tensors)
+    assert_agrees(load_official_tcl(tmp_path / "tcl.safetensors"), tensors)
     torch.save(tensors, tmp_path / "bare.pth")
-    agrees(load_official_tcl(tmp_path / "bare.pth"), tensors)
+    assert_agrees(load_official_tcl(tmp_path / "bare.pth"), tensors)
 
 
 TRAP = """
@@ -93,7 +93,7 @@ def test_a_configuration_of_a_foreign_class_is_never_made(tensors, tmp_path, mon
         monkeypatch.delitem(sys.modules, name)
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(name)
-    agrees(load_official_tcl(path, open_clip_model(tensors)), tensors)
+    assert_agrees(load_official_tcl(path, open_clip_model(tensors)), tensors)
     assert not mark.exists()
     monkeypatch.delitem(sys.modules, name, raising=False)
 

@@ -21,8 +21,8 @@ INFERENCE = ["inference", "evaluation", "viz", "segmenter"]
 ENTRANCES = ["__init__", "notebook", "report", "reproduce", "doctor", "cli"]
 SAME_ROOM = {
     "interrupts": "train", "optim": "train", "schedules": "train", "train_clip": "train", "train_proposals": "train",
-    "train_resume": "train", "train_tcl": "train", "launch": "notebook", "live_curve": "notebook",
-    "metrics_log": "notebook", "offline_html": "report", "staleness": "reproduce",
+    "train_resume": "train", "train_tcl": "train", "train_arguments": "train", "launch": "notebook",
+    "live_curve": "notebook", "metrics_log": "notebook", "offline_html": "report", "staleness": "reproduce",
     "data_commands": "cli", "__main__": "cli",
 }  # fmt: skip
 
