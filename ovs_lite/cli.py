@@ -84,7 +84,7 @@ def _add_segment(commands) -> None:
     parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
     parser.add_argument("image", type=Path, help="the picture's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
-    parser.add_argument("--method", default="maskclip", help="which method segments, e.g. maskclip or clip-cam")
+    parser.add_argument("--method", default="maskclip", help="maskclip, clip-cam, reco, tcl or groupvit")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
