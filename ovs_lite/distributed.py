@@ -88,6 +88,14 @@ def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
             dist.broadcast(tensor.detach(), 0)
 
 
+def leave() -> None:
+    """End the process group, all processes together, after the last work: a process that exits inside it may abort in
+    the group's own threads, and its launcher then reports a failure though everything was saved. No group: nothing."""
+    if _active():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def shard(items: Sequence, index: int | None = None, count: int | None = None) -> Sequence:
     """This process's share: every count-th item from index. The shares are disjoint and together everything."""
     index, count = rank() if index is None else index, world_size() if count is None else count

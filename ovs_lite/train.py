@@ -25,7 +25,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ovs_lite.checkpoints import latest_checkpoint, remove_checkpoints
-from ovs_lite.distributed import any_process, average_gradients, copy_from_main, is_main, rank, reduce_sum, world_size
+from ovs_lite.distributed import (
+    any_process,
+    average_gradients,
+    copy_from_main,
+    is_main,
+    leave,
+    rank,
+    reduce_sum,
+    world_size,
+)
 from ovs_lite.files import write_json
 from ovs_lite.interrupts import Interrupts
 from ovs_lite.optim import BlockOptimizer
@@ -279,6 +288,7 @@ def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> No
     if not words or words[0] not in COMMANDS:
         sys.exit(f"expected one of {', '.join(COMMANDS)}; example: python -m ovs_lite.train clip --help")
     import_module(COMMANDS[words[0]]).main(words[1:], on_step)
+    leave()
 
 
 if __name__ == "__main__":

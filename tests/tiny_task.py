@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ovs_lite.distributed import gather_with_gradient, shard
+from ovs_lite.distributed import gather_with_gradient, leave, shard
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.train import LoopConfig, train
 
@@ -110,6 +110,7 @@ def main():
     torch.set_num_threads(1)
     task = TinyContrast() if args.contrast else TinyTask()
     train(task, LoopConfig(**CONFIG), args.out, on_step=on_step, progress=False)
+    leave()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def main(out: Path) -> None:
         "contrast": gradients(TinyContrast()),
     }
     torch.save(found, out / f"rank-{me}.pt")
-    dist.destroy_process_group()
+    distributed.leave()
+    assert not dist.is_initialized()
+    distributed.leave()  # without a group: nothing
 
 
 if __name__ == "__main__":
