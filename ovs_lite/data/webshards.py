@@ -30,7 +30,7 @@ PLACES = ("image_at", "image_size", "text_at", "text_size")  # bytes from the sh
 MAX_IMAGE_BYTES, MAX_TEXT_BYTES, MAX_KEY_BYTES = 50_000_000, 100_000, 255
 MAX_BAD_RUN = 100
 MAX_OPEN = 64
-WINDOW = 40_000  # samples; the shuffle buffer of TCL's release (method-facts 1.9)
+WINDOW = 40_000  # samples; the shuffle buffer of TCL's release
 BLOCK = 512
 
 
