@@ -23,6 +23,7 @@ from ovs_lite.viz.overlay import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 92
+DEFAULT_CLIP = ("ViT-Lite-8", "lite")
 MAX_SCORES = 10**9  # K * H * W float32 values, 4 GB
 
 
@@ -111,8 +112,8 @@ class Segmenter:
 def load(
     name: str = "maskclip",
     checkpoint: str | Path | None = None,
-    clip: str = "ViT-Lite-8",
-    pretrained: str | None = "lite",
+    clip: str = DEFAULT_CLIP[0],
+    pretrained: str | None = DEFAULT_CLIP[1],
     device: str | torch.device | None = None,
 ) -> Segmenter:
     """A method by name on a CLIP of your choice.
@@ -127,6 +128,8 @@ def load(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == GroupVit.name:  # a network of its own, not a method on a CLIP
+        if (clip, pretrained) != DEFAULT_CLIP:
+            raise ValueError(f"got clip={clip!r}, pretrained={pretrained!r}, but groupvit has an encoder of its own")
         return Segmenter(load_groupvit(str(checkpoint or CHECKPOINT), device))
     check_checkpoint(name, checkpoint)  # told before a CLIP is loaded
     return Segmenter(load_method(name, load_clip(clip, pretrained, device), checkpoint))

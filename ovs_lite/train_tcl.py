@@ -34,8 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments; None means the profile's value."""
     parser = training_parser("ovs-lite train tcl", __doc__, EXAMPLE)
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="CLIP, data and training")
-    parser.add_argument("--data", type=Path, help="folder of a prepared split with captions (default: the profile's)")
-    parser.add_argument("--shards", nargs="+", help="webdataset shards with pictures and texts, instead of --data")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, help="folder of a prepared split with captions (default: the profile's)")
+    source.add_argument("--shards", nargs="+", help="webdataset shards with pictures and texts")
     parser.add_argument("--clip", help="the frozen CLIP, an open_clip ViT (default: the profile's)")
     parser.add_argument("--pretrained", help="its weights: lite, an open_clip tag, or a file (default: the profile's)")
     add_config_flags(parser, [PROFILES["lite"].tcl])

@@ -179,3 +179,9 @@ def test_loading_a_lite_clip_hides_one_warning_and_no_other(monkeypatch, caplog)
         load_clip("ViT-Lite-8", pretrained=None)
     logging.warning(random_weights)
     assert caplog.records[-1].getMessage() == random_weights, "heard again, even after a failure"
+
+
+def test_groupvit_takes_no_clip():
+    for words in ({"clip": "ViT-B-16"}, {"pretrained": None}):
+        with pytest.raises(ValueError, match="groupvit has an encoder of its own"):
+            load("groupvit", **words)

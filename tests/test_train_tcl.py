@@ -330,3 +330,9 @@ def test_the_profiles_shards_lie_below_the_data_folder(tmp_path, monkeypatch):
     assert len(training_pairs(PROFILES["paper"], [str(tmp_path / "cc3m" / "*.tar")])) == 2
     with pytest.raises(FileNotFoundError, match="ovs-lite data build"):
         training_pairs(PROFILES["lite"])
+
+
+def test_two_sources_of_pairs_are_one_too_many(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--data", "somewhere", "--shards", "a.tar"])
+    assert "not allowed with argument --data" in capsys.readouterr().err

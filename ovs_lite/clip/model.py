@@ -5,6 +5,7 @@ was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import open_clip
 import torch
@@ -113,18 +114,19 @@ class Clip(nn.Module):
 
     def image_fingerprint(self) -> str:
         """Names the image tower's weights, as `fingerprint` names the text tower's."""
-        digest = hashlib.sha256()
-        for value in self.network.visual.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:24]
+        return _digest("", self.network.visual.state_dict().values())
 
     def fingerprint(self) -> str:
         """Names the text tower's weights; made anew after they changed in place (an optimiser's step, a load)."""
         text = {key: value for key, value in self.network.state_dict().items() if not key.startswith("visual.")}
         version = sum(value._version for value in text.values())
         if version != self._text_version:
-            digest = hashlib.sha256(self.name.encode())
-            for value in text.values():
-                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            self._text_version, self._text_fingerprint = version, digest.hexdigest()[:24]
+            self._text_version, self._text_fingerprint = version, _digest(self.name, text.values())
         return self._text_fingerprint
+
+
+def _digest(name: str, tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256(name.encode())
+    for value in tensors:
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
