@@ -8,15 +8,13 @@ from pathlib import Path
 
 from ovs_lite import __version__
 from ovs_lite.config import PROFILES, get_profile
+from ovs_lite.methods import METHODS, RECIPES
 
 # These parse the rest of the line themselves: (command, what) -> module with main(argv).
 FORWARDED = {
-    ("train", "clip"): "ovs_lite.train_clip",
-    ("train", "proposals"): "ovs_lite.train_proposals",
-    ("train", "tcl"): "ovs_lite.train_tcl",
-    ("evaluate", "clip"): "ovs_lite.evaluation.clip_card",
-    ("evaluate", "proposals"): "ovs_lite.evaluation.proposals_command",
-    ("evaluate", "segmentation"): "ovs_lite.evaluation.segmentation_command",
+    ("evaluate", "clip"): "ovs_lite.commands.evaluate_clip",
+    ("evaluate", "proposals"): "ovs_lite.commands.evaluate_proposals",
+    ("evaluate", "segmentation"): "ovs_lite.commands.evaluate_segmentation",
 }
 
 
@@ -24,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words[:1] == ["train"]:
+            import_module("ovs_lite.train.command").main(words[1:])
+            return 0
         if tuple(words[:2]) in FORWARDED:
             import_module(FORWARDED[tuple(words[:2])]).main(words[2:])
             return 0
@@ -48,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_segment(commands)
     _add_data(commands)
-    _add_forwarded(commands, "train", "train a model on IconWorld", "ovs-lite train clip ViT-Lite-8 --steps 8000")
+    train = _command(commands, "train", None, "train a model", "ovs-lite train tcl --steps 40 --out runs/tcl")
+    train.add_argument("name", choices=RECIPES, help=f"more on each: ovs-lite train {next(iter(RECIPES))} --help")
     _add_forwarded(commands, "evaluate", "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
     return parser
@@ -84,7 +86,7 @@ def _add_segment(commands) -> None:
     parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
     parser.add_argument("image", type=Path, help="the picture's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
-    parser.add_argument("--method", default="maskclip", help="maskclip, clip-cam, reco, tcl or groupvit")
+    parser.add_argument("--method", default="maskclip", choices=METHODS, help="which method segments")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
@@ -115,7 +117,7 @@ def _add_forwarded(commands, name: str, text: str, example: str) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from ovs_lite.reproduce import reproduce
+    from ovs_lite.reproduce.pipeline import reproduce
 
     results = reproduce(args.profile, args.only, args.fresh, args.seed, args.notebooks, args.runs, args.cell_timeout)
     return int(any(result.status == "failed" for result in results))
@@ -126,31 +128,27 @@ def _segment(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no picture at {args.image}")
     from ovs_lite.segmenter import load
     from ovs_lite.viz.overlay import alt_text
-
-    queries = [query.strip() for query in args.queries.split(",") if query.strip()]
-    if not queries:
-        raise ValueError(f"got queries {args.queries!r}, expected words separated by commas, e.g. 'cat, grass'")
     segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
-    result = segmenter.segment(args.image, queries, background=args.background)
+    result = segmenter.segment(args.image, args.queries, background=args.background)
     result.save(args.out)
     print(f"wrote {args.out}: {alt_text(result.labels, result.queries)}")
 
 
 def _data_build(args: argparse.Namespace) -> None:
-    from ovs_lite.data_commands import build
+    from ovs_lite.commands.data import build
 
     for folder in build(get_profile(args.profile), args.only):
         print(folder)
 
 
 def _data_list(args: argparse.Namespace) -> None:
-    from ovs_lite.data_commands import describe
+    from ovs_lite.commands.data import describe
 
     print("\n".join(describe(get_profile(args.profile))))
 
 
 def _data_show(args: argparse.Namespace) -> None:
-    from ovs_lite.data_commands import sheet
+    from ovs_lite.commands.data import sheet
 
     picture = sheet(get_profile(args.profile), args.set, args.split, args.count)
     out = args.out or Path(f"{args.set}.png")
@@ -159,6 +157,6 @@ def _data_show(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from ovs_lite.doctor import main as examine
+    from ovs_lite.commands.doctor import main as examine
 
     return examine()

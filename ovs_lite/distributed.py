@@ -57,6 +57,11 @@ def reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def total_count(count: int, device: torch.device) -> int:
+    """A count summed over processes. device: where the group can reduce."""
+    return int(reduce_sum(torch.tensor(float(count), dtype=torch.float64, device=device))) if _active() else count
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in at least one process; the same answer in all. device: where the group can reduce."""
     return bool(reduce_sum(torch.tensor(float(flag), device=device)))
@@ -81,16 +86,18 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad = mean.view(parameter.shape)
 
 
-def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite tensors with those of the main process, in place."""
     if _active():
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
 
 
-def leave() -> None:
-    """End the process group, all processes together, after the last work: a process that exits inside it may abort in
-    the group's own threads, and its launcher then reports a failure though everything was saved. No group: nothing."""
+def destroy_process_group() -> None:
+    """Wait for all processes, then destroy the process group, where there is one.
+
+    Call it last: a process that exits while the group is alive can abort, and the launcher then reports a failure.
+    """
     if _active():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,14 +1,12 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Files: written so that a crash leaves the old one or the new one; their digests; the folders where things lie."""
 
+import hashlib
 import json
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import save_file
 
 
 @contextmanager
@@ -40,7 +38,47 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, atomically."""
-    with replacing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    total = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            total.update(block)
+    return total.hexdigest()
+
+
+def project_root() -> Path:
+    """The nearest folder, from the working one upwards, that holds pyproject.toml and notebooks/; else the working one.
+
+    So `jupyter lab notebooks`, whose kernels work inside notebooks/, finds the same data and runs as the command line.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return Path(os.path.relpath(folder, here))
+    return Path(".")
+
+
+def data_root() -> Path:
+    """Where prepared data lies: $OVS_DATA, else data/ in the project."""
+    return Path(os.environ.get("OVS_DATA") or project_root() / "data")
+
+
+def runs_root() -> Path:
+    """Where runs leave their products: $OVS_RUNS, else runs/ in the project."""
+    return Path(os.environ.get("OVS_RUNS") or project_root() / "runs")
+
+
+def cache_root() -> Path:
+    """Where text embeddings are cached: $OVS_CACHE, else ~/.cache/ovs-lite."""
+    return Path(os.environ.get("OVS_CACHE", "~/.cache/ovs-lite")).expanduser()
+
+
+def data_path(name: str | Path) -> Path:
+    """A path as given where it is absolute or leads somewhere from the working folder, else below `data_root`.
+
+    name: of a file, a folder, or a pattern such as "cc3m/*.tar".
+    """
+    path = Path(name)
+    here = path.is_absolute() or path.exists() or path.parent != Path(".") and path.parent.exists()
+    return path if here or any(Path(".").glob(str(path))) else data_root() / path

@@ -146,7 +146,7 @@ def test_a_checkpoint_under_another_steps_name_is_refused(saved):
 
 def test_a_pickle_in_its_place_is_not_executed(saved, tmp_path):
     """A file that torch.load would run, with a manifest that vouches for it."""
-    from ovs_lite.checksums import file_digest
+    from ovs_lite.files import file_digest
 
     (saved / "state.safetensors").write_bytes(b"cos\nsystem\n(S'touch %s'\ntR." % str(tmp_path / "ran").encode())
     manifest = {"step": 12, "sha256": file_digest(saved / "state.safetensors")}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ovs_lite.config import (
+
     PROFILES,
     cache_root,
     data_root,

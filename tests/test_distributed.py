@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from kit.processes import gradients
+from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.train import LoopConfig, train
-from tiny_task import CONFIG, TinyContrast
-from two_processes import gradients
 
 HERE = Path(__file__).parent
 
@@ -51,7 +51,7 @@ def test_shards_are_disjoint_and_complete(count, length):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    done = launch("two_processes.py", str(out))
+    done = launch("kit/processes.py", str(out))
     assert done.returncode == 0, done.stderr
     return [torch.load(out / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
 
@@ -89,7 +89,7 @@ def test_two_processes_of_8_have_the_gradient_of_one_of_16(ranks):
 
 @pytest.mark.slow
 def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
-    done = launch("tiny_task.py", str(tmp_path / "two"), "--contrast")
+    done = launch("kit/tasks.py", str(tmp_path / "two"), "--contrast")
     assert done.returncode == 0, done.stderr
     train(TinyContrast(), LoopConfig(**CONFIG), tmp_path / "one", progress=False)
     one, two = (load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("one", "two"))
@@ -102,7 +102,7 @@ def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
-    script = "one_gets_a_signal.py"
+    script = "kit/signals.py"
     done = launch(script, str(tmp_path))
     assert done.returncode != 0 and "stopped by a signal after step 5" in done.stderr, done.stderr
     assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6

@@ -1,15 +1,15 @@
-"""Every committed notebook keeps the rules of notebook_rules.py and runs from end to end in the smoke profile."""
+"""Every committed notebook keeps the rules of kit/notebook_rules.py and runs from end to end in the smoke profile."""
 
 import ast
 import copy
 import json
 from pathlib import Path
 
+import notebook_rules as rules
 import pytest
 
-import notebook_rules as rules
-from ovs_lite.metrics_log import read_metrics
-from ovs_lite.reproduce import reproduce
+from ovs_lite.notebook.metrics_log import read_metrics
+from ovs_lite.reproduce.pipeline import reproduce
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"

@@ -11,7 +11,7 @@ from PIL import Image
 import ovs_lite
 from ovs_lite.clip import load_clip
 from ovs_lite.methods import METHODS, get_method
-from ovs_lite.methods.reco_bank import iconworld_bank
+from ovs_lite.methods.reco.bank import iconworld_bank
 from ovs_lite.segmenter import Segmenter, load, parse_queries
 
 QUERIES = ["cat", "grass", "sky"]
@@ -99,7 +99,7 @@ def test_predict_gives_scores_at_input_size(model):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_load_knows_every_method(name, monkeypatch):
-    monkeypatch.setattr("ovs_lite.methods.reco.iconworld_bank", lambda clip: iconworld_bank(clip, count=20))
+    monkeypatch.setattr("ovs_lite.methods.reco.method.iconworld_bank", lambda clip: iconworld_bank(clip, count=20))
     weights = "lite" if METHODS[name].trains else None  # trained weights belong to one CLIP
     assert load(name, pretrained=weights).segment(photo(), QUERIES).labels.shape == (48, 72)
     assert ovs_lite.load is load

@@ -1,7 +1,5 @@
-"""What is kept on disk of a training: its steps, a method's trained weights, and the layouts that papers released."""
+"""What a training run keeps on disk: its steps and trained weights; and readers of the layouts that papers released."""
 
-from ovs_lite.checkpoints.method_weights import check_checkpoint, load_method, save_method
-from ovs_lite.checkpoints.official_tcl import load_official_tcl
 from ovs_lite.checkpoints.steps import (
     Checkpoint,
     latest_checkpoint,
@@ -9,6 +7,8 @@ from ovs_lite.checkpoints.steps import (
     remove_checkpoints,
     save_checkpoint,
 )
+from ovs_lite.methods.tcl.released import load_official_tcl
+from ovs_lite.methods.trained import check_checkpoint, load_method, save_method
 
 __all__ = [
     "Checkpoint", "check_checkpoint", "latest_checkpoint", "load_checkpoint", "load_method", "load_official_tcl",

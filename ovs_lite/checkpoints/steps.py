@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ovs_lite.checksums import file_digest
-from ovs_lite.files import write_json, write_tensors
+from ovs_lite.files import file_digest, write_json
+from ovs_lite.tensors import write_tensors
 
 KEEP = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"

@@ -9,11 +9,11 @@ import open_clip
 import torch
 from torch import nn
 
-from ovs_lite.clip import convnext_lite  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
+from ovs_lite.clip.lite import network as _lite_network  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
+from ovs_lite.clip.lite.files import SHIPPED, load_lite, shipped_path
 from ovs_lite.clip.model import Clip
-from ovs_lite.clip.weights import SHIPPED, load_lite, shipped_path
 
-open_clip.add_model_config(Path(__file__).parent / "configs")
+open_clip.add_model_config(Path(__file__).parent / "lite" / "configs")
 
 
 def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device: str = "cpu") -> Clip:

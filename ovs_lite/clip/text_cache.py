@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ovs_lite.config import cache_root
 from ovs_lite.data.prompts import template_set
-from ovs_lite.files import write_tensors
+from ovs_lite.files import cache_root
+from ovs_lite.tensors import write_tensors
 
 
 def _file(fingerprint: str, templates: str) -> Path:

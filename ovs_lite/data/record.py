@@ -21,7 +21,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ovs_lite.data.images import read_image
-from ovs_lite.data.report import ReaderReport
+from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, RECORD_COLUMNS, encode_record
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
 

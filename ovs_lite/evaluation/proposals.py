@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovs_lite.data.batches import record_masks
+from ovs_lite.data.loaders.mask_batches import record_masks
 from ovs_lite.data.record import read_image
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
+from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
 
 Source = Callable[[np.ndarray, int], Any]  # (H, W, 3) uint8 RGB, budget -> (N, H, W) bool or soft, best first
 GROUPS = ("all", "seen", "unseen")

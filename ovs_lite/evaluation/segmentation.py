@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.data.record import read_image, semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.confusion import ConfusionMatrix
+from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.inference import Window, resized_shape, sliding_scores
 from ovs_lite.methods import Method

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_lite.evaluation.confusion import ConfusionMatrix, SegmentationScores
+from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix, SegmentationScores
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ovs_lite.matching import focal_terms, pairwise_dice, wide
+from ovs_lite.matching import focal_terms, pairwise_dice
+from ovs_lite.tensors import at_least_float32
 
 
 def best_match_dice_loss(
@@ -32,7 +33,7 @@ def best_match_dice_loss(
             dice = pairwise_dice(probs.flatten(1), targets.flatten(1))  # (N, M_b)
             losses.append(1 - dice.max(0).values.mean())
     if not losses:
-        return wide(mask_probs[:0]).sum()
+        return at_least_float32(mask_probs[:0]).sum()
     return torch.stack(losses).sum() / (len(losses) if count is None else count)
 
 
@@ -44,7 +45,7 @@ def dice_loss(
     MaskFormer (Cheng et al., NeurIPS 2021), L_mask of Eq. 1, with the released code's smooth = 1 above and below
     the line. No pairs: 0 with gradient 0.
     """
-    probs = wide(mask_logits).sigmoid()
+    probs = at_least_float32(mask_logits).sigmoid()
     targets = targets.to(probs.dtype)
     dice = (2 * (probs * targets).sum(1) + smooth) / (probs.sum(1) + targets.sum(1) + smooth)
     return (1 - dice).sum() / _pairs(targets, count)
@@ -62,7 +63,7 @@ def focal_loss(
     Lin et al., ICCV 2017, Eq. 5; alpha and gamma of MaskFormer. gamma = 0 with alpha < 0 is binary cross-entropy.
     (M, P) logits, (M, P) in [0, 1]. No pairs: 0 with gradient 0.
     """
-    mask_logits = wide(mask_logits)
+    mask_logits = at_least_float32(mask_logits)
     targets = targets.to(mask_logits.dtype)
     inside, outside = focal_terms(mask_logits, alpha, gamma)
     per_pair = (inside * targets + outside * (1 - targets)).sum(1) / max(1, mask_logits.shape[1])

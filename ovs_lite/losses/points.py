@@ -7,7 +7,7 @@ PointRend (Kirillov et al., CVPR 2020), section 3.1, as Mask2Former uses it. M m
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.matching import wide
+from ovs_lite.tensors import at_least_float32
 
 
 def sample_points(masks: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -15,7 +15,7 @@ def sample_points(masks: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
     Half precision, too coarse for positions, is sampled as float32.
     """
-    masks = wide(masks)
+    masks = at_least_float32(masks)
     grid = 2 * points[:, None].to(masks.dtype) - 1
     return F.grid_sample(masks[:, None], grid, padding_mode="border", align_corners=False)[:, 0, 0]
 
@@ -36,7 +36,7 @@ def uncertain_points(
     if num_points < 1 or oversample < 1 or not 0 <= importance <= 1:
         given = f"num_points={num_points}, oversample={oversample}, importance={importance}"
         raise ValueError(f"got {given}, expected at least 1, at least 1, and a share in [0, 1]")
-    mask_logits = wide(mask_logits)
+    mask_logits = at_least_float32(mask_logits)
     wanted = int(importance * num_points)
     candidates = _random_points(mask_logits, int(oversample * num_points), generator)
     certainty = sample_points(mask_logits, candidates).abs()

@@ -1,7 +1,10 @@
 """MaskFormer's loss: one-to-one matching, then classification with a "no object" class, focal and Dice terms.
 
 MaskFormer (Cheng et al., NeurIPS 2021), section 3.2, Eq. 1, with the weights and costs of its released code, which
-OVSeg keeps. B images, N proposals, K classes (column K of the class logits is "no object"), M_b targets, H W pixels.
+OVSeg keeps. As released, matching happens at the predictions' resolution (targets by their nearest pixel), while the
+mask losses are taken at the targets': the logits of the matched pairs, and only these, are resized bilinearly.
+B images, N proposals, K classes (column K of the class logits is "no object"), M_b targets, H W pixels of the targets,
+h w of the predictions.
 """
 
 from collections.abc import Sequence
@@ -11,7 +14,8 @@ import torch.nn.functional as F
 
 from ovs_lite.losses.masks import check_masks, dice_loss, focal_loss
 from ovs_lite.losses.points import sample_points, uncertain_points
-from ovs_lite.matching import hungarian, pairwise_dice, pairwise_focal, wide
+from ovs_lite.matching import hungarian, pairwise_dice, pairwise_focal
+from ovs_lite.tensors import at_least_float32
 
 COSTS = {"class": 1.0, "focal": 20.0, "dice": 1.0}
 Match = tuple[torch.Tensor, torch.Tensor]
@@ -25,20 +29,24 @@ def match_masks(
     target_masks: Sequence[torch.Tensor],
     costs: dict[str, float] | None = None,
 ) -> list[Match]:
-    """The proposals that answer for the targets of each image: B pairs (proposal indices, target indices).
+    """The proposal that is matched to each target: B pairs (proposal indices, target indices).
 
-    (B, N, K + 1), (B, N, H, W), list of B (M_b,) int64 in 0..K-1, list of B (M_b, H, W). Cost of a pair: minus the
-    probability of the target's class, focal loss and 1 - Dice, weighted by `costs` (default COSTS). Raises ValueError
-    for masks of different sizes.
+    class_logits: (B, N, K + 1).
+    mask_logits: (B, N, h, w).
+    labels: list of B (M_b,) int64 in 0..K-1.
+    target_masks: list of B (M_b, H, W); of another size than the predictions they are read at the nearest pixel.
+    costs: weights of a pair's cost: minus the probability of the target's class, focal loss, 1 - Dice; default COSTS.
     """
+    size = mask_logits.shape[-2:]
+    target_masks = [_nearest(targets, size) for targets in target_masks]
     check_masks(mask_logits, target_masks)
     costs = costs or COSTS
     matches = []
     for logits, masks, label, targets in zip(class_logits, mask_logits, labels, target_masks, strict=True):
         flat, wanted = masks.flatten(1), targets.flatten(1)
-        cost = -costs["class"] * wide(logits).softmax(-1)[:, label]
+        cost = -costs["class"] * at_least_float32(logits).softmax(-1)[:, label]
         cost = cost + costs["focal"] * pairwise_focal(flat, wanted)
-        cost = cost - costs["dice"] * pairwise_dice(wide(flat).sigmoid(), wanted, smooth=1.0)
+        cost = cost - costs["dice"] * pairwise_dice(at_least_float32(flat).sigmoid(), wanted, smooth=1.0)
         matches.append(hungarian(cost))
     return matches
 
@@ -55,7 +63,7 @@ def class_loss(
     First term of Eq. 1.
     (B, N, K + 1) logits. Mean weighted by the weights, as torch's cross_entropy, or the weighted sum over `count`.
     """
-    class_logits, last = wide(class_logits), class_logits.shape[-1] - 1
+    class_logits, last = at_least_float32(class_logits), class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], last, device=class_logits.device)
     for row, label, (proposals, targets) in zip(wanted, labels, matches, strict=True):
         row[proposals] = label[targets]
@@ -75,15 +83,26 @@ def matched_mask_losses(
 ) -> dict[str, torch.Tensor]:
     """{"focal", "dice"} of the matched pairs of all images, unweighted; unmatched proposals are not touched.
 
-    L_mask of Eq. 1. (B, N, H, W) logits.
-    count: what the sums are divided by (the number of targets; at least 1). num_points: compare
-    at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
+    L_mask of Eq. 1.
+    mask_logits: (B, N, h, w); those of matched pairs are resized bilinearly to H x W where the sizes differ.
+    target_masks: list of B (M_b, H, W), bool or in [0, 1].
+    count: what the sums are divided by (the number of targets; at least 1).
+    num_points: compare at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
     """
     pairs = zip(mask_logits, target_masks, matches, strict=True)
-    chosen, wanted = zip(*((wide(m[p]), wide(t[j])) for m, t, (p, j) in pairs), strict=True)
-    logits, targets = torch.cat(chosen), torch.cat(wanted)  # (M, H, W)
+    chosen, wanted = zip(*((at_least_float32(m[p]), at_least_float32(t[j])) for m, t, (p, j) in pairs), strict=True)
+    logits, targets = torch.cat(chosen), torch.cat(wanted)  # (M, h, w), (M, H, W)
+    if logits.shape != targets.shape:
+        logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     if num_points is not None and len(logits):
         points = uncertain_points(logits, num_points, generator=generator)
         logits, targets = sample_points(logits, points), sample_points(targets, points)
     logits, targets = logits.flatten(1), targets.flatten(1)
     return {"focal": focal_loss(logits, targets, count=count), "dice": dice_loss(logits, targets, count=count)}
+
+
+def _nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(M, H, W) -> (M, h, w) at the nearest pixel; as they are where the sizes agree."""
+    if masks.shape[-2:] == size or len(masks) == 0:
+        return masks
+    return F.interpolate(masks[:, None].float(), size, mode="nearest")[:, 0]

@@ -10,10 +10,15 @@ the absolute value in Eq. 10: there, as in the released code, each process has i
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
-from ovs_lite.losses.tcl_blocks import EPS, GroundedPooling, TotalVariation
-from ovs_lite.matching import wide
+from ovs_lite.losses.tcl_blocks import GroundedPooling, TotalVariation
+from ovs_lite.models.text_masks import binary_gumbel, mask_logits
+from ovs_lite.tensors import at_least_float32
+
+__all__ = [
+    "GroundingTerms", "area_loss", "binary_gumbel", "feature_similarity", "mask_logits", "text_grounding_terms",
+    "tv_loss",
+]  # fmt: skip
 
 
 class GroundingTerms(NamedTuple):
@@ -23,38 +28,6 @@ class GroundingTerms(NamedTuple):
     positive_areas: torch.Tensor  # (B,), mean of the mask of each image's own text
     negative_areas: torch.Tensor  # (B, T - 1), means of the masks of all others
     mask_tv: torch.Tensor  # scalar
-
-
-def mask_logits(
-    pixels: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float, bias: torch.Tensor | float
-) -> torch.Tensor:
-    """Logits of the text-grounded masks (TCL Eq. 5 without its sigmoid): scale * cos(pixel, text) + bias.
-
-    pixels: (B, C, H, W), not normalised. texts: (T, C) for all pairs, or (B, T, C) for texts of each image's own, such
-    as `texts[positives][:, None]`; L2-normalised. Returns (B, T, H, W). The released code starts from scale 10 and bias
-    -2.5 (both learned) and normalises pixels with eps 1e-6.
-    """
-    directions = F.normalize(wide(pixels), dim=1, eps=EPS)
-    with torch.autocast(pixels.device.type, enabled=False):
-        cosines = texts.to(directions.dtype) @ directions.flatten(2)
-    return (scale * cosines + bias).unflatten(2, pixels.shape[2:])
-
-
-def binary_gumbel(
-    logits: torch.Tensor, temperature: float = 1.0, hard: bool = True, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    """A differentiable sample of binary masks, for the masked image of TCL Eq. 6 ("Gumbel-Max" in the paper).
-
-    The released code draws logistic noise, the difference of two Gumbel variables: soft = sigmoid((logits + log(u /
-    (1 - u))) / temperature). hard: 1 where soft > 0.5, else 0, with the gradient of soft (straight through). Same shape
-    and dtype as the logits; the noise is drawn in float32 or wider.
-    """
-    logits, dtype = wide(logits), logits.dtype
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
-    tiny = torch.finfo(logits.dtype).eps / 2
-    soft = ((logits + uniform.clamp(tiny, 1 - tiny).logit()) / temperature).sigmoid()
-    sample = (soft > 0.5) + (soft - soft.detach()) if hard else soft
-    return sample.to(dtype)
 
 
 def feature_similarity(
@@ -114,7 +87,8 @@ def area_loss(
     paper's norm can be read either way. No negatives (a single pair): their term is 0, where the released code has NaN.
     """
     terms = [(positive, positive_prior), (negative, negative_prior)]
-    return sum((wide(area).mean() - prior).abs() if area.numel() else wide(area).sum() for area, prior in terms)
+    wide = [(at_least_float32(area), prior) for area, prior in terms]
+    return sum((area.mean() - prior).abs() if area.numel() else area.sum() for area, prior in wide)
 
 
 def tv_loss(x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +112,7 @@ def _checked(pixels, texts, scale, bias, chunk) -> list[torch.Tensor]:
         raise ValueError(f"got pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}, expected none to be empty")
     if chunk is not None and chunk < 1:
         raise ValueError(f"got chunk {chunk}, expected at least 1 text, or None for a choice by size")
-    pixels = wide(pixels)
+    pixels = at_least_float32(pixels)
     scalars = [torch.as_tensor(value, dtype=pixels.dtype, device=pixels.device) for value in (scale, bias)]
     if any(value.numel() != 1 for value in scalars):
         raise ValueError(f"got scale {tuple(scalars[0].shape)} and bias {tuple(scalars[1].shape)}, expected scalars")

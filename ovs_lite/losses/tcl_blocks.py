@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch.autograd.function import once_differentiable
 
-EPS = 1e-6  # of the norms and of the area, as in the released code
+from ovs_lite.models.text_masks import EPS  # of the norms and of the area
+
 CPU_BLOCK = 2**18  # elements: a block and its gradient stay in a core's cache
 BIG_BLOCK = 2**24  # on accelerators, where many launches cost more than the memory
 FEWEST_TEXTS, MOST_TEXTS = 16, 128  # of a block whose size is not given: narrower or wider products are not faster

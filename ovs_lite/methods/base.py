@@ -11,17 +11,23 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import patch_stride
+from ovs_lite.models.text_masks import patch_cosines
 
 
 class Method(nn.Module):
     """A segmenter on top of a CLIP. Subclasses set `name` and define `predict`.
 
-    trains: whether there are trained weights beside CLIP's; `trained_part` then gives them. templates: prompt set.
+    trains: whether there are trained weights next to CLIP's; `trained_part` then gives them.
+    templates: prompt set of `ovs_lite.data.prompts`.
+    background: score below which a pixel is background, where the authors give one.
+    load_released: (path, clip) -> method, reads the layout that the authors released, where that can be read.
     """
 
     name = ""
     trains = False
     templates = "vild14"
+    background: float | None = None
+    load_released = None
 
     def __init__(self, clip: Clip):
         super().__init__()
@@ -39,11 +45,6 @@ class Method(nn.Module):
 def dense_scores(clip: Clip, images: torch.Tensor, text_embeddings: torch.Tensor, mode: str) -> torch.Tensor:
     """Cosine of every patch with every class, enlarged to the pixels (bilinear): (B, K, H, W) in [-1, 1]."""
     return to_pixels(clip, patch_cosines(clip.dense(images, mode), text_embeddings), images.shape[-2:])
-
-
-def patch_cosines(patches: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
-    """(B, D, h, w) un-normalised, (K, D) L2-normalised -> (B, K, h, w) cosines in [-1, 1]."""
-    return torch.einsum("bdhw,kd->bkhw", F.normalize(patches, dim=1), text_embeddings)
 
 
 def to_pixels(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

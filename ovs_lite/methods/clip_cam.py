@@ -20,3 +20,6 @@ class ClipCam(Method):
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised, (K, D) -> (B, K, H, W) cosines of patches with classes, bilinear to input size."""
         return dense_scores(self.clip, images, text_embeddings, "last")
+
+
+METHOD = ClipCam

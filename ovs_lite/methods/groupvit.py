@@ -189,3 +189,6 @@ def _transformers() -> ModuleType:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise ValueError("groupvit needs transformers; install with: pip install 'ovs-lite[baselines]'") from error
+
+
+METHOD = GroupVit

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip.dense import key_features, patch_stride, penultimate_tokens, project_patches, value_path
-from ovs_lite.methods.base import Method, patch_cosines, to_pixels
+from ovs_lite.methods.base import Method, to_pixels
+from ovs_lite.models.text_masks import patch_cosines
 
 SHARPNESS = 100.0  # multiplies cosines before a softmax over classes
 DENOISED = -100.0  # score of a class that prompt denoising took out
@@ -95,3 +96,6 @@ def smooth_by_keys(predictions: torch.Tensor, keys: torch.Tensor, smoothing: str
     keys = F.normalize(keys.flatten(2), dim=2 if smoothing == "released" else 1)  # (B, W, h * w)
     pooled = predictions.flatten(2) @ keys.transpose(1, 2)  # (B, K, W): in this order no (h * w)^2 matrix is made
     return (pooled @ keys).view_as(predictions)
+
+
+METHOD = MaskClip

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import ovs_lite.clip.convnext_lite  # noqa: F401 (registers "convnext_lite" with timm)
+import ovs_lite.clip.lite.network  # noqa: F401 (registers "convnext_lite" with timm)
 
 STRIDES = (4, 8, 16, 32)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from ovs_lite.config import get_profile
-from ovs_lite.data.iconworld.build import build_set
-from ovs_lite.data.iconworld.render import render
-from ovs_lite.data.iconworld.scene import sample_scenes
-from ovs_lite.data.iconworld.sets import icon_sets
+from ovs_lite.iconworld.build import build_set
+from ovs_lite.iconworld.render import render
+from ovs_lite.iconworld.scene import sample_scenes
+from ovs_lite.iconworld.sets import icon_sets
 
 
 def main(batches: int = 10) -> None:

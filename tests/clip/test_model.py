@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ovs_lite.clip import load_clip
-from ovs_lite.clip.weights import save_lite
+from ovs_lite.clip.lite.files import save_lite
 
 SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
 

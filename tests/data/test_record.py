@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_lite.data.masks import decode_rle, encode_rle
 from ovs_lite.data.record import (
     RECORD_COLUMNS,
     ReaderReport,
@@ -22,6 +21,7 @@ from ovs_lite.data.record import (
     semantic_map,
     write_split,
 )
+from ovs_lite.data.rle import decode_rle, encode_rle
 
 
 def make_record(index, masks=False):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ovs_lite.data.batches import MaskBatches, record_masks
-from toy_records import scene, toy, without_annotation
+from kit.records import scene, toy, without_annotation
+from ovs_lite.data.loaders.mask_batches import MaskBatches, record_masks
 
 
 def test_crowds_void_and_unlabelled_segments_are_no_targets():

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kit.proposer import make_proposer
 from ovs_lite.cli import main
+from ovs_lite.commands.evaluate_proposals import as_markdown
 from ovs_lite.config import get_profile
-from ovs_lite.data.iconworld.build import build_set
-from ovs_lite.data.masks import encode_rle
+from ovs_lite.data.rle import encode_rle
 from ovs_lite.evaluation.proposals import GROUPS, evaluate_proposals
-from ovs_lite.evaluation.proposals_command import as_markdown
-from tiny_proposer import make_proposer
+from ovs_lite.iconworld.build import build_set
 
 NAMES = ("cat", "grass", "dog", "sky", "boat")
 WORLD, SEEN = SimpleNamespace(names=NAMES), ("sky", "cat", "horse")

@@ -15,14 +15,14 @@ from torch import nn
 
 from ovs_lite import cli
 from ovs_lite.clip import load_clip
+from ovs_lite.commands.evaluate_segmentation import as_markdown, main, parse_options
 from ovs_lite.config import get_profile
-from ovs_lite.data.iconworld.build import build_set
 from ovs_lite.data.record import load_split
 from ovs_lite.data.vocabulary import load_vocabulary, parse_vocabulary
 from ovs_lite.evaluation import segmentation, segmentation_command
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
-from ovs_lite.evaluation.segmentation_command import as_markdown, main, parse_options
 from ovs_lite.evaluation.segmentation_report import SegmentationReport, bootstrap_difference, weighted_miou
+from ovs_lite.iconworld.build import build_set
 from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
 from ovs_lite.methods import METHODS, Method, get_method
 from ovs_lite.methods.clip_cam import ClipCam

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.tcl_oracles import case, released_terms, slow_masks, slow_similarity, slow_tv
 from ovs_lite.losses import tcl_blocks
 from ovs_lite.losses.tcl import (
     area_loss,
@@ -13,7 +14,6 @@ from ovs_lite.losses.tcl import (
     text_grounding_terms,
     tv_loss,
 )
-from tcl_oracles import case, released_terms, slow_masks, slow_similarity, slow_tv
 
 
 @pytest.mark.parametrize("seed", range(3))

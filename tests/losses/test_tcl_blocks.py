@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from kit.tcl_oracles import case, gradients, mixed, released_terms
 from ovs_lite.losses import tcl_blocks
 from ovs_lite.losses.tcl import area_loss, feature_similarity, mask_logits, text_grounding_terms, tv_loss
-from tcl_oracles import case, gradients, mixed, released_terms
 
 
 @pytest.mark.parametrize("room", [1, 100, 2**18])  # of a block: one image, some images, everything

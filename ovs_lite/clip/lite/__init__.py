@@ -1,0 +1,1 @@
+"""The miniature CLIPs that ship with the kit: network, configurations, weights with their cards."""

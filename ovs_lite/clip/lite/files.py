@@ -1,0 +1,71 @@
+"""The shipped weights: half precision, and of the token table only the rows that the world's words use.
+
+The table of 49,408 tokens is most of a miniature CLIP (6.3 of 8 million numbers), and IconWorld's captions use about
+a thousand of them. The other rows are never trained; on loading they are drawn from a fixed seed.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ovs_lite.tensors import write_tensors
+
+SHIPPED = ("ViT-Lite-8", "ConvNeXt-Lite")
+TABLE = "text.token_embedding.weight"
+ROWS, ROW_IDS = "text.token_embedding.rows", "text.token_embedding.row_ids"
+
+
+def shipped_path(name: str) -> Path:
+    """Where the weights of a shipped model lie. Raises FileNotFoundError with the command that makes them."""
+    path = Path(__file__).parent / "weights" / f"{name}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: reinstall ovs-lite, or train it with: ovs-lite train clip {name}")
+    return path
+
+
+def save_lite(network: nn.Module, path: str | Path, token_ids: torch.Tensor, metadata: dict[str, str]) -> None:
+    """Write a miniature model. token_ids: (n,) int64, the rows of the token table to keep. Atomic."""
+    tensors = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    table = tensors.pop(TABLE)
+    tensors[ROWS], tensors[ROW_IDS] = table[token_ids].clone(), token_ids.to(torch.int32)
+    write_tensors(path, tensors, metadata)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The notes stored with the weights: data, steps, command."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def load_lite(network: nn.Module, path: Path) -> None:
+    """Load a file written by `save_lite` into a network of the same architecture.
+
+    Raises ValueError naming the file for damaged files and for missing, unexpected or mis-shaped tensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
+    tensors[TABLE] = _full_table(tensors, network, path)
+    expected = network.state_dict()
+    missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
+    shapes = [key for key in expected.keys() & tensors if expected[key].shape != tensors[key].shape]
+    if missing or unexpected or shapes:
+        raise ValueError(f"{path}: missing {missing}, unexpected {unexpected}, of another shape {sorted(shapes)}")
+    network.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()})
+
+
+def _full_table(tensors: dict[str, torch.Tensor], network: nn.Module, path: Path) -> torch.Tensor:
+    if ROWS not in tensors or ROW_IDS not in tensors:
+        raise ValueError(f"{path}: expected the tensors {ROWS} and {ROW_IDS} of a shipped miniature CLIP")
+    shape = network.state_dict()[TABLE].shape
+    table = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    rows, row_ids = tensors.pop(ROWS).float(), tensors.pop(ROW_IDS).long()
+    fits = rows.shape == (len(row_ids), shape[1]) and row_ids.ndim == 1
+    if not fits or (len(row_ids) and not 0 <= row_ids.min() <= row_ids.max() < shape[0]):
+        raise ValueError(f"{path}: got {tuple(rows.shape)} rows for {len(row_ids)} tokens of a {tuple(shape)} table")
+    table[row_ids] = rows
+    return table

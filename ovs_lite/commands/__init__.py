@@ -1,0 +1,1 @@
+"""The commands behind `ovs-lite`, one file each."""

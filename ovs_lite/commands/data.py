@@ -1,0 +1,60 @@
+"""What `ovs-lite data build | list | show` do."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ovs_lite.config import Profile
+from ovs_lite.data.record import decode_segments, load_split
+from ovs_lite.data.rle import decode_rle
+from ovs_lite.files import data_root
+from ovs_lite.iconworld.build import build_set, split_folder
+from ovs_lite.iconworld.sets import SET_NAMES, icon_sets, scene_count
+from ovs_lite.viz.sheets import contact_sheet
+
+
+def build(profile: Profile, only: Sequence[str] = ()) -> list[Path]:
+    """Build the named sets of a profile, or all; what is there already is kept. Returns the folders."""
+    for name in only:
+        icon_sets(name)  # a wrong name is an error before anything is built
+    return [folder for name in only or SET_NAMES for folder in build_set(name, profile.data, data_root(), profile.seed)]
+
+
+def describe(profile: Profile) -> list[str]:
+    """One line per split: set, split, number of scenes, and its folder or that it is not built."""
+    lines = []
+    for name in SET_NAMES:
+        for icon_set in icon_sets(name):
+            folder = split_folder(data_root(), profile.data, name, icon_set.split)
+            state = str(folder) if folder.is_dir() else "not built"
+            lines.append(f"{name:15} {icon_set.split:6} {scene_count(icon_set, profile.data):6} scenes  {state}")
+    return lines
+
+
+def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24) -> Image.Image:
+    """A contact sheet of the first `count` scenes of a set with their segments and first captions.
+
+    split: None takes the set's first. Raises ValueError for unknown names, FileNotFoundError where it is not built.
+    """
+    splits = [icon_set.split for icon_set in icon_sets(name)]
+    split = split or splits[0]
+    if split not in splits:
+        raise ValueError(f"got split {split!r}, expected one of {', '.join(splits)} for {name}")
+    records = list(islice(load_split(split_folder(data_root(), profile.data, name, split)), count))
+    captions = [record["captions"][0] if record["captions"] else record["image_id"] for record in records]
+    segments = [_segment_map(record) for record in records]
+    annotated = any(ids is not None for ids in segments)
+    return contact_sheet([record["image"] for record in records], captions, segments if annotated else None)
+
+
+def _segment_map(record: dict) -> np.ndarray | None:
+    """(H, W) segment ids of a record, 0 = void; overlapping masks are laid on each other, the smallest on top."""
+    if record["segments"] is not None:
+        return decode_segments(record["segments"])
+    if not record.get("masks"):
+        return None
+    masks = sorted((decode_rle(rle) for rle in record["masks"]), key=lambda mask: -mask.sum())
+    return np.max([mask * number for number, mask in enumerate(masks, 1)], axis=0).astype(np.int32)

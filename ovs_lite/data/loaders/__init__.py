@@ -1,0 +1,1 @@
+"""Batches as a function of their index: masks, image-text pairs, webdataset shards."""

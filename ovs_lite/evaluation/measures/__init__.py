@@ -1,0 +1,1 @@
+"""Measurements that single claims of the papers need."""

@@ -1,0 +1,85 @@
+"""Does a more specific text give a better mask? TCL's appendix G (Fig. 10), counted instead of shown.
+
+Pictures hold two things of one noun in two colours, the case in which "cat" is not enough and "red cat" is. For each of
+the two the mask of the noun and the mask of the colour and the noun are compared with the meant thing.
+N pictures, H W pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ovs_lite.evaluation.clip.held_out import EVERY_NOUN, held_out_scenes, object_masks
+from ovs_lite.iconworld.nouns import load_nouns
+from ovs_lite.iconworld.palette import COLOUR_NAMES
+from ovs_lite.iconworld.scene import SceneStyle
+from ovs_lite.methods import Method
+
+TWINS = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 2), size=(0.8, 1.0), repeat=1.0)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """image: (3, H, W) RGB in [0, 1]. noun: of both things. colours: of the first and the second. masks: (2, H, W)."""
+
+    image: torch.Tensor
+    noun: str
+    colours: tuple[str, str]
+    masks: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Specificity:
+    """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1]. share: how much of
+    the specific mask's mass on both things lies on the meant one; the noun's is 0.5. pictures: N."""
+
+    noun: float
+    specific: float
+    share: float
+    pictures: int
+
+
+def twin_pictures(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
+    """`count` held-out pictures with two things of one noun in two colours, both visible."""
+    found = 0
+    for scene, rendering in held_out_scenes(TWINS, 2**40, size, seed, "twins"):
+        for index, (masks, nouns) in enumerate(object_masks(scene, rendering)):
+            colours = scene.colour_ids[index, :2].tolist()
+            if len(nouns) != 2 or nouns[0] != nouns[1] or colours[0] == colours[1]:
+                continue
+            names = (COLOUR_NAMES[colours[0]], COLOUR_NAMES[colours[1]])
+            yield Twins(rendering.images[index], load_nouns()[int(nouns[0])].noun, names, masks)
+            found += 1
+            if found == count:
+                return
+
+
+@torch.no_grad()
+def prompt_specificity(method: Method, pictures: Iterator[Twins], threshold: float, **options) -> Specificity:
+    """Ask a method for the noun and for both specific texts. threshold: score above which a pixel is in the mask.
+
+    options: the method's own. Raises ValueError without a picture.
+    """
+    rows = [_one(method, twins, threshold, options) for twins in pictures]
+    if not rows:
+        raise ValueError("got no picture, expected at least one")
+    noun, specific, share = np.mean(rows, axis=0)
+    return Specificity(float(noun), float(specific), float(share), len(rows))
+
+
+def _one(method: Method, twins: Twins, threshold: float, options: dict) -> tuple[float, float, float]:
+    texts = [twins.noun, *(f"{colour} {twins.noun}" for colour in twins.colours)]
+    embeddings = method.clip.text_embeddings(texts, method.templates)
+    scores = method.predict(method.clip.normalise(twins.image[None].to(method.clip.device)), embeddings, **options)[0]
+    scores, masks = scores.cpu(), twins.masks
+    noun = np.mean([_iou(scores[0] > threshold, mask) for mask in masks])
+    specific = np.mean([_iou(own > threshold, mask) for own, mask in zip(scores[1:], masks, strict=True)])
+    mass = torch.einsum("thw,mhw->tm", scores[1:].clamp(min=0), masks.float())
+    share = (mass.diagonal() / mass.sum(1).clamp(min=1e-9)).mean()
+    return float(noun), float(specific), float(share)
+
+
+def _iou(found: torch.Tensor, mask: torch.Tensor) -> float:
+    return float((found & mask).sum() / (found | mask).sum().clamp(min=1))

@@ -1,0 +1,1 @@
+"""Metrics as exact counts that merge over processes: mIoU, proposal recall."""

@@ -1,0 +1,83 @@
+"""Write IconWorld to disk: every set and split of a configuration as a `datasets` folder. Same seed, same bytes."""
+
+import json
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ovs_lite.config import DataConfig
+from ovs_lite.data.record import MANIFEST, write_split
+from ovs_lite.iconworld.annotate import granular_masks, panoptic, segment_names
+from ovs_lite.iconworld.caption_grammar import captions_for, scene_contents
+from ovs_lite.iconworld.render import Rendering, render
+from ovs_lite.iconworld.scene import SceneBatch, sample_scenes
+from ovs_lite.iconworld.sets import SET_NAMES, IconSet, icon_sets, scene_count
+
+BATCH = 64
+FORMAT = 1  # raise it when the same seed should give other pictures, so that old builds are remade
+
+
+def split_folder(root: Path, config: DataConfig, name: str, split: str) -> Path:
+    """Where a split lies: root / configuration folder / set / split."""
+    return root / config.folder / name / split
+
+
+def _seed(seed: int, name: str, split: str, batch: int) -> int:
+    return zlib.crc32(f"{seed}/{name}/{split}/{batch}".encode())
+
+
+def iter_records(icon_set: IconSet, count: int, size: int, seed: int) -> Iterator[dict]:
+    """`count` records of a split at size x size pixels. Record i depends on (seed, set, split, i) alone."""
+    for start in range(0, count, BATCH):
+        number = _seed(seed, icon_set.name, icon_set.split, start // BATCH)
+        generator = torch.Generator().manual_seed(number)
+        scene = sample_scenes(BATCH, icon_set.style, generator)
+        drawn = render(scene, size, generator)
+        pictures = (drawn.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        captions: list[list[str]] = [[]] * BATCH
+        if icon_set.captions:
+            contents, rng = scene_contents(scene, drawn), random.Random(number)
+            captions = captions_for(contents, rng, icon_set.captions, stuff=icon_set.landscapes)
+        for index in range(min(BATCH, count - start)):
+            record = _annotation(icon_set, scene, drawn, index)
+            image_id = f"{icon_set.name}-{icon_set.split}-{start + index:06d}"
+            yield record | {"image_id": image_id, "image": pictures[index], "captions": captions[index]}
+
+
+def _annotation(icon_set: IconSet, scene: SceneBatch, drawn: Rendering, index: int) -> dict:
+    if icon_set.masks:
+        return {"segments": None, "segments_info": None, "masks": granular_masks(scene, drawn, index)}
+    if icon_set.vocabulary is None:
+        return {"segments": None, "segments_info": None}
+    segments, info = panoptic(drawn.ids[index].numpy(), segment_names(scene, index), icon_set.vocabulary)
+    return {"segments": segments, "segments_info": info}
+
+
+def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress: bool = True) -> list[Path]:
+    """Write the splits of one set that are not there yet, or that other settings made. Returns their folders."""
+    folders = []
+    for icon_set in icon_sets(name):
+        folder = split_folder(root, config, name, icon_set.split)
+        count = scene_count(icon_set, config)
+        creator = {"set": name, "split": icon_set.split, "seed": seed, "format": FORMAT, "config": asdict(config)}
+        if not _is_built(folder, creator):
+            records = iter_records(icon_set, count, config.image_size, seed)
+            write_split(
+                records, folder, creator=creator, masks=icon_set.masks, total=count, overwrite=True, progress=progress
+            )
+        folders.append(folder)
+    return folders
+
+
+def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = True) -> list[Path]:
+    """Write every set of a configuration; what is there already is kept. Returns all folders."""
+    return [folder for name in SET_NAMES for folder in build_set(name, config, root, seed, progress)]
+
+
+def _is_built(folder: Path, creator: dict) -> bool:
+    manifest = folder / MANIFEST
+    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["creator"] == creator

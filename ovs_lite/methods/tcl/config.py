@@ -1,0 +1,63 @@
+"""TCL's settings (Cha et al., CVPR 2023): the miniature's, a handful of steps, and the released configuration."""
+
+from dataclasses import dataclass, field, replace
+
+from ovs_lite.config import LoopConfig
+
+VARIANTS = ("released", "paper")
+TERMS = ("image", "feature", "area", "smooth", "contrastive")
+
+
+@dataclass(frozen=True)
+class TclConfig:
+    """TCL's training; the defaults are the `lite` preset. Raises ValueError for values that cannot run."""
+
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=60, lr=5e-3, muon_lr=0.0, weight_decay=0.05, warmup=10, grad_norm=5.0, checkpoint_every=500
+        )
+    )
+    clip: str = "ViT-Lite-8"  # the frozen CLIP, an open_clip ViT
+    pretrained: str = "lite"  # its weights: lite, an open_clip tag such as openai, or a file
+    data: tuple[str, ...] = ("icon-lite/icon-caption/train",)  # prepared splits or webdataset shards, or below data/
+    batch: int = 64  # image-text pairs per step, of all processes
+    image_size: int = 64  # side of a training image, pixels; inference doubles it
+    crop_area: tuple[float, float] = (0.6, 1.0)  # share of the image's area that a random crop keeps
+    augment: str = "crop"  # crop, or strong: RandAugment and random erasing as well
+    workers: int = 0  # processes that decode images ahead
+    image_weight: float = 0.1  # weight of the image-level contrast, Eq. 6 in Eq. 12
+    feature_weight: float = 0.1  # weight of the feature-level contrast, Eq. 9
+    area_weight: float = 0.4  # weight of the area loss, Eq. 10
+    smooth_weight: float = 1.0  # weight of the smoothness loss, Eq. 11
+    contrastive_weight: float = 0.0  # weight of plain contrastive learning, the baseline of Table 2
+    positive_area: float = 0.4  # Eq. 10: mean area that masks of an image's own text should have
+    negative_area: float = 0.0  # Eq. 10: mean area that masks of other texts should have
+    unfreeze: float = 0.6  # share of the steps before the copy of CLIP's last block is trained; 1: never
+    variant: str = "released"  # pixel embeddings pooled as they are (released) or normalised (paper), Eq. 8 and 11
+
+    def __post_init__(self):
+        if min(self.image_size, self.batch) < 1 or not 0 <= self.unfreeze <= 1:
+            raise ValueError(f"got {self}, expected positive sizes and unfreeze in [0, 1]")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"got variant={self.variant!r}, expected one of {', '.join(VARIANTS)}")
+        if not any(self.weights().values()) or min(self.weights().values()) < 0:
+            raise ValueError(f"got weights {self.weights()}, expected none negative, and not all 0")
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss term, Eq. 12."""
+        return {term: getattr(self, f"{term}_weight") for term in TERMS}
+
+
+LITE = TclConfig()
+PRESETS = {
+    "smoke": TclConfig(loop=replace(LITE.loop, steps=3), batch=8, data=("icon-smoke/icon-caption/train",)),
+    "lite": LITE,
+    # The released configuration: 16 processes with 64 pairs of CC3M and CC12M. Not the same here: the cosine ends at
+    # 1.5e-6 instead of 1e-5; AdamW has beta 0.98 and eps 1e-8 instead of 0.999 and 1e-6; scalars learn ten times
+    # faster, and without weight decay; augmentation is torchvision's RandAugment, not timm's.
+    "paper": TclConfig(
+        loop=replace(LITE.loop, steps=50_000, lr=7.5e-5, warmup=15_000),
+        clip="ViT-B-16", pretrained="openai", data=("cc3m/*.tar", "cc12m/*.tar"),
+        batch=1024, image_size=224, crop_area=(0.08, 1.0), augment="strong", workers=8,
+    ),
+}  # fmt: skip

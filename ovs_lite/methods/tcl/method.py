@@ -1,0 +1,90 @@
+"""TCL's method: a frozen CLIP, the grounder on top of it, and how masks are inferred. Paper: see the folder.
+
+B images, K classes, D joint embedding, H W pixels; masks have a quarter of a patch's side.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from ovs_lite.clip import Clip
+from ovs_lite.clip.dense import patch_stride, penultimate_tokens, project_patches, value_path
+from ovs_lite.methods.base import Method
+from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
+from ovs_lite.models.text_masks import mask_logits
+from ovs_lite.pamr import pamr
+
+KP_WEIGHT = 0.3
+
+
+class Tcl(Method):
+    """See the module docstring. clip: needs open_clip's ViT; its weights are the start of the grounder's."""
+
+    name = "tcl"
+    trains = True
+    background = 0.4  # the released threshold with PAMR; 0.5 without
+
+    @classmethod
+    def load_released(cls, path: Path, clip: Clip) -> "Tcl":
+        """Read tcl.pth, see `released.load_official_tcl`."""
+        from ovs_lite.methods.tcl.released import load_official_tcl
+
+        return load_official_tcl(path, clip)
+
+    def __init__(self, clip: Clip):
+        super().__init__(clip)
+        clip.requires_grad_(False)
+        self.grounder = TextGrounder(clip.network.visual).to(clip.device)
+
+    def trained_part(self) -> TextGrounder:
+        """The grounder."""
+        return self.grounder
+
+    def pixel_embeddings(self, images: torch.Tensor, train_block: bool = False) -> torch.Tensor:
+        """(B, 3, H, W) normalised, whole patches -> (B, D, 4h, 4w) not normalised, with gradient to the grounder."""
+        with torch.no_grad():
+            tokens, grid = penultimate_tokens(self.clip.network.visual, images)
+        return self.grounder(tokens, grid, train_block)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: torch.Tensor,
+        text_embeddings: torch.Tensor,
+        refine: bool = True,
+        kp_weight: float = KP_WEIGHT,
+        kp_variant: str = "released",
+    ) -> torch.Tensor:
+        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) probabilities, each class for itself.
+
+        refine: PAMR. kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1]. kp_variant: "released" gives
+        these the start values of Eq. 5, "paper" the learned ones. Sides that are no multiple of a patch are padded with
+        zeros on both sides, and cut again. Raises ValueError for a kp_weight outside and for another variant.
+        """
+        if not 0 <= kp_weight <= 1:
+            raise ValueError(f"got kp_weight={kp_weight!r}, expected 0 (none of the frozen CLIP's masks) to 1")
+        if kp_variant not in ("released", "paper"):
+            raise ValueError(f"got kp_variant={kp_variant!r}, expected released or paper")
+        visual, (height, width) = self.clip.network.visual, images.shape[-2:]
+        left, right, top, bottom = _margins(images, patch_stride(visual))
+        images = F.pad(images, (left, right, top, bottom))
+        tokens, grid = penultimate_tokens(visual, images)
+        pixels = self.grounder(tokens, grid)
+        masks = mask_logits(pixels, text_embeddings, self.grounder.scale, self.grounder.bias).sigmoid()
+        if refine:
+            masks = pamr(F.interpolate(images, masks.shape[-2:], mode="bilinear", align_corners=True), masks)
+        if kp_weight:
+            patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
+            start = (SCALE, BIAS) if kp_variant == "released" else (self.grounder.scale, self.grounder.bias)
+            kept = mask_logits(patches, text_embeddings, *start).sigmoid()
+            kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
+            masks = masks.lerp(kept, kp_weight)
+        masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False)
+        return masks[..., top : top + height, left : left + width]
+
+
+def _margins(images: torch.Tensor, stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom: what makes both sides multiples of the stride; an odd pixel goes to the end."""
+    down, across = (-side % step for side, step in zip(images.shape[-2:], stride, strict=True))
+    return across // 2, across - across // 2, down // 2, down - down // 2

@@ -1,0 +1,91 @@
+"""A method's own trained weights: one safetensors file, in half precision, that knows which CLIP it belongs to."""
+
+import sys
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ovs_lite.clip import Clip
+from ovs_lite.methods.base import Method
+from ovs_lite.methods.registry import method_class
+from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
+
+
+def save_method(method: Method, path: str | Path, notes: dict[str, str] | None = None) -> None:
+    """Write what a method trained, with the name of its CLIP and a fingerprint of that CLIP. Atomic.
+
+    notes: kept in the file's metadata (steps, data, command). Raises ValueError for a method that trains nothing.
+    """
+    part = method.trained_part()
+    if part is None:
+        raise ValueError(f"got the method {method.name}, expected one with trained weights of its own")
+    tensors = {key: value.half() if value.is_floating_point() else value for key, value in part.state_dict().items()}
+    about = {"method": method.name, "clip": method.clip.name, "clip_fingerprint": _fingerprint(method.clip)}
+    write_tensors(path, tensors, {**(notes or {}), **about})
+
+
+def load_method(name: str, clip: Clip, checkpoint: str | Path | None = None) -> Method:
+    """A method by name on a CLIP, with its trained weights, in evaluation mode.
+
+    checkpoint: what `save_method` wrote, or the layout that the method's authors released, where it can be read. None:
+    the shipped weights, where the method has weights. Raises ValueError for an unknown method, for a checkpoint of a
+    method that trains nothing, for weights of another method or CLIP and for damaged files, FileNotFoundError for
+    missing ones.
+    """
+    kind, path = method_class(name), check_checkpoint(name, checkpoint)
+    if path is None:
+        return kind(clip).eval()
+    if kind.load_released is not None and not _is_ours(path):
+        return kind.load_released(path, clip)
+    method = kind(clip)
+    _fill(method, path)
+    return method.to(clip.device).eval()
+
+
+def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:
+    """Which file holds a method's weights; None for a method that trains nothing. Errors as `load_method`."""
+    kind = method_class(name)
+    if not kind.trains:
+        if checkpoint is None:
+            return None
+        raise ValueError(
+            f"got checkpoint={str(checkpoint)!r}, but {name} has no trained weights of its own; "
+            "give CLIP weights as pretrained=..."
+        )
+    path = shipped_weights(kind) if checkpoint is None else Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights; train them with: ovs-lite train {name}")
+    return path
+
+
+def shipped_weights(kind: type[Method]) -> Path:
+    """Where a trained method's shipped weights lie: weights/NAME.safetensors in its folder."""
+    return Path(sys.modules[kind.__module__].__file__).parent / "weights" / f"{kind.name}.safetensors"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the file is in this kit's own layout, or damaged, as opposed to the authors' release."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "method" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True
+
+
+def _fingerprint(clip: Clip) -> str:
+    return f"{clip.fingerprint()}-{clip.image_fingerprint()}"
+
+
+def _fill(method: Method, path: Path) -> None:
+    """Raises ValueError naming the file and what does not fit."""
+    tensors, about = read_tensors(path)
+    if about.get("method") != method.name:
+        raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {method.name!r}")
+    if about.get("clip_fingerprint") != _fingerprint(method.clip):
+        raise ValueError(
+            f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights are not those of the given "
+            f"{method.clip.name!r}; give that CLIP, or train {method.name} on this one and pass checkpoint=..."
+        )
+    load_exactly(method.trained_part(), tensors, path)

@@ -1,0 +1,175 @@
+"""What a notebook needs besides the science: its configuration and folders, a record of numbers, progress, figures.
+
+context = setup(profile, seed, out)          # in the cell after `parameters`
+for batch in progress(batches, "training"): ...
+show(figure, "heat map of 'cat': warm on the cat, cold elsewhere")
+record("mIoU masked crops", 41.2, n=120, unit="%", paper=20.1)
+"""
+
+import base64
+import html
+import io
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from IPython.display import display
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ovs_lite.config import Profile, get_profile, override, to_dict
+from ovs_lite.files import data_root, runs_root, write_json
+from ovs_lite.iconworld.build import split_folder
+from ovs_lite.methods import RECIPES, get_recipe
+from ovs_lite.notebook.live import LiveCurve, MaskFilm, headless
+from ovs_lite.notebook.metrics_log import METRICS, append_metric, format_number
+from ovs_lite.train import OnStep
+from ovs_lite.train.launch import launch
+
+__all__ = ["Context", "LiveCurve", "MaskFilm", "progress", "record", "setup", "show"]
+
+FIGURE_DPI = 110
+PROGRESS_LINES = 4
+
+
+@dataclass
+class Context:
+    """A notebook's resolved profile, the name it runs under, and where its products go.
+
+    changes: {recipe: {dotted key: value}}, what `setup` was told to change in recipes.
+    """
+
+    profile: Profile
+    notebook: str
+    out: Path
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The GPU where there is one. Asked for lazily, so that no GPU is touched before training starts."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def config(self, recipe: str, **changes: Any) -> Any:
+        """A recipe's resolved settings: this profile's preset, the run's seed, what `setup` changed, and `changes`.
+
+        changes: keyword per field, those of the loop included, e.g. config("tcl", steps=30, area_weight=0.0).
+        """
+        preset = get_recipe(recipe).presets[self.profile.name]
+        return override(preset, {"loop.seed": self.profile.seed, **self.changes.get(recipe, {}), **changes})
+
+    def train(
+        self,
+        recipe: str,
+        config: Any = None,
+        out: str | Path | None = None,
+        on_step: OnStep | None = None,
+        fresh: bool = False,
+        processes: int | None = None,
+    ) -> Any:
+        """Train a recipe and return what it trained, as read from the weights that it wrote.
+
+        config: default `self.config(recipe)`. out: folder below the run's, default the recipe's name; a run that
+        stopped there resumes, unless `fresh`. on_step, processes: see `ovs_lite.train.launch.launch`.
+        """
+        config = self.config(recipe) if config is None else config
+        return launch(recipe, config, self.out / (out or recipe), on_step, processes, fresh)
+
+    def data(self, name: str, split: str) -> Path:
+        """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""
+        folder = split_folder(data_root(), self.profile.data, name, split)
+        if not folder.is_dir():
+            command = f"ovs-lite data build --profile {self.profile.name}"
+            raise FileNotFoundError(f"no data at {folder}; build it with: {command}")
+        return folder
+
+
+_current: Context | None = None
+
+
+def setup(profile: str, seed: int = 0, out: str | Path | None = None, **overrides: Any) -> Context:
+    """Resolve a profile, seed every generator, and start the run's folder with config.json and no metrics.
+
+    out: the run's folder; None, as in a notebook opened by hand, is runs/by-hand/<profile>/<notebook>.
+    overrides: changes with dotted keys, of the profile or of a recipe, as in setup("lite", **{"data.val_scenes": 8,
+        "tcl.batch": 32}).
+    Raises ValueError for an unknown profile or key.
+    """
+    global _current
+    of_recipes = {key: value for key, value in overrides.items() if key.split(".")[0] in RECIPES}
+    of_profile = {key: value for key, value in overrides.items() if key not in of_recipes}
+    resolved = override(get_profile(profile), {**of_profile, "seed": seed})
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in of_recipes.items():
+        recipe, _, setting = key.partition(".")
+        changes.setdefault(recipe, {})[setting] = value
+    if out is None:
+        by_hand = Path(os.environ.get("JPY_SESSION_NAME", "notebook")).stem
+        out = runs_root() / "by-hand" / resolved.name / by_hand
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    _current = Context(resolved, folder.name, folder, changes)
+    changed = {recipe: to_dict(_current.config(recipe)) for recipe in changes}  # a wrong key is an error here
+    write_json(folder / "config.json", {**to_dict(resolved), **({"recipes": changed} if changed else {})})
+    return _current
+
+
+def record(name: str, value: float, n: int | None = None, unit: str = "", paper: float | None = None, **fields) -> None:
+    """Append a measured number to metrics.jsonl of the current run and print it in one line.
+
+    n: how many pictures (or pairs) it was measured on. paper: the number printed in the paper, in the same unit.
+    fields: anything else worth keeping. Raises RuntimeError before `setup`.
+    """
+    if _current is None:
+        raise RuntimeError(f"record({name!r}, ...) was called before setup(profile, seed, out)")
+    value = value if isinstance(value, int | str) else float(value)
+    about = {"notebook": _current.notebook, "profile": _current.profile.name, "seed": _current.profile.seed}
+    row = {"name": name, "value": value, "n": n, "unit": unit, "paper": paper, **fields, **about}
+    append_metric(_current.out, {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    notes = [f"n = {n}"] * (n is not None) + [f"paper: {format_number(paper, unit)}"] * (paper is not None)
+    print(f"{name}: {format_number(value, unit)}" + (f"  ({', '.join(notes)})" if notes else ""))
+
+
+def progress(items: Iterable, desc: str = "", total: int | None = None) -> Iterator:
+    """Go through `items` with a live bar; in a headless run, with a line per quarter instead, the same every time."""
+    total = len(items) if total is None and hasattr(items, "__len__") else total
+    if not headless():
+        yield from tqdm(items, desc=desc, total=total)
+        return
+    lines = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        while total and lines < done * PROGRESS_LINES // total:
+            lines += 1
+            if lines == done * PROGRESS_LINES // total:
+                print(f"{desc}: {100 * lines // PROGRESS_LINES} % ({done} of {total})", flush=True)
+
+
+def show(picture: Figure | Image.Image, alt: str) -> None:
+    """Display a matplotlib figure or a PIL image as PNG with a text for those who cannot see it.
+
+    The figure is closed, so that it is not shown twice. Raises ValueError for an empty `alt`.
+    """
+    if not alt.strip():
+        raise ValueError("got an empty alt text, expected a sentence that says what the picture shows")
+    buffer = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+        pyplot.close(picture)
+    else:
+        picture.save(buffer, format="PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    tag = f'<img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%">'
+    display({"text/html": tag, "text/plain": f"[picture: {alt}]"}, raw=True)

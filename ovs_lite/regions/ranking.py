@@ -1,0 +1,38 @@
+"""Which mask first: agreement between proposals, and non-maximum suppression that drops nothing.
+
+N masks, H W pixels.
+"""
+
+import torch
+
+from ovs_lite.matching import pairwise_iou
+
+DUPLICATE_IOU = 0.7  # above it one proposal is a duplicate of another
+
+
+def agreement(masks: torch.Tensor, overlap: float = DUPLICATE_IOU) -> torch.Tensor:
+    """How many masks found each region: the sum of its IoUs above `overlap`, its own included.
+
+    (N, H, W) of 0 and 1 -> (N,). A query that no target ever chose drifts anywhere; many meet where there is something
+    to find.
+    """
+    flat = masks.flatten(1)
+    found = pairwise_iou(flat, flat)
+    return (found * (found > overlap)).sum(1)
+
+
+def nms_order(masks: torch.Tensor, overlap: float = DUPLICATE_IOU) -> torch.Tensor:
+    """Greedy non-maximum suppression as an order: first the masks that are kept, then the duplicates, then empty ones.
+
+    (N, H, W) of 0 and 1, best first -> (N,) int64. A mask is a duplicate of a better one when their IoU exceeds
+    `overlap`.
+    """
+    flat = masks.flatten(1)
+    alike, filled = (pairwise_iou(flat, flat) > overlap).tolist(), flat.any(1).tolist()
+    kept: list[int] = []
+    duplicates: list[int] = []
+    for index in range(len(masks)):
+        if filled[index]:
+            (duplicates if any(alike[index][better] for better in kept) else kept).append(index)
+    empty = [index for index in range(len(masks)) if not filled[index]]
+    return torch.tensor(kept + duplicates + empty, dtype=torch.int64, device=masks.device)

@@ -1,0 +1,1 @@
+"""Run the notebooks end to end, each only when it has to, and write the report."""

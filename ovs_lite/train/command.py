@@ -1,0 +1,139 @@
+"""`ovs-lite train NAME`: one command for every recipe. Its flags and their help are the configuration's fields.
+
+From a file:      ovs-lite train tcl --config settings.yaml (or another run's config.json)
+Several GPUs:     accelerate launch -m ovs_lite.train tcl --profile paper
+The same command again resumes where the last run stopped; --fresh starts over.
+"""
+
+import argparse
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovs_lite.config import PROFILES, field_help, override, override_from_file, to_dict
+from ovs_lite.distributed import destroy_process_group, is_main
+from ovs_lite.files import runs_root
+from ovs_lite.methods import RECIPES, Recipe, get_recipe
+from ovs_lite.train.loop import OnStep, train
+
+FORMER_NAMES = {("proposals", "openseg"): "openseg-proposals", ("proposals", "maskformer"): "maskformer"}
+
+
+def run_recipe(
+    recipe: Recipe, config: Any, out: Path, fresh: bool = False, on_step: OnStep | None = None, progress: bool = True
+) -> Path:
+    """Train in this process (or as one of several) and write the weights, whose path is returned.
+
+    Leaves in `out` what `train` leaves, config.json among it, and the file that `recipe.load` reads.
+    fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`.
+    """
+    torch.manual_seed(config.loop.seed)
+    task = recipe.build(config)
+    settings = {"recipe": recipe.name, **to_dict(config), "found": task.found}
+    rows = train(task, config.loop, out, not fresh, on_step, progress, settings)
+    path = out / recipe.weights(config)
+    if is_main():
+        recipe.save(task, path, config)
+        print(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
+        for line in getattr(task, "notes", list)():
+            print(line)
+    return path
+
+
+def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> None:
+    """Entry point of `ovs-lite train`, `python -m ovs_lite.train`. on_step: see `train`; replaces the progress bar."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    former = FORMER_NAMES.get(tuple(words[:2]))
+    words = [former, *words[2:]] if former else words
+    if not words or words[0] in ("-h", "--help"):
+        _overview_parser().parse_args(["--help"])
+    recipe = get_recipe(words[0])
+    args = build_parser(recipe).parse_args(words[1:])
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = resolve(recipe, args)
+    run_recipe(recipe, config, args.out or runs_root() / recipe.name, args.fresh, on_step, on_step is None)
+    destroy_process_group()
+
+
+def resolve(recipe: Recipe, args: argparse.Namespace) -> Any:
+    """The preset, changed by --config, changed by the flags that were given."""
+    config = recipe.presets[args.profile]
+    if args.config:
+        config = override_from_file(config, args.config)
+    keys = {flag: key for flag, key, _, _ in settings(config)}
+    return override(config, {key: getattr(args, flag) for flag, key in keys.items() if getattr(args, flag) is not None})
+
+
+def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
+    """A recipe's arguments; a setting that is not given keeps the value of the profile or of --config."""
+    parser = argparse.ArgumentParser(
+        f"ovs-lite train {recipe.name}", description=sys.modules[recipe.build.__module__].__doc__,
+        epilog=f"example: ovs-lite train {recipe.example}\n{__doc__}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    run = parser.add_argument_group("the run")
+    run.add_argument("--profile", choices=PROFILES, default="lite", help="which preset to start from (default: lite)")
+    run.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file that changes settings")
+    run.add_argument("--out", type=Path, help=f"run folder (default: runs/{recipe.name})")
+    run.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
+    run.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
+    group = parser.add_argument_group("settings, with the values of the lite profile")
+    for flag, _, kind, value in settings(recipe.presets["lite"]):
+        _add_setting(group, flag, kind, value, recipe.word == flag)
+    return parser
+
+
+def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, tuple[Any, str]]]:
+    """Every setting: (flag's name, dotted key, type, (value, help)). Parts of `loop` have flags without that word."""
+    kinds, texts = typing.get_type_hints(type(config)), field_help(type(config))
+    for item in fields(config):
+        value, key = getattr(config, item.name), prefix + item.name
+        if is_dataclass(value):
+            yield from settings(value, f"{key}.")
+        else:
+            yield item.name, key, kinds[item.name], (value, texts.get(item.name, ""))
+
+
+def _add_setting(group, flag: str, kind: Any, value: tuple[Any, str], word: bool) -> None:
+    shown = " ".join(map(str, value[0])) if isinstance(value[0], tuple) else value[0]
+    text = f"{value[1]} ({shown if shown != '' else 'none'})".replace("%", "%%")
+    options: dict[str, Any] = {"dest": flag, "help": text, "default": None}
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        options |= {"type": kinds[0], "nargs": "+" if kinds[-1] is Ellipsis else len(kinds), "metavar": flag[0].upper()}
+    else:
+        options |= {"type": kind, "metavar": flag.upper()}
+    name = f"--{flag.replace('_', '-')}"
+    if word:
+        word_options = {"nargs": "?", "metavar": flag.upper(), "action": _Word, "setting": flag}
+        group.add_argument(f"{flag}_word", help=f"as {name}", **word_options)
+    group.add_argument(name, **options)
+
+
+class _Word(argparse.Action):
+    """A setting given as a bare word."""
+
+    def __init__(self, setting: str, **options):
+        super().__init__(**options)
+        self.setting = setting
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values is not None:
+            setattr(namespace, self.setting, values)
+
+
+def _overview_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "ovs-lite train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="more on each: ovs-lite train NAME --help",
+    )  # fmt: skip
+    parser.add_argument("name", choices=RECIPES, help="what to train")
+    return parser

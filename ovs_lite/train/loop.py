@@ -1,0 +1,215 @@
+"""The one training loop, on accelerate: mixed precision, clipping, schedule, checkpoints, exact resume, JSONL log.
+
+A task says what is trained; see `Task`. Its batches are a function of their index alone and the loop seeds dropout and
+the like anew for every batch, so a checkpoint needs no state of a loader or of a random generator to resume exactly.
+With several processes the task's batches are this process's share; gradients and logged terms are averaged.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from ovs_lite.checkpoints import latest_checkpoint, remove_checkpoints
+from ovs_lite.config import LoopConfig
+from ovs_lite.distributed import (
+    any_process,
+    average_gradients,
+    broadcast,
+    is_main,
+    rank,
+    reduce_sum,
+    world_size,
+)
+from ovs_lite.files import write_json
+from ovs_lite.methods import Task
+from ovs_lite.train.interrupts import Interrupts
+from ovs_lite.train.optim import BlockOptimizer
+from ovs_lite.train.resume import restore, save, truncate_log
+from ovs_lite.train.schedules import learning_rate_factor
+
+OnStep = Callable[[int, dict[str, float]], None]
+CONFIG = "config.json"
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term or the gradient became NaN or infinite; the message and non_finite.json hold terms and pictures."""
+
+
+def total_loss(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
+    """Weighted sum of the terms. Raises ValueError when a term has no weight: nothing is dropped in silence."""
+    unknown = sorted(set(terms) - set(weights))
+    if unknown or not terms:
+        raise ValueError(f"got loss terms without a weight: {', '.join(unknown)}; weights exist for {sorted(weights)}")
+    return sum(weights[name] * value for name, value in terms.items())
+
+
+def train(
+    task: Task,
+    config: LoopConfig,
+    out: str | Path,
+    resume: bool = True,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+    settings: dict[str, Any] | None = None,
+) -> list[dict[str, float]]:
+    """Train `task` until `config.steps`; leaves out/log.jsonl, out/config.json and the last two checkpoints.
+
+    resume: from the newest checkpoint in `out` (bit-identical on a CPU with the same number of threads); False starts
+        over and removes the checkpoints and the log that are there.
+    on_step: called after every step with (step, logged terms).
+    settings: the resolved configuration and what else decides the numbers, plain values, saved as config.json. A run is
+        not resumed with others; a changed `loop` warns by name, as more steps are a wish.
+    Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm (before clipping)
+    and images_per_s of all processes. The model is left in evaluation mode.
+    Raises ValueError for checkpoints of another model or other `settings`, and NonFiniteLoss, after writing the step,
+    every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save a
+    checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
+    """
+    out = Path(out)
+    accelerator = _accelerator(config.precision)
+    task.to(accelerator.device)
+    rates = (config.lr, config.muon_lr, config.weight_decay, config.backbone_factor)
+    optimizer = BlockOptimizer(task.model.named_parameters(), *rates)
+    average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    known = _settings(accelerator, config, settings or {})
+    start = _prepare(accelerator, task.model, optimizer, config, out, resume, average, known)
+    rows: list[dict[str, float]] = []
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
+    task.model.train()
+    begun, pictures = time.perf_counter(), 0
+    with Interrupts() as interrupts, bar:
+        for step in bar:
+            factor = learning_rate_factor(config.schedule, step, config.steps, config.warmup)
+            optimizer.set_factor(factor)
+            row, seen = _step(accelerator, task, optimizer, step, config, out)
+            if average is not None:
+                average.update_parameters(task.model)
+            pictures += seen
+            row |= {"lr": config.lr * factor, "images_per_s": round(pictures / (time.perf_counter() - begun), 1)}
+            bar.set_postfix({"loss": f"{row['loss']:.3f}"})
+            last = step == config.steps - 1
+            if last or step % config.log_every == 0:
+                rows.append(row)
+                _log(out, row)
+            if on_step is not None:
+                on_step(step, row)
+            stopped = any_process(interrupts.number != 0, accelerator.device)
+            if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
+                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, known, average)
+            if stopped and not last:
+                interrupts.end(f"stopped by a signal after step {step}; run the same command again to go on")
+    if average is not None:
+        task.model.load_state_dict(average.module.state_dict())
+    task.model.eval()
+    return rows
+
+
+def _accelerator(precision: str) -> Accelerator:
+    """accelerate keeps the first precision of a process for ever; a notebook may train twice with different ones."""
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
+def _step(
+    accelerator: Accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig, out: Path
+) -> tuple[dict[str, float], int]:
+    """One update from `accumulation` batches. Returns the log's row and the number of pictures."""
+    sums: dict[str, float] = {}
+    ids: list[str] = []
+    pictures = 0
+    for index in range(step * config.accumulation, (step + 1) * config.accumulation):
+        batch = task.batch(index)
+        pictures += task.count(batch)
+        ids += task.image_ids(batch)
+        set_seed(_batch_seed(config.seed, index))
+        with accelerator.autocast():
+            terms = task.losses(batch)
+            loss = total_loss(terms, task.weights)
+        values = _means({**terms, "loss": loss})
+        _check_finite(values, step, ids, out)
+        sums = {name: sums.get(name, 0.0) + value / config.accumulation for name, value in values.items()}
+        accelerator.backward(loss / config.accumulation)
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    average_gradients(trained)
+    optimizer.share_gradients()
+    accelerator.unscale_gradients(optimizer.parts)
+    norm = float(accelerator.clip_grad_norm_(trained, config.grad_norm))
+    if accelerator.scaler is None:  # with fp16 an overflow is expected, and the scaler skips the step
+        _check_finite({**sums, "grad_norm": norm}, step, ids, out)
+    optimizer.step(accelerator.scaler)
+    row = {**sums, "grad_norm": norm}
+    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, pictures
+
+
+def _batch_seed(seed: int, index: int) -> int:
+    """32 bits from (seed, index, process), so that no two batches and no two processes share their dropout."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {index} {rank()}".encode()).digest()[:4], "big")
+
+
+def _means(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Each term averaged over processes; a NaN in one process is a NaN in all, so all stop together."""
+    stacked = torch.stack([value.detach().float() for value in terms.values()])
+    return dict(zip(terms, (reduce_sum(stacked) / world_size()).tolist(), strict=True))
+
+
+def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path) -> None:
+    """Raises NonFiniteLoss, and first writes what is needed to look at the batch again."""
+    if all(abs(value) < float("inf") for value in values.values()):
+        return
+    report = out / "non_finite.json"
+    if is_main():
+        write_json(report, {"step": step, "terms": {name: str(value) for name, value in values.items()}, "ids": ids})
+    raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
+
+
+def _log(out: Path, row: dict[str, float]) -> None:
+    if is_main():
+        with open(out / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _prepare(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: BlockOptimizer,
+    config: LoopConfig,
+    out: Path,
+    resume: bool,
+    average: AveragedModel | None,
+    settings: dict[str, Any],
+) -> int:
+    """Restore or start over; returns the first step."""
+    if is_main() and not resume:
+        remove_checkpoints(out / "checkpoints")
+    found = latest_checkpoint(out / "checkpoints") if resume else None
+    start = 0
+    if found is not None:
+        start = restore(found, model, optimizer, accelerator.scaler, settings, average)
+    steps = reduce_sum(torch.tensor([float(start)], device=accelerator.device))
+    if steps.item() != start * world_size():
+        raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")
+    broadcast(model.state_dict().values())
+    if average is not None and found is None:
+        average.module.load_state_dict(model.state_dict())
+    if is_main():
+        write_json(out / CONFIG, settings["settings"])
+        truncate_log(out / "log.jsonl", start)
+    return start
+
+
+def _settings(accelerator: Accelerator, config: LoopConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run is compared with: the settings of task and loop, and the machine's, which change bits."""
+    machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
+    return {"settings": {**given, "loop": asdict(config)}, "machine": machine | {"torch": str(torch.__version__)}}

@@ -1,0 +1,115 @@
+"""Each trap, set on purpose, is named with a cure; a trap that is only a nuisance does not fail the whole."""
+
+import sys
+from collections import namedtuple
+
+import pytest
+
+from ovs_lite import doctor
+
+
+def finding(check):
+    """The finding of one check."""
+    return doctor._examine(check)
+
+
+def test_a_torchvision_of_another_build_is_named(monkeypatch):
+    import torchvision
+
+    def nms(*_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "nms", nms)
+    found = finding(doctor.torch_pair)
+    assert found.status == "FAIL" and "torchvision::nms" in found.detail and "pip install" in found.cure
+
+
+@pytest.mark.parametrize(("module", "check"), [("torchvision", doctor.torch_pair), ("open_clip", doctor.open_clip)])
+def test_a_missing_library_is_named(monkeypatch, module, check):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert finding(check).status == "FAIL" and module in finding(check).detail
+
+
+def test_a_missing_font_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fonticon_fa6", None)
+    found = finding(doctor.icon_fonts)
+    assert found.status == "FAIL" and "fa" in found.detail and "fonticon-fontawesome6" in found.cure
+
+
+def test_missing_and_damaged_weights_are_named(monkeypatch, tmp_path):
+    path = tmp_path / "ViT-Lite-8.safetensors"
+    monkeypatch.setattr("ovs_lite.clip.lite.files.shipped_path", lambda name: path)
+    assert finding(doctor.shipped_weights).status == "FAIL"
+    path.write_bytes(b"half of a file")
+    found = finding(doctor.shipped_weights)
+    assert found.status == "FAIL" and "ViT-Lite-8" in found.detail and "ovs-lite train clip" in found.cure
+
+
+def test_a_full_disk_is_named(monkeypatch):
+    usage = namedtuple("usage", "total used free")(10, 10, 10**8)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    found = finding(doctor.disk)
+    assert found.status == "FAIL" and "0.1 GB free" in found.detail and "OVS_DATA" in found.cure
+
+
+def test_an_unwritable_folder_is_named_with_its_variable(monkeypatch, tmp_path):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("OVS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", lambda dir: refuse(dir))
+    found = finding(doctor.writable_folders)
+    assert found.status == "FAIL" and "Permission denied" in found.detail and "OVS_DATA" in found.cure
+
+
+def test_a_folder_that_is_not_there_yet_is_no_problem(monkeypatch, tmp_path):
+    for variable in ("OVS_DATA", "OVS_RUNS", "OVS_CACHE"):
+        monkeypatch.setenv(variable, str(tmp_path / "a" / "b"))
+    assert finding(doctor.writable_folders).status == "ok"
+    assert finding(doctor.disk).status == "ok"
+    assert list(tmp_path.iterdir()) == [], "looking must not create anything"
+
+
+def test_a_missing_kernel_is_named(monkeypatch):
+    from jupyter_client import kernelspec
+
+    def absent(self, name):
+        raise kernelspec.NoSuchKernel(name)
+
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", absent)
+    assert "ipykernel install" in finding(doctor.jupyter_kernel).cure
+
+
+def test_missing_tagger_data_and_gpu_are_only_notes(monkeypatch):
+    import nltk
+    import torch
+
+    monkeypatch.setattr(nltk.data, "path", ["/nowhere"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert finding(doctor.nltk_data).status == finding(doctor.gpu).status == "note"
+    assert "averaged_perceptron_tagger_eng" in finding(doctor.nltk_data).cure
+
+
+def test_more_threads_than_cores_is_a_note(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
+    assert finding(doctor.threads).status == "note"
+
+
+def test_exit_code_and_report(monkeypatch, capsys):
+    def fine():
+        return "found"
+
+    def nuisance():
+        raise doctor.Problem("absent", "get it", optional=True)
+
+    def surprise():
+        raise KeyError("never thought of")
+
+    monkeypatch.setattr(doctor, "CHECKS", (fine, nuisance))
+    assert doctor.main() == 0
+    monkeypatch.setattr(doctor, "CHECKS", (surprise, fine))
+    assert doctor.main() == 1
+    printed = capsys.readouterr().out
+    assert "cure: get it" in printed and "KeyError" in printed and printed.count("found") == 2

@@ -1,0 +1,101 @@
+"""Both proposal models small enough to train in a moment, batches for them, and a command for two processes.
+
+Run in each of two processes by test_proposal_training: saves the gradients of both tasks, averaged.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from ovs_lite import distributed
+from ovs_lite.data.loaders.mask_batches import MaskBatch
+from ovs_lite.methods.maskformer.network import MaskFormer
+from ovs_lite.methods.openseg.network import OpenSegProposals
+from ovs_lite.methods.openseg.training import BestMatchTraining, MaskFormerTraining
+from ovs_lite.models.backbone import Backbone
+
+TERMS = {BestMatchTraining: {"best_match_dice"}, MaskFormerTraining: {"class", "focal", "dice"}}
+CLASSES = 5
+UNEVEN = (2, 0, 1, 3)  # masks of the pictures of a batch
+
+
+def centred(images):
+    return images * 2 - 1
+
+
+def texts():
+    return F.normalize(torch.randn(CLASSES, 12, generator=torch.Generator().manual_seed(9)), dim=1)
+
+
+def make_task(kind, batches=None, **options):
+    torch.manual_seed(0)
+    backbone, small = Backbone("test_convnext"), {"channels": 16, "num_queries": 4, "layers": 2, "heads": 2}
+    if kind is BestMatchTraining:
+        return kind(OpenSegProposals(backbone, grid=(8, 8), **small), batches, centred, **options)
+    return kind(MaskFormer(backbone, embed_dim=12, **small), batches, centred, texts(), **options)
+
+
+def make_batch(*counts, side=32, seed=0):
+    """Pictures of noise with a brighter block per mask, as many blocks as the counts say."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.3 * torch.rand(len(counts), 3, side, side, generator=generator)
+    masks, labels = [], []
+    for image, count in zip(images, counts, strict=True):
+        masks.append(torch.zeros(count, side, side, dtype=torch.bool))
+        labels.append(torch.randint(CLASSES, (count,), generator=generator))
+        for mask in masks[-1]:
+            top, left = torch.randint(side - 12, (2,), generator=generator).tolist()
+            mask[top : top + 12, left : left + 12] = True
+            image[:, mask] += 0.6 * torch.rand(3, 1, generator=generator)
+    return MaskBatch(images.clamp(max=1), masks, labels, [f"p{i}" for i in range(len(counts))])
+
+
+def one_pixel():
+    batch = make_batch(2, 1)
+    for mask in itertools.chain(*batch.masks):
+        mask.zero_()[13, 6] = True
+    return batch
+
+
+def duplicates():
+    batch, order = make_batch(2, 2), torch.tensor([0, 0, 0, 1])
+    masks, labels = ([item[order] for item in items] for items in (batch.masks, batch.labels))
+    return MaskBatch(batch.images, masks, labels, batch.image_ids)
+
+
+ODD = {
+    "an image without masks": lambda: make_batch(2, 0, 3),
+    "no masks at all": lambda: make_batch(0, 0),
+    "masks of one pixel": one_pixel,
+    "the same mask three times": duplicates,
+    "more targets than queries": lambda: make_batch(7, 1),
+    "one image": lambda: make_batch(2),
+}
+
+
+def backward(task, batch):
+    """The weighted sum's gradients by parameter name, and the terms."""
+    found = task.losses(batch)
+    task.model.zero_grad()
+    sum(task.weights[name] * value for name, value in found.items()).backward()
+    return {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}, found
+
+
+def main(out):
+    dist.init_process_group("gloo")
+    found = {}
+    for kind in TERMS:
+        task = make_task(kind)
+        backward(task, make_batch(*UNEVEN))
+        distributed.average_gradients(task.model.parameters())
+        found[kind.__name__] = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+    torch.save(found, out / f"rank-{distributed.rank()}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

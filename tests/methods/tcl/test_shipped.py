@@ -1,0 +1,31 @@
+"""The weights in the package: they are there, they fit the shipped CLIP, and they are worth loading."""
+
+import pytest
+import torch
+
+from ovs_lite.checkpoints import load_method
+from ovs_lite.clip import load_clip
+from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.evaluation import ConfusionMatrix
+from ovs_lite.evaluation.clip.dense import label_maps
+from ovs_lite.evaluation.clip.held_out import held_out_scenes
+from ovs_lite.iconworld.sets import icon_sets
+from ovs_lite.methods import get_method
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_shipped_weights_segment_better_than_the_clip_they_stand_on():
+    """Held-out scenes, half of them in the second font; PAMR on and off."""
+    clip, vocabulary = load_clip("ViT-Lite-8"), load_vocabulary("icon-voc20")
+    methods = {"maskclip": (get_method("maskclip", clip), {}), "refined": (load_method("tcl", clip), {})}
+    methods["bare"] = load_method("tcl", clip), {"refine": False, "kp_weight": 0.0}
+    matrices = {name: ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for name in methods}
+    texts = clip.text_embeddings(list(vocabulary.names))
+    for scene, rendering in held_out_scenes(icon_sets("icon-voc20")[0].style, 60, 128, 0, "shipped tcl"):
+        targets = label_maps(scene, rendering, vocabulary)
+        for name, (method, options) in methods.items():
+            scores = method.predict(clip.normalise(rendering.images), texts, **options)
+            matrices[name].update(scores.argmax(1), targets)
+    found = {name: 100 * matrix.compute().miou for name, matrix in matrices.items()}
+    assert found["refined"] > found["maskclip"] + 5 and found["refined"] > found["bare"] + 3, found

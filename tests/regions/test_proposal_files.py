@@ -1,0 +1,107 @@
+"""The mask proposer on disk: the same answers bit by bit, damaged and foreign files by name, and what a new one is."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from kit.proposals import texts
+from kit.proposer import TINY, make_proposer, noise
+from ovs_lite.clip import load_clip
+from ovs_lite.clip.lite.files import shipped_path
+from ovs_lite.methods import proposals
+from ovs_lite.methods.proposer import KINDS, MaskProposer, load_proposer, new_proposer
+from ovs_lite.models.backbone import Backbone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_proposer_loads_with_the_same_answers_bit_by_bit(kind, tmp_path, monkeypatch):
+    proposer = make_proposer(kind, seed=3)
+    proposer.train().save(tmp_path / "deep" / "p.safetensors")
+    monkeypatch.setattr(proposals, "load_clip", None)  # the file alone must do
+    torch.manual_seed(4)
+    loaded = load_proposer(str(tmp_path / "deep" / "p.safetensors"))
+    assert (loaded.kind, loaded.config, loaded.training) == (kind, TINY, False)
+    images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(loaded(images), proposer.eval()(images), strict=True))
+    assert torch.equal(loaded.propose(noise(70, 30), 4), proposer.propose(noise(70, 30), 4))
+
+
+def test_weights_that_came_from_a_download_load_without_one(tmp_path):
+    trunk = Backbone(TINY.backbone).network.model
+    MaskProposer("openseg", replace(TINY, pretrained=True), trunk=trunk).save(tmp_path / "p.safetensors")
+    assert load_proposer(tmp_path / "p.safetensors").kind == "openseg"
+
+
+def change(path, drop=(), **about):
+    with safe_open(path, "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys() if name not in drop}
+        save_file(tensors, path, stored.metadata() | about)
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no safetensors": lambda path: path.write_text("proposals"),
+    "a CLIP": lambda path: path.write_bytes(shipped_path("ViT-Lite-8").read_bytes()),
+    "other kind": lambda path: change(path, kind="mask2former"),
+    "classless": lambda path: change(path, kind="maskformer"),
+    "not JSON": lambda path: change(path, config="{"),
+    "no mapping": lambda path: change(path, config="[]"),
+    "unknown key": lambda path: change(path, config=json.dumps(asdict(TINY) | {"colour": 1})),
+    "other size": lambda path: change(path, config=json.dumps(asdict(TINY) | {"channels": 32})),
+    "no classes": lambda path: change(path, drop=["classes"]),
+    "lost weight": lambda path: change(path, drop=["network.to_mask.bias"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_and_foreign_files_are_named(damage, tmp_path):
+    path = tmp_path / "p.safetensors"
+    make_proposer("openseg").save(path)
+    DAMAGES[damage](path)
+    with pytest.raises(ValueError, match="not the proposals that `ovs-lite train proposals` writes") as error:
+        load_proposer(path)
+    assert str(error.value).startswith(f"{path}: ") and len(str(error.value)) < len(str(path)) + 400
+
+
+def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError, match="ovs-lite train proposals openseg") as error:
+            load_proposer(path)
+        assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_crash_while_saving_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    make_proposer("openseg").save(path)
+    before = path.read_bytes()
+
+    def half(tensors, file, metadata):
+        file.write_bytes(before[: len(before) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr("ovs_lite.files.save_file", half)
+    for target in (path, tmp_path / "new.safetensors"):
+        with pytest.raises(OSError, match="disk full"):
+            make_proposer("openseg", seed=1).save(target)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_proposer_starts_from_the_shipped_clips_image_tower(kind):
+    config = replace(TINY, backbone="convnext_lite")
+    proposer, clip = new_proposer(kind, config, texts() if kind == "maskformer" else None), load_clip("ConvNeXt-Lite")
+    backbone = proposer.network.features.backbone if kind == "openseg" else proposer.network.backbone
+    trunk = clip.network.visual.trunk.state_dict()
+    assert all(torch.equal(value, trunk[name]) for name, value in backbone.network.model.state_dict().items())
+    assert torch.equal(proposer.mean, clip.mean) and torch.equal(proposer.std, clip.std)
+
+
+def test_another_backbone_starts_without_a_clip(monkeypatch):
+    monkeypatch.setattr(proposals, "load_clip", None)
+    assert new_proposer("openseg", TINY).kind == "openseg"

@@ -1,0 +1,198 @@
+"""The runner on tiny notebooks: run, skip, go stale, fail, die, time out, go on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from ovs_lite import reproduce as runner
+from ovs_lite import staleness
+from ovs_lite.cli import main
+
+PARAMETERS = 'profile = "lite"\nseed = 0\nout = "."'
+
+
+def write_notebook(path, *sources, prose="About nothing."):
+    """A notebook with a parameters cell and one code cell per source."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(prose)])
+    notebook.cells.append(nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder with a package of one file, prepared data and two notebooks, and a function that reproduces them."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "losses.py").write_text("x = 1\n")
+    (tmp_path / "data" / "icon-smoke" / "icon-coco" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "icon-smoke" / "icon-coco" / "train" / "manifest.json").write_text("{}")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(staleness, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr("ovs_lite.iconworld.build.build_all", lambda *_, **__: [])
+    monkeypatch.setenv("OVS_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("OVS_REAL_DATA", raising=False)
+    write_notebook(tmp_path / "notebooks" / "00_first.ipynb", "print(profile, seed)")
+    write_notebook(tmp_path / "notebooks" / "01_second.ipynb", "open(out + '/ran', 'a').write('x')")
+    return tmp_path
+
+
+def reproduce(world, **options):
+    """Statuses of a run, by notebook."""
+    results = runner.reproduce("smoke", notebooks_dir=world / "notebooks", runs_dir=world / "runs", **options)
+    return {result.name: result for result in results}
+
+
+def statuses(results):
+    """Only the statuses."""
+    return [result.status for result in results.values()]
+
+
+@pytest.mark.slow
+def test_run_then_skip_then_only_what_changed(world, capsys):
+    assert statuses(reproduce(world, seed=5)) == ["done", "done"]
+    run = world / "runs" / "smoke"
+    assert "smoke 5" in (run / "00_first" / "executed.ipynb").read_text()
+    assert "smoke 5" in (run / "00_first" / "executed.html").read_text()
+    assert "2 of 2 notebooks are done" in (run / "report.html").read_text()
+    assert json.loads((run / "run.json").read_text())["profile"]["seed"] == 5
+
+    again = reproduce(world, seed=5)
+    assert statuses(again) == ["up to date", "up to date"]
+    assert "code, package, parameters and data" in again["01_second"].message
+    assert (run / "01_second" / "ran").read_text() == "x"
+
+    write_notebook(world / "notebooks" / "00_first.ipynb", "print('new', profile)", prose="Other words.")
+    capsys.readouterr()
+    assert statuses(reproduce(world, seed=5)) == ["done", "up to date"]
+    assert "00_first: running (code changed: code cell 2)" in capsys.readouterr().out
+
+    assert statuses(reproduce(world, seed=5, only=["01"], fresh=True)) == ["done"]
+    assert (run / "01_second" / "ran").read_text() == "x", "fresh forgets what was left"
+
+
+@pytest.mark.slow
+def test_a_failing_cell_is_shown_and_the_next_call_goes_on_there(world, capsys):
+    write_notebook(world / "notebooks" / "01_second.ipynb", "x = 1", "raise ValueError('no <b>luck</b>')")
+    write_notebook(world / "notebooks" / "02_third.ipynb", "print(1)")
+    folders = ["--notebooks", str(world / "notebooks"), "--runs", str(world / "runs")]
+    command = ["reproduce", "--profile", "smoke", *folders]
+    assert main(command) == 1
+    printed = capsys.readouterr().out
+    assert "01_second: failed" in printed and "Traceback" in printed and "no <b>luck</b>" in printed
+    assert not (world / "runs" / "smoke" / "02_third").exists()
+    page = (world / "runs" / "smoke" / "report.html").read_text()
+    assert "no &lt;b&gt;luck&lt;/b&gt;" in page and "<b>luck" not in page
+
+    write_notebook(world / "notebooks" / "01_second.ipynb", "x = 1")
+    assert main(command) == 0
+    assert "00_first: up to date" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import os\nos.kill(os.getpid(), 9)", "the kernel died in cell In [3] (import os)"),
+        ("import time\ntime.sleep(60)", "cell In [3] (import time) took longer than 2 s"),
+    ],
+    ids=["death", "timeout"],
+)
+def test_dead_kernels_and_timeouts_become_one_sentence(world, source, message):
+    write_notebook(world / "notebooks" / "00_first.ipynb", source)
+    result = reproduce(world, cell_timeout=2)["00_first"]
+    assert result.status == "failed" and "\n" not in result.message
+    assert message in result.message
+
+
+@pytest.mark.slow
+def test_checkpoints_of_a_failed_run_serve_the_next_one_only_where_nothing_changed(world):
+    """A failing notebook counts its runs in a file that stands for a checkpoint."""
+    count = "open(out + '/checkpoint', 'a').write('x')\nassert False"
+    write_notebook(world / "notebooks" / "00_first.ipynb", count)
+    checkpoint = world / "runs" / "smoke" / "00_first" / "checkpoint"
+    for expected in ("x", "xx"):
+        assert statuses(reproduce(world, only=["00"])) == ["failed"]
+        assert checkpoint.read_text() == expected
+    (world / "package" / "losses.py").write_text("x = 2\n")
+    reproduce(world, only=["00"])
+    assert checkpoint.read_text() == "x", "other code must not go on from this checkpoint"
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_next_call_goes_on_with_the_unfinished_notebook(world):
+    unfinished = "open(out + '/ran', 'a').write('x')\nimport time\ntime.sleep(60)"
+    write_notebook(world / "notebooks" / "01_second.ipynb", unfinished)
+    program = f"""
+from pathlib import Path
+from ovs_lite import reproduce, staleness
+import ovs_lite.iconworld.build as build
+build.build_all = lambda *_, **__: []
+staleness.PACKAGE = Path({str(world / "package")!r})
+reproduce.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r})
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ran = world / "runs" / "smoke" / "01_second" / "ran"
+    while not ran.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    write_notebook(world / "notebooks" / "01_second.ipynb", "print(1)")
+    assert statuses(reproduce(world)) == ["up to date", "done"]
+
+
+def test_fingerprint_follows_what_can_change_a_number(world, monkeypatch):
+    notebook = world / "notebooks" / "00_first.ipynb"
+
+    def now(seed=0):
+        return staleness.fingerprint(notebook, {"name": "smoke", "data": {"size": 1}, "seed": seed}, world / "data")
+
+    first = now()
+    assert staleness.changes(first, now()) == []
+    write_notebook(notebook, "print(profile, seed)", prose="Better prose.")
+    (world / "package" / "cli.py").write_text("a runner")
+    assert staleness.changes(first, now()) == [], "prose and the runners change no number"
+
+    assert staleness.changes(first, now(seed=1)) == ["parameters changed: seed"]
+    (world / "package" / "losses.py").write_text("x = 2\n")
+    assert staleness.changes(first, now()) == ["package changed: losses.py"]
+    (world / "package" / "losses.py").write_text("x = 1\n")
+    (world / "data" / "icon-smoke" / "icon-coco" / "train" / "manifest.json").write_text('{"count": 1}')
+    assert staleness.changes(first, now()) == ["data changed: icon-smoke/icon-coco/train"]
+    monkeypatch.setenv("OVS_REAL_DATA", str(world / "package"))
+    assert staleness.changes(first, now())[-1] == "real data changed: OVS_REAL_DATA"
+
+
+def test_why_run_knows_kills_failures_and_lost_copies(tmp_path):
+    made_from = {"code": {"code cell 1": "a"}}
+    assert runner.why_run(tmp_path, made_from) == "not run before"
+    (tmp_path / "made_from.json").write_text(json.dumps(made_from))
+    (tmp_path / "executed.ipynb").touch()
+    assert runner.why_run(tmp_path, made_from) == "the last run did not finish"
+    (tmp_path / "stage.json").write_text(json.dumps({"status": "failed"}))
+    assert runner.why_run(tmp_path, made_from) == "the last run failed"
+    (tmp_path / "stage.json").write_text(json.dumps({"status": "done"}))
+    assert runner.why_run(tmp_path, made_from) == "its executed copy is gone"
+    (tmp_path / "executed.html").touch()
+    assert runner.why_run(tmp_path, made_from) == ""
+    assert runner.why_run(tmp_path, {"code": {"code cell 1": "b"}}) == "code changed: code cell 1"
+    (tmp_path / "stage.json").write_text('{"status": "do')
+    assert runner.why_run(tmp_path, made_from) == "the last run did not finish"
+
+
+def test_select_takes_numbers_and_names_and_lists_what_there_is(world):
+    every = runner.find_notebooks(world / "notebooks")
+    assert [path.stem for path in every] == ["00_first", "01_second"]
+    assert runner.select(every, ()) == every
+    assert runner.select(every, ["01"]) == runner.select(every, ["01_second.ipynb"]) == every[1:]
+    with pytest.raises(ValueError, match="expected a number or name of: 00_first, 01_second"):
+        runner.select(every, ["7"])
+
+
+def test_no_notebooks_is_a_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no notebooks NN_name.ipynb in"):
+        runner.find_notebooks(tmp_path)
