@@ -46,7 +46,7 @@ class Part:
         if type(self.direction) is not int or self.direction not in (1, 0, -1):
             raise ValueError(f"got direction {self.direction!r}, expected 1, -1 or 0")
         if self.margin < 0 or self.margin == 0 == self.direction:
-            raise ValueError(f"got margin {self.margin}, expected a positive number (0 only where there is a direction)")
+            raise ValueError(f"got margin {self.margin}, expected a positive number (or 0 with a direction)")
         if self.paper is not None:
             _check_kinds(self, numbers=("paper",))
 
@@ -141,7 +141,7 @@ def _claim(row: Any) -> Claim:
     parts = {}
     for name, changes in named.items():
         if not isinstance(name, str) or not isinstance(changes, dict) or set(changes) - set(_split(changes, Part)):
-            raise ValueError(f"got part {name!r}: {changes!r}, expected a mapping with some of {', '.join(_names(Part))}")
+            raise ValueError(f"got part {name!r}: {changes!r}, expected some of {', '.join(_names(Part))}")
         measure = ": ".join(source["measure"] for source in (shared, changes) if "measure" in source)
         parts[name] = _made(Part, shared | changes | ({"measure": measure} if measure else {}))
     return _made(Claim, own | {"parts": MappingProxyType(parts)})
