@@ -69,6 +69,13 @@ def hostile_notebook():
             v4.new_output("error", ename="ValueError", evalue=text, traceback=[text]),
         ]
         cells += [v4.new_markdown_cell(text), v4.new_code_cell(f"print({text!r})", outputs=outputs)]
+    for width in ("1 onload=alert(1)", '1"><script>alert(1)</script>'):
+        size = {"image/png": {"width": width, "alt": width}}
+        image = v4.new_output("display_data", data={"image/png": PIXEL}, metadata=size)
+        cells.append(v4.new_code_cell("s", outputs=[image]))
+    isolated = {"text/html": {"isolated": True}}
+    alone = v4.new_output("display_data", data={"text/html": HOSTILE[0]}, metadata=isolated)
+    cells.append(v4.new_code_cell("i", outputs=[alone]))
     widgets = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {}}, "version_major": 2}}
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "a slider"}
     cells.append(v4.new_code_cell("w", outputs=[v4.new_output("display_data", data=view)]))
