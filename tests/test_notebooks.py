@@ -5,9 +5,9 @@ import copy
 import json
 from pathlib import Path
 
-from kit import notebook_rules as rules
 import pytest
 
+from kit import notebook_rules as rules
 from ovs_lite.notebook.metrics_log import read_metrics
 from ovs_lite.reproduce.pipeline import reproduce
 
