@@ -87,22 +87,23 @@ def matched_mask_losses(
     mask_logits: (B, N, h, w); those of matched pairs are resized bilinearly to H x W where the sizes differ.
     target_masks: list of B (M_b, H, W), bool or in [0, 1].
     count: what the sums are divided by (the number of targets; at least 1).
-    num_points: compare at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
+    num_points: compare at that many uncertain points per mask instead of at all pixels, drawn with `generator`; logits
+        and targets are then sampled each at its own size and nothing is resized, as Mask2Former does.
     """
     pairs = zip(mask_logits, target_masks, matches, strict=True)
     chosen, wanted = zip(*((at_least_float32(m[p]), at_least_float32(t[j])) for m, t, (p, j) in pairs), strict=True)
     logits, targets = torch.cat(chosen), torch.cat(wanted)  # (M, h, w), (M, H, W)
-    if logits.shape != targets.shape:
-        logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     if num_points is not None and len(logits):
         points = uncertain_points(logits, num_points, generator=generator)
         logits, targets = sample_points(logits, points), sample_points(targets, points)
+    elif logits.shape != targets.shape:
+        logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     logits, targets = logits.flatten(1), targets.flatten(1)
     return {"focal": focal_loss(logits, targets, count=count), "dice": dice_loss(logits, targets, count=count)}
 
 
 def _nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(M, H, W) -> (M, h, w) at the nearest pixel; as they are where the sizes agree."""
-    if masks.shape[-2:] == size or len(masks) == 0:
+    if masks.shape[-2:] == size:
         return masks
     return F.interpolate(masks[:, None].float(), size, mode="nearest")[:, 0]
