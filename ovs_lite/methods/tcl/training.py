@@ -134,4 +134,5 @@ def build(config: TclConfig) -> TclTraining:
     settings = (config.batch, config.image_size, config.loop.seed, config.crop_area)
     batches = PairBatches(pairs, *settings, augment=config.augment, workers=config.workers)
     found = {"pairs": len(pairs), "text_tower": clip.fingerprint(), "image_tower": clip.image_fingerprint()}
-    return TclTraining(Tcl(clip), batches if config.workers else Prefetched(batches), config, found=found)
+    in_thread = config.workers == 0 and config.augment == "crop"  # strong draws from torch's global generator
+    return TclTraining(Tcl(clip), Prefetched(batches) if in_thread else batches, config, found=found)
