@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_lite.data import webshards
+from ovs_lite.data.loaders import web_shards
 from ovs_lite.data.loaders.pair_batches import PairBatches
 from ovs_lite.data.loaders.web_shards import WebShards
 
@@ -256,9 +256,9 @@ REASONS = [
 
 @pytest.mark.parametrize(("kind", "reason"), list(zip(BAD, REASONS, strict=True)))
 def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kind, reason):
-    monkeypatch.setattr(webshards, "MAX_IMAGE_BYTES", 2000)
-    read, tried = webshards.read_image, []
-    monkeypatch.setattr(webshards, "read_image", lambda source: tried.append(source) or read(source, max_pixels=1700))
+    monkeypatch.setattr(web_shards, "MAX_IMAGE_BYTES", 2000)
+    read, tried = web_shards.read_image, []
+    monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source, max_pixels=1700))
     split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD[kind], *sample(2)]), tmp_path)
     assert [number_of(split[index]) for index in (0, 1, 2, 1)] == [0, 2, 2, 2]
     [(name, found)] = split.report.skipped
@@ -269,14 +269,14 @@ def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kin
 
 def test_a_bad_sample_that_two_threads_meet_at_once_is_listed_once(tmp_path, monkeypatch):
     split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD["no picture"]]), tmp_path)
-    both, read = threading.Barrier(2), webshards.read_image
+    both, read = threading.Barrier(2), web_shards.read_image
 
     def together(source):
         if source == b"nothing":
-            both.wait(5)
+            both.wait()
         return read(source)
 
-    monkeypatch.setattr(webshards, "read_image", together)
+    monkeypatch.setattr(web_shards, "read_image", together)
     with ThreadPoolExecutor(2) as pool:
         assert [number_of(record) for record in pool.map(split.__getitem__, [1, 1])] == [0, 0]
     assert [name for name, _ in split.report.skipped] == ["a/bad"]
@@ -296,8 +296,8 @@ def test_a_hundred_bad_samples_in_a_row_end_the_run(tmp_path):
 
 
 def headers_read(monkeypatch):
-    read, original = [], webshards._read_headers
-    monkeypatch.setattr(webshards, "_read_headers", lambda path: read.append(path.name) or original(path))
+    read, original = [], web_shards._read_headers
+    monkeypatch.setattr(web_shards, "_read_headers", lambda path: read.append(path.name) or original(path))
     return read
 
 
@@ -321,7 +321,7 @@ def test_headers_are_read_once_and_again_when_a_shard_changes(tmp_path, monkeypa
 
 
 def other_index(**changes):
-    entries = np.zeros(1, [*((name, np.int64) for name in webshards.PLACES), ("key", "S5")])
+    entries = np.zeros(1, [*((name, np.int64) for name in web_shards.PLACES), ("key", "S5")])
     for name, value in changes.items():
         entries[name] = value
     return entries
@@ -359,7 +359,7 @@ def test_the_cache_lies_in_the_cache_folder(tmp_path, monkeypatch):
 
 def test_an_order_is_a_permutation_shuffled_in_windows(tmp_path, monkeypatch):
     split = opened(shards(tmp_path, [30, 10, 0, 20, 40]), tmp_path)
-    monkeypatch.setattr(webshards, "WINDOW", 25)
+    monkeypatch.setattr(web_shards, "WINDOW", 25)
     orders = [split.order(seed, epoch) for seed in (0, 1) for epoch in range(3)]
     assert all(np.array_equal(np.sort(order), np.arange(100)) and order.dtype == np.int64 for order in orders)
     assert len({order.tobytes() for order in orders}) == 6 and np.array_equal(split.order(1, 2), orders[5])
@@ -380,15 +380,15 @@ def test_an_order_is_a_permutation_shuffled_in_windows(tmp_path, monkeypatch):
 def test_a_window_holds_samples_of_neighbouring_shards_only(tmp_path, monkeypatch):
     """With windows as long as the equal shards each shard is read to its end before the next."""
     split = opened(shards(tmp_path, [10] * 5), tmp_path)
-    monkeypatch.setattr(webshards, "WINDOW", 10)
+    monkeypatch.setattr(web_shards, "WINDOW", 10)
     read = split.order(3, 0).reshape(5, 10) // 10
     assert (read == read[:, :1]).all() and len(set(read[:, 0])) == 5 and list(read[:, 0]) != sorted(read[:, 0])
-    monkeypatch.setattr(webshards, "WINDOW", 50)
+    monkeypatch.setattr(web_shards, "WINDOW", 50)
     assert (np.diff(split.order(3, 0) // 10) != 0).sum() > 30, "one window mixes all"
 
 
 def test_few_files_stay_open_and_threads_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(webshards, "MAX_OPEN", 2)
+    monkeypatch.setattr(web_shards, "MAX_OPEN", 2)
     split = opened(shards(tmp_path, [4] * 6), tmp_path)
     before = len(os.listdir("/dev/fd"))
     asked = [int(i) for i in np.random.default_rng(0).integers(24, size=600)]
@@ -398,7 +398,7 @@ def test_few_files_stay_open_and_threads_read_at_once(tmp_path, monkeypatch):
 
 
 def test_the_file_that_was_read_longest_ago_is_put_away(tmp_path, monkeypatch):
-    monkeypatch.setattr(webshards, "MAX_OPEN", 2)
+    monkeypatch.setattr(web_shards, "MAX_OPEN", 2)
     split = opened(shards(tmp_path, [1, 1, 1]), tmp_path)
     opens, original = [], os.open
     monkeypatch.setattr(os, "open", lambda path, *rest: opens.append(path.name) or original(path, *rest))
@@ -407,7 +407,7 @@ def test_the_file_that_was_read_longest_ago_is_put_away(tmp_path, monkeypatch):
 
 
 def test_a_file_in_use_is_put_away_only_when_its_reader_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(webshards, "MAX_OPEN", 1)
+    monkeypatch.setattr(web_shards, "MAX_OPEN", 1)
     split = opened(shards(tmp_path, [1, 1]), tmp_path)
     original = os.pread
 
@@ -427,7 +427,7 @@ def test_a_copy_and_a_forked_child_open_their_own_files(tmp_path):
     with split._files.lock:  # as if another thread were reading
         child = os.fork()
         if child == 0:
-            signal.alarm(5)
+            signal.alarm(60)  # against a deadlock
             try:
                 os._exit(0 if number_of(split[2]) == 2 else 1)
             finally:
