@@ -83,7 +83,7 @@ def _index_images(content: dict[str, Any], report: ReaderReport) -> dict[int, di
     images: dict[int, dict] = {}
     for entry in content["images"]:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_int(key):
+        if type(key) is not int:
             report.skip(f"entry {str(entry)[:80]}", "no integer id")
         elif key in images:
             report.skip(f"image id {key}", "the id comes twice in the JSON; the first entry counts")
@@ -98,11 +98,11 @@ def _by_image(annotations: list, known: set[int], kind: str, report: ReaderRepor
     seen: set[int] = set()
     for entry in annotations:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_int(key):
+        if type(key) is not int:
             report.skip_annotation(f"{kind} {str(entry)[:80]}", "no integer id")
         elif key in seen:
             report.skip_annotation(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
-        elif not _is_int(entry.get("image_id")) or entry["image_id"] not in known:
+        elif type(entry.get("image_id")) is not int or entry["image_id"] not in known:
             report.skip_annotation(f"{kind} {key}", f"image id {entry.get('image_id')!r} is not in the JSON")
         else:
             seen.add(key)
@@ -116,7 +116,7 @@ def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, 
     listed = content.get("categories")
     if not isinstance(listed, list):
         return expected
-    entries = [entry for entry in listed if isinstance(entry, dict) and _is_int(entry.get("id"))]
+    entries = [entry for entry in listed if isinstance(entry, dict) and type(entry.get("id")) is int]
     claims = {entry["id"]: entry.get("name") for entry in entries}
     return {source: index for source, index in expected.items() if claims.get(source) == vocabulary.names[index]}
 
@@ -173,7 +173,7 @@ def _paint(
 def _instance(annotation: dict, frame: tuple[int, int], categories: dict[int, int]) -> tuple[np.ndarray, int, bool]:
     """(mask (H, W) bool in the JSON's frame, class id, is it a crowd). Raises ValueError."""
     category, crowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
-    if not _is_int(category) or category not in categories:
+    if type(category) is not int or category not in categories:
         raise ValueError(f"got category id {category!r}, which the vocabulary does not have under the JSON's name")
     if crowd not in (0, 1):
         raise ValueError(f"got iscrowd {crowd!r}, expected 0 or 1")
@@ -192,7 +192,3 @@ def _captions(entries: list[dict], report: ReaderReport) -> list[str]:
         captions.append(words)
         report.annotations_read += 1
     return captions
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
