@@ -26,7 +26,7 @@ def encode_rle(mask: np.ndarray) -> dict:
 def decode_rle(rle: Any, height: int | None = None, width: int | None = None) -> np.ndarray:
     """COCO RLE, counts as text, bytes or list of integers -> (H, W) bool.
 
-    height, width: the picture's size where it is known; a different size in the RLE is an error. Raises ValueError.
+    height, width: the image's size where it is known; a different size in the RLE is an error. Raises ValueError.
     """
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError("got an RLE without size and counts")
@@ -34,7 +34,7 @@ def decode_rle(rle: Any, height: int | None = None, width: int | None = None) ->
     if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise ValueError(f"got RLE size {rle['size']!r}, expected [height, width]")
     if height is not None and size != [height, width]:
-        raise ValueError(f"got RLE size {size}, expected the picture's [{height}, {width}]")
+        raise ValueError(f"got RLE size {size}, expected the image's [{height}, {width}]")
     check_pixels(size[1], size[0], "an RLE")
     runs = _runs(rle["counts"])
     if sum(runs) != size[0] * size[1]:
@@ -127,5 +127,5 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarr
     else:
         mask = polygons_to_mask(segmentation, height, width)
     if not mask.any():
-        raise ValueError("got a mask without a single pixel inside the picture")
+        raise ValueError("got a mask without a single pixel inside the image")
     return mask

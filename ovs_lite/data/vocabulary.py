@@ -2,7 +2,7 @@
 
 A file holds {name, source, count, ignore_index, background, classes: [{id, name, synonyms, is_thing, ...}]}.
 `background` is null or {"class": id}; a class may say `seen` (annotated in training) and `source_id` (the number
-that the data set's own files use). Wrong or doubled names cost mIoU silently, so a bad file never loads.
+that the data set's own files use). Wrong or duplicate names cost mIoU silently, so a bad file never loads.
 """
 
 import json
@@ -147,13 +147,13 @@ def _check_class(entry: Any, position: int) -> None:
 
 def _check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name or name != " ".join(name.split()):
-        raise ValueError(f"got {what} {name!r}, expected text without blanks at its ends or doubled blanks")
+        raise ValueError(f"got {what} {name!r}, expected text without leading, trailing or repeated whitespace")
 
 
 def _check_unique(values: list, what: str) -> None:
-    doubled = [value for value, times in Counter(values).items() if times > 1]
-    if doubled:
-        raise ValueError(f"got {what} {', '.join(map(repr, doubled))} more than once")
+    duplicates = [value for value, times in Counter(values).items() if times > 1]
+    if duplicates:
+        raise ValueError(f"got {what} {', '.join(map(repr, duplicates))} more than once")
 
 
 def _ignore_index(value: Any, count: int) -> int:

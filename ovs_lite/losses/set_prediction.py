@@ -27,7 +27,6 @@ def match_masks(
     mask_logits: torch.Tensor,
     labels: Sequence[torch.Tensor],
     target_masks: Sequence[torch.Tensor],
-    costs: dict[str, float] | None = None,
 ) -> list[Match]:
     """The proposal that is matched to each target: B pairs (proposal indices, target indices).
 
@@ -35,18 +34,17 @@ def match_masks(
     mask_logits: (B, N, h, w).
     labels: list of B (M_b,) int64 in 0..K-1.
     target_masks: list of B (M_b, H, W); of another size than the predictions they are read at the nearest pixel.
-    costs: weights of a pair's cost: minus the probability of the target's class, focal loss, 1 - Dice; default COSTS.
+    A pair costs minus the probability of the target's class, plus focal loss, plus 1 - Dice, weighted by COSTS.
     """
     size = mask_logits.shape[-2:]
     target_masks = [_nearest(targets, size) for targets in target_masks]
     check_masks(mask_logits, target_masks)
-    costs = costs or COSTS
     matches = []
     for logits, masks, label, targets in zip(class_logits, mask_logits, labels, target_masks, strict=True):
         flat, wanted = masks.flatten(1), targets.flatten(1)
-        cost = -costs["class"] * at_least_float32(logits).softmax(-1)[:, label]
-        cost = cost + costs["focal"] * pairwise_focal(flat, wanted)
-        cost = cost - costs["dice"] * pairwise_dice(at_least_float32(flat).sigmoid(), wanted, smooth=1.0)
+        cost = -COSTS["class"] * at_least_float32(logits).softmax(-1)[:, label]
+        cost = cost + COSTS["focal"] * pairwise_focal(flat, wanted)
+        cost = cost - COSTS["dice"] * pairwise_dice(at_least_float32(flat).sigmoid(), wanted, smooth=1.0)
         matches.append(hungarian(cost))
     return matches
 
@@ -61,7 +59,9 @@ def class_loss(
     """Cross-entropy of every proposal: its target's class where matched, "no object" (weight `no_object`) elsewhere.
 
     First term of Eq. 1.
-    (B, N, K + 1) logits. Mean weighted by the weights, as torch's cross_entropy, or the weighted sum over `count`.
+    class_logits: (B, N, K + 1).
+    labels, matches: as in `match_masks`.
+    count: what the weighted sum is divided by; default the sum of the weights, as torch's cross_entropy.
     """
     class_logits, last = at_least_float32(class_logits), class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], last, device=class_logits.device)

@@ -307,13 +307,13 @@ def test_report_counts_lists_and_judges():
     report = ReaderReport(read=99, annotations_read=10)
     report.skip("a.jpg", "cut\noff")
     report.check()
-    assert report.skipped == [("a.jpg", "cut off")] and "a.jpg: cut off" in report.summary()
+    assert report.skipped == [("a.jpg", "truncated")] and "a.jpg: truncated" in report.summary()
     report.skip("b.jpg", "gone")
-    with pytest.raises(ValueError, match=r"2 of 101 pictures.*2\.0%(.|\n)*b\.jpg: gone"):
+    with pytest.raises(ValueError, match=r"2 of 101 images.*2\.0%(.|\n)*b\.jpg: gone"):
         report.check()
     report.check(max_fraction=0.02)
     report.skip_annotation("instance 5", "no polygon")
     with pytest.raises(ValueError, match=r"1 of 11 annotations(.|\n)*instance 5: no polygon"):
         report.check(max_fraction=0.05)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         ReaderReport().check(max_fraction=1.0)

@@ -73,15 +73,17 @@ def test_no_matching_is_cheaper(counts, n, seed):
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_every_cost_counts_with_its_weight(name):
+def test_every_cost_counts_with_its_weight(monkeypatch, name):
     class_logits, mask_logits, _, targets = problem((3, 3, 3, 3), size=(1, 3), seed=2)
     labels = [torch.randperm(K, generator=torch.Generator().manual_seed(b)) for b in range(4)]  # no ties
     given = class_logits, mask_logits, labels, targets
-    weights = {key: 5.0 if key == name else 0.0 for key in COSTS}
-    found = as_sets(match_masks(*given, weights))
-    assert found == [slow_match(*image, weights) for image in zip(*given, strict=True)]
-    assert found != as_sets(match_masks(*given, {key: 1.0 - (key == name) for key in COSTS}))
     assert COSTS == {"class": 1.0, "focal": 20.0, "dice": 1.0}, "the released code's"
+    weights = {key: 5.0 if key == name else 0.0 for key in COSTS}
+    monkeypatch.setattr(set_prediction, "COSTS", weights)
+    found = as_sets(match_masks(*given))
+    assert found == [slow_match(*image, weights) for image in zip(*given, strict=True)]
+    monkeypatch.setattr(set_prediction, "COSTS", {key: 1.0 - (key == name) for key in COSTS})
+    assert found != as_sets(match_masks(*given))
 
 
 @pytest.mark.parametrize("seed", range(5))

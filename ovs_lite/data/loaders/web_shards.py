@@ -42,7 +42,7 @@ class WebShards(Sequence):
 
     Only regular files with plain relative names count. A sample that cannot be used (no text, damaged, more than 50 MB
     or 50 million pixels) is listed in `report`, of the process that met it, and the next good one stands in for it. A
-    shard that is cut off or no tar file is listed there too, counted in `bad_shards`, and left out. Any number of
+    shard that is truncated or no tar file is listed there too, counted in `bad_shards`, and left out. Any number of
     threads and processes may read.
     Raises FileNotFoundError for a shard or pattern without files, ValueError where no shard holds a pair, and where 100
     samples in a row are bad.
@@ -106,7 +106,7 @@ class WebShards(Sequence):
         name = f"{self._names[shard]}/{entry['key'].decode('utf-8', 'replace')}"
         try:
             if entry["text_at"] < 0:
-                raise ValueError("got no text beside the picture")
+                raise ValueError("got no text next to the image")
             text = self._read(shard, entry, "text", MAX_TEXT_BYTES).decode("utf-8").strip()
             if not text:
                 raise ValueError("got an empty text")
@@ -128,7 +128,7 @@ class WebShards(Sequence):
             raise ValueError(f"got {size} bytes of {part}, expected at most {most}")
         content = self._files.read(self.paths[shard], at, size)
         if len(content) < size:
-            raise ValueError(f"got {len(content)} of {size} bytes of {part}: the shard was cut off since it was read")
+            raise ValueError(f"got {len(content)} of {size} bytes of {part}: the shard was truncated since it was read")
         return content
 
 
@@ -144,7 +144,7 @@ class _File:
 
 
 class _OpenFiles:
-    """The shards that were read last stay open: at most MAX_OPEN in each process. Forking and copying start anew."""
+    """The shards that were read last stay open: at most MAX_OPEN in each process. Forking and copying start again."""
 
     def __init__(self):
         self._start()
@@ -228,7 +228,7 @@ def _checked(entries: np.ndarray, length: int) -> np.ndarray:
 
 
 def _read_headers(path: Path) -> np.ndarray:
-    """Where the shard's pictures and their texts lie: structured array of PLACES (int64) and key, in the shard's order.
+    """Where the shard's images and their texts lie: structured array of PLACES (int64) and key, in the shard's order.
 
     Raises ValueError for anything but a whole tar file without compression.
     """

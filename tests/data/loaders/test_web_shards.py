@@ -237,7 +237,7 @@ BAD = {
     "an empty text": [member("bad.png", picture(1)), member("bad.txt", b"  \n")],
     "no UTF-8": [member("bad.png", picture(1)), member("bad.txt", b"\xff\xfe")],
     "a long text": [member("bad.png", picture(1)), member("bad.txt", b"a" * 100_001)],
-    "no picture": [member("bad.png", b"nothing"), member("bad.txt", b"text")],
+    "no image": [member("bad.png", b"nothing"), member("bad.txt", b"text")],
     "half a picture": [member("bad.png", picture(1, "JPEG", 40)[:-30]), member("bad.txt", b"text")],
     "a large file": [member("bad.png", picture(1) + bytes(2000)), member("bad.txt", b"text")],
     "a large picture": [member("bad.png", picture(1, side=45)), member("bad.txt", b"text")],
@@ -268,7 +268,7 @@ def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kin
 
 
 def test_a_bad_sample_that_two_threads_meet_at_once_is_listed_once(tmp_path, monkeypatch):
-    split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD["no picture"]]), tmp_path)
+    split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD["no image"]]), tmp_path)
     both, read = threading.Barrier(2), web_shards.read_image
 
     def together(source):
@@ -290,7 +290,7 @@ def test_behind_the_last_sample_comes_the_first(tmp_path):
 def test_a_hundred_bad_samples_in_a_row_end_the_run(tmp_path):
     bad = [member(f"{number}.png", b"nothing") for number in range(100)]
     split = opened(shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path)
-    with pytest.raises(ValueError, match="100 bad samples in a row from 1; look at the shard\n0 pictures read, 100"):
+    with pytest.raises(ValueError, match="100 bad samples in a row from 1; look at the shard\n0 images read, 100"):
         split[1]
     assert number_of(split[2]) == 1 and len(split.report.skipped) == 100
 
@@ -441,7 +441,7 @@ def test_a_shard_that_shrinks_while_it_is_read_gives_bad_samples(tmp_path):
     os.truncate(tmp_path / "part-00000.tar", 100)
     assert number_of(split[0]) == 2
     assert [name for name, _ in split.report.skipped] == ["part-00000/000000000", "part-00000/000000001"]
-    assert all("the shard was cut off since" in reason for _, reason in split.report.skipped)
+    assert all("the shard was truncated since" in reason for _, reason in split.report.skipped)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
