@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path):
-    """A temporary path next to `path`; moved onto `path` when the block succeeds, removed when it fails."""
+    """A temporary path beside `path`; moved onto `path` when the block succeeds, removed when it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -34,7 +34,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON atomically: indented by two spaces, keys in the order given."""
+    """Write JSON atomically: two blanks indent, keys in the order given."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,1 +1,1 @@
-"""IconWorld: a miniature open world drawn from two icon fonts, with everything about each image known exactly."""
+"""IconWorld: a miniature open world drawn from two icon fonts, with everything about each picture known exactly."""

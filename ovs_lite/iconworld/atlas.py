@@ -1,4 +1,4 @@
-"""The glyph atlas: every drawable noun as a small alpha image, rendered once per process from the icon fonts."""
+"""The glyph atlas: every drawable noun as a small alpha picture, rendered once per process from the icon fonts."""
 
 from functools import lru_cache
 from importlib import import_module
@@ -64,7 +64,7 @@ def draw_glyph(font: str, name: str, size: int = GLYPH_SIZE) -> np.ndarray:
 def glyph_atlas(font: str, size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.Tensor]:
     """All nouns in one font: alpha (G, size, size) in [0, 1] and drawable (G,) bool, in the order of `load_nouns()`.
 
-    A noun that the font cannot draw has an empty image and drawable = False.
+    A noun that the font cannot draw has an empty picture and drawable = False.
     """
     nouns = load_nouns()
     alpha = torch.zeros(len(nouns), size, size)
@@ -79,7 +79,7 @@ def glyph_atlas(font: str, size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.
 
 @lru_cache(maxsize=1)
 def variant_names() -> tuple[tuple[str, ...], ...]:
-    """Per noun, the first font's other glyphs of it, such as home_outline next to home; many have none."""
+    """Per noun, the first font's other glyphs of it, such as home_outline beside home; many have none."""
     table = getattr(import_module(FONTS["mdi"][0]), FONTS["mdi"][1])
     used = {noun.mdi for noun in load_nouns()}
     wanted = [[f"{noun.mdi}_{ending}" for ending in VARIANTS] for noun in load_nouns()]

@@ -17,7 +17,7 @@ from ovs_lite.iconworld.scene import SceneBatch
 from ovs_lite.iconworld.textures import STUFF_NAMES
 
 MIN_VISIBLE = 0.4  # share of a thing's own shape that must be uncovered before a caption may name it
-MIN_STUFF = 0.06  # share of the image that a stuff region must cover before a caption may name it
+MIN_STUFF = 0.06  # share of the picture that a stuff region must cover before a caption may name it
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 OPENINGS = (
@@ -35,7 +35,7 @@ ENDINGS = ("", "", "", "", " on a fine morning", " for sale", " as usual", " aga
 
 @dataclass(frozen=True)
 class SeenThing:
-    """A thing that a caption may name: its noun, colour word and centre (fractions of the image, y down)."""
+    """A thing that a caption may name: its noun, colour word and centre (fractions of the picture, y down)."""
 
     noun: Noun
     colour: str
@@ -74,7 +74,7 @@ def scene_contents(scene: SceneBatch, rendering: Rendering) -> list[SceneContent
 
 
 def with_article(phrase: str) -> str:
-    """'cat' -> 'a cat', 'owl' -> 'an owl'; by spelling, with exceptions for 'hour-', 'uni-', etc.
+    """'cat' -> 'a cat', 'owl' -> 'an owl'; by spelling, with exceptions for 'hour-', 'uni-' and the like.
 
     Words that exist only in the plural take no article: 'red scissors' stays as it is.
     """

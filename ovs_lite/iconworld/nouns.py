@@ -23,7 +23,7 @@ class Noun:
 def load_nouns() -> tuple[Noun, ...]:
     """All nouns in file order; everything else refers to them by index.
 
-    Raises ValueError for surrounding whitespace or for a noun or glyph that occurs twice.
+    Raises ValueError for blanks or for a noun or glyph that occurs twice.
     """
     entries = json.loads((Path(__file__).parent / "nouns.json").read_text(encoding="utf-8"))
     nouns = tuple(Noun(**entry) for entry in entries)
@@ -33,5 +33,5 @@ def load_nouns() -> tuple[Noun, ...]:
         if repeated:
             raise ValueError(f"nouns.json: {field} must be unique, got more than once: {', '.join(repeated)}")
         if any(value != value.strip() or not value for value in values):
-            raise ValueError(f"nouns.json: {field} must not be empty or have whitespace at its ends")
+            raise ValueError(f"nouns.json: {field} must not be blank or padded with blanks")
     return nouns

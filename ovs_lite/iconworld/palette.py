@@ -1,7 +1,7 @@
 """Colour words and the pigments behind them.
 
-Ten colour words paint the things of IconWorld. A caption that says "a red cat" is only fair if the cat can be seen
-against what lies under it, so a scene may use a colour only when it stays apart (CIE76 distance) from its stuff.
+Ten colour words paint the things of IconWorld. A caption that says "a red cat" is only fair if the cat can be told
+from what lies under it, so a scene may use a colour only when it stays apart (CIE76 distance) from its stuff.
 """
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
-"""What is in a scene and where: everything random about an image, drawn as tensors for a whole batch at once.
+"""What is in a scene and where: everything random about a picture, drawn as tensors for a whole batch at once.
 
-B scenes, R stuff regions, T things, G nouns. Positions and sizes are fractions of the image's side; x runs right,
+B scenes, R stuff regions, T things, G nouns. Positions and sizes are fractions of the picture's side; x runs right,
 y runs down; rotation is in radians.
 """
 

@@ -29,11 +29,8 @@ HELD_OUT = {"second_font": 0.5, "new_style": 0.5}
 class IconSet:
     """One split of one set: what to draw and what to keep of it.
 
-    vocabulary: whose classes are annotated, None for none.
-    captions: per image.
-    masks: three-granularity masks.
-    landscapes: share of captions that name only the background; without them a CLIP trained on the captions cannot
-        name stuff.
+    vocabulary: whose classes are annotated, None for none. captions: per picture. masks: three-granularity masks.
+    landscapes: share of captions that name only the background; without any, training on captions loses the stuff.
     """
 
     name: str
@@ -56,7 +53,7 @@ def _annotated(name: str, split: str, captions: int, other_share: float, **style
     vocabulary = load_vocabulary(name)
     nouns, stuff = _in_vocabulary(vocabulary)
     others = tuple(sorted(set(range(len(load_nouns()))) - set(nouns)))
-    # a set that names too little stuff shows all of it, unlabelled
+    # a set without enough stuff of its own shows all of it, unlabelled
     all_stuff = other_share > 0 or len(stuff) < 3
     stuff = tuple(range(len(STUFF_NAMES))) if all_stuff else stuff
     scenes = SceneStyle(nouns, stuff, other_ids=others, other_share=other_share if others else 0.0, **style)

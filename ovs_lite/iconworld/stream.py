@@ -1,4 +1,4 @@
-"""An endless stream of (image, caption) batches for contrastive pre-training. No masks and no labels leave it.
+"""An endless stream of (picture, caption) batches for contrastive pre-training. No masks and no labels leave it.
 
 Batch t is a function of (seed, t) alone, so a resumed run sees what the uninterrupted one would have seen. The lead
 nouns of a batch all differ; otherwise two captions "a photo of a cat" would be each other's negatives.
@@ -31,20 +31,31 @@ FIRST_HELD_OUT_SEED = 2**31
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the curriculum: single objects with bare nouns first, whole scenes with sentences later."""
+    """One stage of the curriculum: single objects with bare nouns first, whole scenes with sentences later.
 
-    until: int  # last step of the stage (exclusive)
-    things: tuple[int, int]  # fewest and most things per image
-    size: tuple[float, float]  # see SceneStyle
-    bare: float  # share of captions that are only a template around the lead noun
-    colour: float  # chance of a colour word
-    twins: int = 1  # how many images of a batch share their lead noun; more than 1 makes the colour words matter
-    warp: float = 0.0  # how far images are bent, as a share of their side; a noun is then no longer one rigid outline
-    stroke: float = 0.0  # how much thicker or thinner lines may become; 1 is a pixel at both edges of a line
-    blur: float = 0.0  # largest standard deviation of a Gaussian blur, in pixels; half of the images stay sharp
-    stuff: float = 0.0  # share of captions that name only the background, as images of landscapes do
-    variants: float = 0.0  # see SceneStyle
-    double: float = 0.0  # share of the steps with images of twice the side, and a quarter as many, as dense inference
+    until: last step of the stage (exclusive). things: fewest and most things per picture. size: see SceneStyle.
+    bare: share of captions that are only a template around the lead noun. colour: chance of a colour word.
+    twins: how many pictures of a batch share their lead noun; more than 1 makes the colour words matter.
+    warp: how far pictures are bent, as a share of their side; a noun is then no longer one rigid outline.
+    stroke: how much thicker or thinner lines may become; 1 is a pixel at both edges of a line.
+    stuff: share of captions that name only the background, as pictures of landscapes do.
+    variants: see SceneStyle.
+    double: share of the steps with pictures of twice the side, and a quarter as many: dense inference doubles it too.
+    blur: largest deviation of a Gaussian blur, in pixels; half of the pictures stay sharp.
+    """
+
+    until: int
+    things: tuple[int, int]
+    size: tuple[float, float]
+    bare: float
+    colour: float
+    twins: int = 1
+    warp: float = 0.0
+    stroke: float = 0.0
+    blur: float = 0.0
+    stuff: float = 0.0
+    variants: float = 0.0
+    double: float = 0.0
 
 
 def default_stages(steps: int, alone: float = 0.4) -> tuple[Stage, ...]:
@@ -82,11 +93,11 @@ class CaptionStream:
         self.style = SceneStyle(noun_ids=tuple(range(self.num_nouns)), repeat=0.15)
 
     def stage(self, step: int) -> Stage:
-        """The curriculum stage of a step; the last one never ends."""
+        """The curriculum stage of a step; the last one goes on for ever."""
         return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
 
     def shape(self, step: int) -> tuple[int, int]:
-        """How many images a step has, and their side in pixels; see Stage.double."""
+        """How many pictures a step has, and their side in pixels; see Stage.double."""
         double = self.stage(step).double
         if double > 0 and random.Random(f"double-{self.seed}-{step}").random() < double:
             return max(1, self.batch_size // 4), 2 * self.size
@@ -153,7 +164,7 @@ def _part_twins(scene: SceneBatch, twins: int, generator: torch.Generator) -> No
 
 
 def _warp(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Geometric jitter: shear, aspect ratio and scale per image, and a smooth bend; the border is mirrored."""
+    """Geometric jitter: shear, aspect ratio and scale per picture, and a smooth bend; the border is mirrored."""
     batch, side = len(images), images.shape[-1]
     linear = torch.eye(2) + amount * (2 * torch.rand(batch, 2, 2, generator=generator) - 1)
     grid = F.affine_grid(F.pad(linear, (0, 1)), [batch, 1, side, side], align_corners=False)
@@ -163,14 +174,14 @@ def _warp(images: torch.Tensor, amount: float, generator: torch.Generator) -> to
 
 
 def _restroke(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Let what is bright, or what is dark, grow by up to `amount` pixels, per image: thicker or thinner lines."""
+    """Let what is bright, or what is dark, grow by up to `amount` pixels, per picture: thicker or thinner lines."""
     share = amount * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
     bright, dark = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
     return torch.lerp(images, torch.where(share > 0, bright, dark), share.abs())
 
 
 def _blur(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Blur every second image, on average, by a standard deviation of up to `amount` pixels, its own."""
+    """Blur every second picture, on average, by a deviation of up to `amount` pixels of its own."""
     sigma = amount * (2 * torch.rand(len(images), generator=generator) - 1).clamp(min=0.02)
     reach = math.ceil(2 * amount)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma[:, None]) ** 2)  # (B, taps)
@@ -181,7 +192,7 @@ def _blur(images: torch.Tensor, amount: float, generator: torch.Generator) -> to
 
 
 def _jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Photometric jitter: brightness and contrast per image, a little sensor noise."""
+    """Photometric jitter: brightness and contrast per picture, a little sensor noise."""
     batch = len(images)
     brightness = 0.9 + 0.2 * torch.rand(batch, 1, 1, 1, generator=generator)
     contrast = 0.85 + 0.3 * torch.rand(batch, 1, 1, 1, generator=generator)

@@ -1,7 +1,7 @@
 """Sixteen kinds of stuff as procedural textures, painted for many regions at once.
 
-Every painter takes the texture coordinates of n images and two noise fields and returns (n, 3, H, W) RGB. Patterns
-are written in units of the image (1 = whole width), so a scene looks alike at 64 and 128 px.
+Every painter takes the texture coordinates of n pictures and two noise fields and returns (n, 3, H, W) RGB. Patterns
+are written in units of the picture (1 = whole width), so a scene looks alike at 64 and 128 px.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-# n images, H W pixels. `f` is the field bundle that all painters read.
+# n pictures, H W pixels. `f` is the field bundle that all painters read.
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], a scale per image."""
+    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], a scale per picture."""
 
     u: torch.Tensor  # (1, 1, H, W) or (n, 1, H, W)
     v: torch.Tensor
-    coarse: torch.Tensor  # (n, 1, H, W), smooth blobs of a fifth of the image
+    coarse: torch.Tensor  # (n, 1, H, W), smooth blobs of a fifth of the picture
     fine: torch.Tensor  # (n, 1, H, W), grain of one or two pixels
     scale: torch.Tensor  # (n, 1, 1, 1), pattern frequency factor near 1
 
@@ -141,7 +141,7 @@ STUFF = (
     Stuff("soil", (0.35, 0.24, 0.16), _soil),
 )
 STUFF_NAMES = tuple(stuff.name for stuff in STUFF)
-NUM_SEEN_STUFF = 8  # the first so many are annotated in icon-coco; see data_scripts/make_icon_vocabularies.py
+NUM_SEEN_STUFF = 8
 
 
 def _noise(count: int, cells: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -152,7 +152,7 @@ def _noise(count: int, cells: int, size: int, generator: torch.Generator) -> tor
 def paint_stuff(
     stuff_ids: torch.Tensor, size: int, generator: torch.Generator, new_style: bool = False
 ) -> torch.Tensor:
-    """Paint one full-image texture per entry: (n,) stuff ids -> (n, 3, size, size) RGB in [0, 1].
+    """Paint one full-picture texture per entry: (n,) stuff ids -> (n, 3, size, size) RGB in [0, 1].
 
     `new_style` is the held-out look used by validation sets: other pattern frequencies and a shifted palette.
     Deterministic for a given generator state. The textures are computed on the CPU.
