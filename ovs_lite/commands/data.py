@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from ovs_lite.config import Profile
-from ovs_lite.data.record import decode_segments, load_split
+from ovs_lite.data.record import load_split
 from ovs_lite.data.rle import decode_rle
+from ovs_lite.data.segments import decode_segments
 from ovs_lite.files import data_root
 from ovs_lite.iconworld.build import build_set, split_folder
 from ovs_lite.iconworld.sets import SET_NAMES, icon_sets, scene_count

@@ -1,4 +1,4 @@
-"""Segment maps: who owns each pixel, stored as 16-bit PNG beside a list that says what each segment is.
+"""Segment maps: who owns each pixel, stored as 16-bit PNG next to a list that says what each segment is.
 
 Legend: H, W pixels; 0 = void (nobody's pixel), 1..65535 = segment ids. Boxes are XYWH in pixels.
 """

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from ovs_lite.clip import Clip
-from ovs_lite.data.record import decode_segments, read_image, semantic_map
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import decode_segments, semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.regions.classical import grid_masks, proposals, slic_masks

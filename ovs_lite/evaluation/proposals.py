@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.mask_batches import record_masks
-from ovs_lite.data.record import read_image
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
 

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from ovs_lite.data.record import read_image, semantic_map
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
