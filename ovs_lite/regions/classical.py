@@ -52,7 +52,7 @@ def proposals(
     counts: Sequence[int] = SLIC_COUNTS,
     sigma: float = 0.8,
 ) -> np.ndarray:
-    """At most `budget` overlapping masks from all scales, (N, H, W) bool, largest first; none empty, none twice.
+    """At most `budget` overlapping masks from all scales, (N, H, W) bool; none empty, no duplicates.
 
     The scales take turns, each giving its largest mask that is still new, so that a small budget holds masks of all
     sizes. Masks under 0.1 % of the image are dropped, unless they are a scale's only one. scales, sigma: as in
@@ -61,8 +61,7 @@ def proposals(
     partitions = [felzenszwalb_masks(image, scale, sigma) for scale in scales] + [slic_masks(image, n) for n in counts]
     if not partitions:
         raise ValueError("got neither scales nor counts, expected at least one of them")
-    chosen = take_turns([_not_tiny(masks) for masks in partitions], budget)
-    return chosen[np.argsort(-chosen.sum((1, 2)), kind="stable")]
+    return take_turns([_not_tiny(masks) for masks in partitions], budget)
 
 
 def downsized(image: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:

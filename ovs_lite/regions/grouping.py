@@ -49,11 +49,11 @@ def merge_by_colour(labels: np.ndarray, colours: np.ndarray) -> list[list[int]]:
     colours: (h, w, C).
     Returns 2R - 1 lists of region numbers: each region alone, ascending, then the unions in the order of merging.
     """
-    graph = RAG(labels, connectivity=1)
-    for region in graph:
+    graph, nodes = RAG(labels, connectivity=1), []
+    for region in np.unique(labels).tolist():
         inside = colours[labels == region]
-        graph.nodes[region].update(labels=[region], size=len(inside), colour=inside.sum(0))
-    nodes = [[region] for region in sorted(graph)]
+        graph.add_node(region, labels=[region], size=len(inside), colour=inside.sum(0))
+        nodes.append([region])
     for first, second, edge in graph.edges(data=True):
         edge["weight"] = _added_error(graph, first, second)
 

@@ -43,8 +43,8 @@ def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:
         raise ValueError(f"{name} gave masks {tuple(masks.shape)}, expected (N, {image.shape[0]}, {image.shape[1]})")
     soft = masks.dtype == torch.bool or masks.is_floating_point() and bool(((masks >= 0) & (masks <= 1)).all())
     if not soft:
-        values = f"{masks.dtype} between {masks.min():.3g} and {masks.max():.3g}"
-        raise ValueError(f"{name} gave masks of {values}, expected bool or float in [0, 1]")
+        values = f" between {masks.min():.3g} and {masks.max():.3g}" if len(masks) else ""
+        raise ValueError(f"{name} gave masks of {masks.dtype}{values}, expected bool or float in [0, 1]")
     return masks.float()
 
 

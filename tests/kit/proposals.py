@@ -13,17 +13,21 @@ import torch.nn.functional as F
 
 from ovs_lite import distributed
 from ovs_lite.data.loaders.mask_batches import MaskBatch
-from ovs_lite.methods.maskformer.network import MaskFormer
-from ovs_lite.methods.openseg.network import OpenSegProposals
-from ovs_lite.methods.openseg.training import BestMatchTraining, MaskFormerTraining
-from ovs_lite.models.backbone import Backbone
+from ovs_lite.methods.maskformer.config import MaskFormerConfig
+from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
+from ovs_lite.methods.maskformer.training import MaskFormerTraining
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.openseg.training import BestMatchTraining
+from ovs_lite.methods.proposer import ProposalConfig
 
 TERMS = {BestMatchTraining: {"best_match_dice"}, MaskFormerTraining: {"class", "focal", "dice"}}
 CLASSES = 5
-UNEVEN = (2, 0, 1, 3)  # masks of the pictures of a batch
+UNEVEN = (2, 0, 1, 3)  # masks of the images of a batch
+SMALL = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 2, "heads": 2, "image_size": 32}
 
 
 def centred(images):
+    """What the proposer of `make_task` does to images."""
     return images * 2 - 1
 
 
@@ -33,14 +37,16 @@ def texts():
 
 def make_task(kind, batches=None, **options):
     torch.manual_seed(0)
-    backbone, small = Backbone("test_convnext"), {"channels": 16, "num_queries": 4, "layers": 2, "heads": 2}
     if kind is BestMatchTraining:
-        return kind(OpenSegProposals(backbone, grid=(8, 8), **small), batches, centred, **options)
-    return kind(MaskFormer(backbone, embed_dim=12, **small), batches, centred, texts(), **options)
+        proposer = OpenSegProposer(ProposalConfig(**SMALL))
+    else:
+        proposer = MaskFormerProposer(MaskFormerConfig(**SMALL), texts())
+    proposer.mean.fill_(0.5), proposer.std.fill_(0.5)
+    return kind(proposer, batches, **options)
 
 
 def make_batch(*counts, side=32, seed=0):
-    """Pictures of noise with a brighter block per mask, as many blocks as the counts say."""
+    """Images of noise with a brighter block per mask, as many blocks as the counts say."""
     generator = torch.Generator().manual_seed(seed)
     images = 0.3 * torch.rand(len(counts), 3, side, side, generator=generator)
     masks, labels = [], []
