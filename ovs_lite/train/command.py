@@ -40,7 +40,7 @@ def run_recipe(
     if is_main():
         recipe.save(task, path, config)
         print(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
-        for line in getattr(task, "notes", list)():
+        for line in getattr(task, "notes", list)():  # what only this recipe has to say
             print(line)
     return path
 

@@ -1,6 +1,4 @@
-"""A proposer of either recipe that is built in a moment, and images for it."""
-
-from dataclasses import replace
+"""A proposer of either kind that is built in a moment, and images for it."""
 
 import numpy as np
 import torch
@@ -11,20 +9,18 @@ from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import ProposalConfig
 
-SMALL = {"backbone": "test_convnext", "channels": 16, "queries": 6, "layers": 1, "heads": 2, "image_size": 64}
+KINDS = ("openseg-proposals", "maskformer")
 TINY = {
-    "openseg-proposals": ProposalConfig(**SMALL, rescale=(0.5, 2.0)),
-    "maskformer": MaskFormerConfig(**SMALL, rescale=(0.5, 2.0)),
-}
+    "backbone": "test_convnext", "channels": 16, "queries": 6, "layers": 1, "heads": 2, "image_size": 64,
+    "rescale": (0.5, 2.0),
+}  # fmt: skip
 
 
-def make_proposer(recipe, seed=0, fresh=True, **changes):
-    """In evaluation mode, with random weights. changes: of TINY."""
+def make_proposer(kind, seed=0, fresh=True, **changes):
     torch.manual_seed(seed)
-    config = replace(TINY[recipe], **changes)
-    if recipe == "maskformer":
-        return MaskFormerProposer(config, texts(), fresh).eval()
-    return OpenSegProposer(config, fresh).eval()
+    if kind == "maskformer":
+        return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts(), fresh).eval()
+    return OpenSegProposer(ProposalConfig(**TINY | changes), fresh).eval()
 
 
 def noise(height, width, seed=0):

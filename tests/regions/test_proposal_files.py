@@ -9,22 +9,22 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kit.proposer import SMALL, TINY, make_proposer, noise
+from kit.proposer import KINDS, TINY, make_proposer, noise
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import shipped_path
 from ovs_lite.methods import proposer as module
-from ovs_lite.methods.proposer import load_proposer
+from ovs_lite.methods.proposer import ProposalConfig, load_proposer
 from ovs_lite.models.backbone import Backbone
 
 
-@pytest.mark.parametrize("recipe", TINY)
+@pytest.mark.parametrize("recipe", KINDS)
 def test_a_saved_proposer_loads_with_the_same_answers_bit_by_bit(recipe, tmp_path, monkeypatch):
     proposer = make_proposer(recipe, seed=3)
     proposer.train().save(tmp_path / "deep" / "p.safetensors")
     monkeypatch.setattr(module, "load_clip", None)  # the file alone must do
     torch.manual_seed(4)
     loaded = load_proposer(str(tmp_path / "deep" / "p.safetensors"))
-    assert (loaded.recipe, loaded.config, loaded.training) == (recipe, TINY[recipe], False)
+    assert (loaded.recipe, loaded.config, loaded.training) == (recipe, proposer.config, False)
     images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         (masks, objectness), (others, another) = loaded(images), proposer.eval()(images)
@@ -61,8 +61,8 @@ DAMAGES = {
     "classless": lambda path: change(path, recipe="maskformer"),
     "not JSON": lambda path: change(path, config="{"),
     "no mapping": lambda path: change(path, config="[]"),
-    "unknown key": lambda path: change(path, config=json.dumps(asdict(TINY["openseg-proposals"]) | {"colour": 1})),
-    "other size": lambda path: change(path, config=json.dumps(asdict(TINY["openseg-proposals"]) | {"channels": 32})),
+    "unknown key": lambda path: change(path, config=json.dumps(asdict(ProposalConfig(**TINY)) | {"colour": 1})),
+    "other size": lambda path: change(path, config=json.dumps(asdict(ProposalConfig(**TINY)) | {"channels": 32})),
     "no classes": lambda path: (make_proposer("maskformer").save(path), change(path, drop=["classes"])),
     "lost weight": lambda path: change(path, drop=["network.to_mask.bias"]),
 }
@@ -100,7 +100,7 @@ def test_a_crash_while_saving_leaves_the_old_file_and_nothing_else(tmp_path, mon
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("recipe", TINY)
+@pytest.mark.parametrize("recipe", KINDS)
 def test_a_new_proposer_starts_from_the_shipped_clips_image_tower(recipe):
     clip = load_clip("ConvNeXt-Lite")
     trunk = clip.network.visual.trunk.state_dict()
@@ -114,4 +114,4 @@ def test_a_new_proposer_starts_from_the_shipped_clips_image_tower(recipe):
 
 def test_another_backbone_starts_without_a_clip(monkeypatch):
     monkeypatch.setattr(module, "load_clip", None)
-    assert make_proposer("openseg-proposals").config.backbone == SMALL["backbone"]
+    assert make_proposer("openseg-proposals").config.backbone == TINY["backbone"]

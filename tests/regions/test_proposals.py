@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kit.proposals import texts
-from kit.proposer import SMALL, TINY, make_proposer, noise
+from kit.proposer import KINDS, TINY, make_proposer, noise
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.proposer import ProposalConfig
@@ -78,7 +78,7 @@ def slow_order(masks, objectness=None, objects_only=False):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("recipe", TINY)
+@pytest.mark.parametrize("recipe", KINDS)
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_masks_have_the_images_size_and_all_values_are_shares(recipe, height, width):
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
@@ -92,7 +92,7 @@ def test_masks_have_the_images_size_and_all_values_are_shares(recipe, height, wi
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("recipe", TINY)
+@pytest.mark.parametrize("recipe", KINDS)
 def test_masks_are_resized_before_the_sigmoid_and_objectness_is_what_no_object_leaves(recipe):
     proposer, images = make_proposer(recipe), torch.rand(1, 3, 36, 50, generator=torch.Generator().manual_seed(2))
     centred = (images - proposer.mean) / proposer.std
@@ -110,7 +110,7 @@ def test_masks_are_resized_before_the_sigmoid_and_objectness_is_what_no_object_l
 
 def test_images_are_normalised_as_the_backbone_was_trained():
     proposer = make_proposer("openseg-proposals")
-    backbone = Backbone(SMALL["backbone"])
+    backbone = Backbone(TINY["backbone"])
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (backbone.mean, backbone.std))
     torch.testing.assert_close(proposer.normalise(mean.expand(2, -1, 4, 4)), torch.zeros(2, 3, 4, 4))
     torch.testing.assert_close(proposer.normalise(mean + std), torch.ones(1, 3, 1, 1))
@@ -119,7 +119,7 @@ def test_images_are_normalised_as_the_backbone_was_trained():
 @pytest.mark.parametrize("classes", [torch.zeros(0, 12), torch.zeros(12), torch.zeros(1, 5, 12)])
 def test_maskformer_needs_classes(classes):
     with pytest.raises(ValueError, match=r"got class embeddings \(.*\), expected \(K, D\) with at least one class"):
-        MaskFormerProposer(TINY["maskformer"], classes)
+        MaskFormerProposer(MaskFormerConfig(**TINY), classes)
 
 
 @pytest.mark.parametrize("settings", [ProposalConfig, MaskFormerConfig])
@@ -135,7 +135,7 @@ def test_maskformer_needs_classes(classes):
 )
 def test_impossible_sizes_are_refused(settings, changes, expected):
     with pytest.raises(ValueError, match=expected):
-        settings(**SMALL | changes)
+        settings(**TINY | changes)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -193,7 +193,7 @@ def test_only_images_larger_than_those_of_the_training_run_are_downsized(size, s
     assert shown[0].shape == (1, 3, *seen)
     if size == seen:
         assert torch.equal(shown[0][0].permute(1, 2, 0), torch.from_numpy(noise(*size)) / 255)
-    for recipe in TINY:
+    for recipe in KINDS:
         found = make_proposer(recipe).propose(noise(*size))
         assert found.shape == (6, *size) and not found.requires_grad and 0 <= found.min() and found.max() <= 1
 
