@@ -154,3 +154,15 @@ def test_blank_fraction_counts_patches_without_a_pixel_of_the_region(clip):
     blank = blank_fraction(clip, torch.zeros(3, 64, 64), masks)
     assert blank[0] == 0 and blank[2] == pytest.approx(1 - 2 / 64, abs=2 / 64)
     assert blank[1] == pytest.approx((32 - 5) / 64, abs=5 / 64)
+
+
+def test_probabilities_use_clips_own_temperature_up_to_a_factor_of_100(clip):
+    cosines = torch.tensor([[0.3, 0.1, -0.2], [0.0, 0.02, 0.01]])
+    stored = clip.logit_scale.data.clone()
+    for logarithm, factor in ((0.0, 1.0), (np.log(14.3), 14.3), (np.log(250.0), 100.0)):
+        clip.logit_scale.data.fill_(logarithm)
+        powers = [[np.exp(factor * float(cosine)) for cosine in row] for row in cosines]
+        expected = torch.tensor([[power / sum(row) for power in row] for row in powers], dtype=torch.float32)
+        torch.testing.assert_close(clip.probabilities(cosines).detach(), expected, atol=1e-6, rtol=1e-4)
+    clip.logit_scale.data.copy_(stored)
+    assert clip.probabilities(cosines[:0]).shape == (0, 3)
