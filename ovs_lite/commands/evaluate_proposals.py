@@ -11,12 +11,12 @@ from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.data.record import load_split
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.metrics.recall import BUDGET
-from ovs_lite.evaluation.proposals import GROUPS, RecallReport, Source, evaluate_proposals
+from ovs_lite.evaluation.proposals import GROUPS, RecallReport, evaluate_proposals
 from ovs_lite.files import data_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.iconworld.sets import SET_NAMES
 from ovs_lite.methods.proposer import load_proposer
-from ovs_lite.regions.sources import CLASSICAL
+from ovs_lite.regions.sources import CLASSICAL, MaskSource
 
 EXAMPLE = """examples:
   ovs-lite evaluate proposals runs/proposals/openseg/proposals.safetensors
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate proposals`."""
     args = build_parser().parse_args(argv)
-    sources: dict[str, Source] = {} if args.no_baselines else dict(CLASSICAL)
+    sources: dict[str, MaskSource] = {} if args.no_baselines else dict(CLASSICAL)
     for path in args.files:
         sources[str(path)] = load_proposer(path).propose
     if not sources:

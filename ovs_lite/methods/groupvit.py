@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.methods.base import Method
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOP_CLASSES = 5
-MAX_SCALE = 100.0
 ASSIGNMENTS = ("hard", "soft")
 
 

@@ -15,10 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.places import Places
-from ovs_lite.data.rle import decode_rle
-from ovs_lite.data.segments import decode_segments
-
-PER = ("segment", "class")
+from ovs_lite.data.segments import record_masks
 
 
 @dataclass(frozen=True)
@@ -42,29 +39,6 @@ class MaskBatch:
         return len(self.image_ids)
 
 
-def record_masks(record: dict[str, Any], per: str = "segment") -> tuple[np.ndarray, np.ndarray]:
-    """All annotated masks of a record: (M, H, W) bool and their category ids (M,) int64; M may be 0.
-
-    Crowds and unlabelled segments are left out. A record with a `masks` column gives those masks, each with label -1.
-    per: "segment", or "class" for one mask per category, as semantic segmentation has it.
-    """
-    if per not in PER:
-        raise ValueError(f"got per={per!r}, expected one of {', '.join(PER)}")
-    if record["segments"] is None:
-        height, width = read_image(record["image"]).size[::-1]
-        masks = [decode_rle(rle, height, width) for rle in record.get("masks") or []]
-        return np.array(masks, bool).reshape(-1, height, width), np.full(len(masks), -1)
-    segments = record["segments"]
-    ids = segments if isinstance(segments, np.ndarray) else decode_segments(segments)
-    kept = [info for info in record["segments_info"] if info["category_id"] >= 0 and not info["is_crowd"]]
-    labels = np.array([info["category_id"] for info in kept], np.int64)
-    masks = ids == np.array([info["id"] for info in kept], ids.dtype).reshape(-1, 1, 1)
-    if per == "class":
-        labels, owner = np.unique(labels, return_inverse=True)
-        masks = np.array([masks[owner == c].any(0) for c in range(len(labels))], bool).reshape(-1, *ids.shape)
-    return masks, labels
-
-
 class MaskBatches:
     """index -> MaskBatch of this process's share. Every image comes once per epoch, in a new order; flipped, scaled
     and cropped at random.
@@ -73,7 +47,7 @@ class MaskBatches:
     batch_size: B, a multiple of the number of processes, each of which loads only its `distributed.shard`.
     scale: the image's long side becomes S times a factor from this range (OpenSeg, section 4.1: 0.8 to 1.2); the image
         is then padded with `fill` or cropped to S x S. (1, 1) without flip gives the images as they are.
-    per: see `record_masks`. Masks that a crop leaves empty are dropped.
+    per: see `ovs_lite.data.segments.record_masks`. Masks that a crop leaves empty are dropped.
     """
 
     def __init__(
