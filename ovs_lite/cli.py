@@ -91,7 +91,13 @@ def _add_segment(commands) -> None:
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
-    parser.add_argument("--background", type=float, help="pixels whose best score is lower stay unlabelled")
+    text = "pixels whose best score is lower stay unlabelled; auto: the method's own threshold"
+    parser.add_argument("--background", type=threshold, help=text)
+
+
+def threshold(word: str) -> float | str:
+    """A number, or "auto"."""
+    return word if word == "auto" else float(word)
 
 
 def _add_data(commands) -> None:

@@ -99,7 +99,7 @@ def test_a_context_is_no_seed():
 @pytest.mark.parametrize("mode", ["last", "maskclip"])
 def test_the_bank_holds_what_clip_sees(name, mode):
     clip, pictures = load_clip(name), list(CaptionStream(7, 64, 3)(0)[0])
-    bank = ImageBank.from_pictures(clip, iter(pictures), mode, chunk=3, dtype=torch.float32)
+    bank = ImageBank.from_images(clip, iter(pictures), mode, chunk=3, dtype=torch.float32)
     images = clip.normalise(torch.stack(pictures))
     torch.testing.assert_close(bank.embeddings, clip.encode_image(images), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(bank.features, F.normalize(clip.dense(images, mode), dim=1), atol=1e-5, rtol=1e-4)
@@ -109,10 +109,10 @@ def test_the_bank_holds_what_clip_sees(name, mode):
 def test_pictures_of_any_kind_and_size_become_squares(clip):
     pixels = CaptionStream(1, 96, 3)(0)[0][0]
     drawing = transforms.to_pil_image(pixels)
-    as_tensor, as_pil = (ImageBank.from_pictures(clip, [p], dtype=torch.float32) for p in (pixels, drawing))
+    as_tensor, as_pil = (ImageBank.from_images(clip, [p], dtype=torch.float32) for p in (pixels, drawing))
     assert as_tensor.features.shape == as_pil.features.shape == (1, 128, 8, 8)
     assert float((as_tensor.embeddings * as_pil.embeddings).sum()) > 0.99
-    wide = ImageBank.from_pictures(clip, [drawing.resize((150, 64)), Image.new("L", (9, 9))])
+    wide = ImageBank.from_images(clip, [drawing.resize((150, 64)), Image.new("L", (9, 9))])
     assert wide.features.shape == (2, 128, 8, 8) and wide.features.dtype == torch.float16
     torch.testing.assert_close(wide.features.float().norm(dim=1), torch.ones(2, 8, 8), atol=2e-3, rtol=0)
 
@@ -241,9 +241,9 @@ def test_wrong_banks_and_numbers_are_named(clip, bank):
     with pytest.raises(ValueError, match="bank with 64 dimensions, ViT-Lite-8 has 128"):
         Reco(clip, ImageBank(unit(3, 64), unit(3, 64, 2, 2)))
     with pytest.raises(ValueError, match="no picture for the bank"):
-        ImageBank.from_pictures(clip, [])
+        ImageBank.from_images(clip, [])
     with pytest.raises(ValueError, match=r"shape \(1, 3, 64, 64\), expected PIL"):
-        ImageBank.from_pictures(clip, [randn(1, 3, 64, 64)])
+        ImageBank.from_images(clip, [randn(1, 3, 64, 64)])
     for embeddings, features in (
         (unit(2, 5), unit(3, 5, 2, 2)),
         (unit(2, 5), unit(2, 5)),
