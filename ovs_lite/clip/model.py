@@ -84,12 +84,12 @@ class Clip(nn.Module):
         native = (self.image_size, self.image_size)
         if not hasattr(self.network.visual, "trunk") and tuple(images.shape[-2:]) != native:
             images = transforms.resize(images, native, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # the graph of a training step keeps all in any case
+        apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # a training step's graph keeps all anyway
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised. Differentiable; too long prompts are truncated at the context length."""
+        """T raw prompts -> (T, D), L2-normalised. Differentiable; prompts are truncated at the context length."""
         encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 

@@ -53,7 +53,7 @@ class GroupVitClip(Clip):
         self._text_state, self._text_fingerprint = None, ""
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised; too long prompts are truncated at the context length."""
+        """T raw prompts -> (T, D), L2-normalised; prompts are truncated at the context length."""
         pooled = self.network.text_model(input_ids=self.tokenizer(prompts).to(self.device)).pooler_output
         encoded = self.network.text_projection(pooled)
         return F.normalize(encoded, dim=-1) if normalise else encoded

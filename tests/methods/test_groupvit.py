@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ovs_lite.clip import load_clip
-from ovs_lite.inference import Window, segment_scores
+from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.groupvit import GroupVit, group_classes, load_groupvit
 from ovs_lite.segmenter import Segmenter
 
@@ -161,7 +161,7 @@ def test_the_scale_is_at_most_a_hundred(method):
 
 def test_it_segments_with_windows_like_every_method(method):
     picture = Image.new("RGB", (200, 90), "teal")
-    scores = segment_scores(method, picture, method.clip.text_embeddings(NAMES, "single"), Window(96, 64, 32))
+    scores = encode_image(method, picture, Window(96, 64, 32)).scores(method.clip.text_embeddings(NAMES, "single"))
     assert scores.shape == (1, 3, 96, 213) and scores.min() >= 0 and scores.max() <= 1
     result = Segmenter(method).segment(picture, NAMES)
     assert result.labels.shape == (90, 200) and set(result.labels.flat) <= {0, 1, 2}

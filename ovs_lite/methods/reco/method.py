@@ -20,7 +20,7 @@ ATTENTION_SCALE = 10.0
 
 @dataclass(frozen=True)
 class RecoFeatures(PatchFeatures):
-    """patches: (B, C, h, w) as the bank's features. aligned: (B, D, h, w) from MaskCLIP, which texts are compared with."""
+    """patches: (B, C, h, w), made as the bank's features. aligned: (B, D, h, w) from MaskCLIP, to compare with texts."""
 
     aligned: torch.Tensor
 
