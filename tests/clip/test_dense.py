@@ -284,8 +284,6 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
     assert len(towers) < 30
     for small in towers.values():
         tower = _build_vision_tower(12, small).eval()
-        if small.timm_model_name:
-            tower.set_input_size = None
         for mode in ("maskclip", "last"):
             dense = dense_features(tower, pictures(1, 3, 64, 96), mode)
             stride = patch_stride(tower)[0]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ovs_lite
-from ovs_lite.checkpoints import check_checkpoint, load_method, method_weights, save_method
+from ovs_lite.checkpoints import check_checkpoint, load_method, save_method
 from ovs_lite.clip import load_clip, wrap_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch
 from ovs_lite.methods import get_method
@@ -109,12 +109,13 @@ def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
     frozen = enlarged(enlarged(small, [4 * side for side in small.shape[2:]]), size)
     for refine in (True, False):
         grounded = trained.predict(images, text, refine=refine, kp_weight=0)
-        torch.testing.assert_close(trained.predict(images, text, refine, 1), frozen, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trained.predict(images, text, refine=refine, kp_weight=1), frozen, rtol=0, atol=1e-5)
         for weight in (0.3, 0.8):
             expected = (1 - weight) * grounded + weight * frozen
-            torch.testing.assert_close(trained.predict(images, text, refine, weight), expected, rtol=0, atol=1e-5)
+            found = trained.predict(images, text, refine=refine, kp_weight=weight)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert (grounded - frozen).abs().max() > 0.1
-    assert torch.equal(trained.predict(images, text), trained.predict(images, text, True, 0.3))
+    assert torch.equal(trained.predict(images, text), trained.predict(images, text, refine=True, kp_weight=0.3))
 
 
 @torch.no_grad()
@@ -128,8 +129,8 @@ def test_refinement_is_pamr_at_the_masks_own_size(trained):
     )
     shrunk = F.interpolate(images, (32, 48), mode="bilinear", align_corners=True)
     expected = enlarged(pamr(shrunk, masks), (64, 96))
-    torch.testing.assert_close(trained.predict(images, text, True, 0), expected, rtol=0, atol=1e-5)
-    unrefined = trained.predict(images, text, False, 0)
+    torch.testing.assert_close(trained.predict(images, text, refine=True, kp_weight=0), expected, rtol=0, atol=1e-5)
+    unrefined = trained.predict(images, text, refine=False, kp_weight=0)
     torch.testing.assert_close(unrefined, enlarged(masks, (64, 96)), rtol=0, atol=1e-5)
     assert (unrefined - expected).abs().max() > 0.05
 
@@ -249,7 +250,7 @@ def test_weights_of_another_clip_are_refused(trained, tmp_path):
     image_only = copy.deepcopy(trained.clip)
     image_only.network.visual.proj.data[0, 0] += 1
     for other in (load_clip("ViT-Lite-8", pretrained=None), image_only):
-        with pytest.raises(ValueError, match="CLIP 'ViT-Lite-8', whose weights are not those of the given"):
+        with pytest.raises(ValueError, match="CLIP 'ViT-Lite-8', whose weights or configuration are not those of the given"):
             load_method("tcl", other, path)
 
 
@@ -259,7 +260,7 @@ def test_weights_of_another_method_and_other_tensors_are_refused_by_name(clip, t
     with pytest.raises(ValueError, match="tcl.safetensors: weights of 'openseg', expected those of 'tcl'"):
         load_method("tcl", clip, rewritten(path, {}, method="openseg"))
     changes = {"scale": None, "gamma": torch.ones(1), "norm.bias": torch.ones(3)}
-    message = r"tcl.safetensors: missing \['scale'\], unexpected \['gamma'\], of another shape \['norm.bias'\]"
+    message = r"tcl.safetensors: missing \['scale'\], unexpected \['gamma'\], of another shape \['norm.bias \(3,\) for"
     with pytest.raises(ValueError, match=message):
         load_method("tcl", clip, rewritten(path, changes, method="tcl"))
     save_file({"scale": torch.ones(())}, path)
@@ -283,7 +284,7 @@ def test_damaged_and_missing_weights(clip, trained, tmp_path):
 
 
 def test_load_says_that_shipped_weights_are_missing_before_anything_is_built(tmp_path, monkeypatch, clip, trained):
-    monkeypatch.setattr(method_weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr("ovs_lite.methods.trained.shipped_weights", lambda kind: tmp_path / f"{kind.name}.safetensors")
     with pytest.raises(
         FileNotFoundError, match="tcl.safetensors: no such weights; train them with: ovs-lite train tcl"
     ):
