@@ -105,7 +105,7 @@ def test_new_words_for_an_encoded_image_do_not_encode_it_again(model, window):
     windows = len(seen)
     asked = [(QUERIES, {}), ("boat", {}), (["sky", "cat"], {"background": 0.1, "key_smoothing": "paper"})]
     found = [encoded.segment(queries, **options) for queries, options in asked]
-    assert windows == (1 if window is None else 3) and len(seen) == windows
+    assert windows == (2 if window is None else 2 * 3) and len(seen) == windows
     for result, (queries, options) in zip(found, asked, strict=True):
         whole = model.segment(photo(), queries, window=window, **options)
         np.testing.assert_array_equal(result.logits, whole.logits)

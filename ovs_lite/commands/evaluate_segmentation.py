@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ovs_lite.checkpoints import load_method
+from ovs_lite.checkpoints import check_checkpoint, load_method
+from ovs_lite.clip import load_clip
 from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.record import load_split
@@ -73,8 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     print(as_markdown(reports))
     if args.out:
-        pretrained = (_clip_choice(args) or (None, None))[1]
-        weights = {"clip": method.clip.name, "pretrained": pretrained, "checkpoint": args.checkpoint}
+        weights = {"clip": method.clip.name, "pretrained": _clip_choice(args)[1], "checkpoint": args.checkpoint}
         sets = {name: {"folder": str(splits[name][1]), **_facts(report)} for name, report in reports.items()}
         write_json(args.out, {key: value and str(value) for key, value in weights.items()} | {"sets": sets})
 
@@ -139,17 +139,15 @@ def _splits(args: argparse.Namespace) -> dict[str, tuple[Vocabulary, Path]]:
     return splits
 
 
-def _clip_choice(args: argparse.Namespace) -> tuple[str, str] | None:
-    """The CLIP that was asked for, else the profile's; none for a method that brings its own encoder."""
-    if method_class(args.method).load_own is not None and not (args.clip or args.pretrained):
-        return None
+def _clip_choice(args: argparse.Namespace) -> tuple[str, str]:
     chosen = get_profile(args.profile).clip
     return args.clip or chosen.vit, args.pretrained or chosen.pretrained
 
 
 def _method(args: argparse.Namespace) -> Method:
+    check_checkpoint(args.method, args.checkpoint)  # told before a CLIP is loaded
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_method(args.method, _clip_choice(args), args.checkpoint, device)
+    return load_method(args.method, load_clip(*_clip_choice(args), device), args.checkpoint)
 
 
 def _facts(report: SegmentationReport) -> dict[str, Any]:

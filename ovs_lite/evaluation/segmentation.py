@@ -50,7 +50,7 @@ def evaluate_segmentation(
     "vild14". window: default `Window.for_clip`. background: for a vocabulary that has one; a pixel whose best score is
     lower goes to it. Several numbers give a result each. classes: names that compete, without all others; pixels of
     the others are ignored. present_only: in each picture only the classes of its ground truth compete. batch: at most
-    so many consecutive pictures of one size go through the method together. options: of `method.scores`.
+    so many consecutive pictures of one size go through `method.predict` together. options: of `method.predict`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
     without segments or with classes that the vocabulary lacks, and for scores that are NaN.
     """

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ovs_lite import cli
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.groupvit import GroupVit, group_classes, load_groupvit
-from ovs_lite.segmenter import Segmenter
+from ovs_lite.segmenter import Segmenter, load
 
 NAMES = ["cat", "dog", "a patch of grass"]
 
@@ -175,6 +176,39 @@ def test_pictures_queries_and_company(method):
     torch.testing.assert_close(alone, scores, atol=1e-5, rtol=1e-4)
     mean = method.clip.normalise(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 8, 8))
     assert mean.abs().max() < 1e-6, "ImageNet's mean colour is zero"
+
+
+def test_groups_are_found_once_for_any_texts(method):
+    images, seen = randn(2, 3, 64, 64), []
+    handle = method.clip.network.vision_model.embeddings.register_forward_hook(lambda *given: seen.append(1))
+    features = method.encode(images)
+    for options in ({}, {"top": 2}, {"assignment": "soft"}):
+        for text in (F.normalize(randn(count, 24, seed=count), dim=1) for count in (7, 1)):
+            found = method.scores(features, text, **options)
+            assert len(seen) == 1 and torch.equal(found, method.predict(images, text, **options))
+            seen.pop()
+    handle.remove()
+
+
+def test_the_front_doors_take_it_by_name(folder, tmp_path):
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "photo.png")
+    model = load("groupvit", checkpoint=folder, device="cpu")
+    assert model.name == "groupvit" and model.segment(tmp_path / "photo.png", NAMES).labels.shape == (48, 64)
+    words = ["--method", "groupvit", "--checkpoint", str(folder), "--out", str(tmp_path / "masks.png")]
+    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *words]) == 0
+    assert (tmp_path / "masks.png").is_file()
+
+
+def test_its_fingerprint_is_of_its_text_tower(method):
+    before = method.clip.fingerprint()
+    image = method.clip.network.vision_model.layernorm.weight
+    with torch.no_grad():
+        image.add_(1)
+        assert method.clip.fingerprint() == before
+        image.sub_(1)
+        method.clip.network.text_model.final_layer_norm.bias.add_(1)
+        assert method.clip.fingerprint() != before
+        method.clip.network.text_model.final_layer_norm.bias.sub_(1)
 
 
 def test_wrong_options_are_named(method):

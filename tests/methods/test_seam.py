@@ -14,14 +14,14 @@ from ovs_lite.methods.reco.bank import iconworld_bank
 from ovs_lite.methods.reco.method import Reco
 from ovs_lite.methods.with_pamr import WithPamr
 
-KEYS = [{"key_smoothing": kind, "prompt_denoising": threshold} for kind in ("released", "paper") for threshold in (None, 0.3)]
+KEYS = [{"key_smoothing": "released"}, {"key_smoothing": "paper", "prompt_denoising": 0.3}]
 OPTIONS = {
     "clip-cam": [{}],
     "maskclip": [{}, {"prompt_denoising": 0.5}, *KEYS],
     "reco": [{}, {"text_attention": False}],
     "tcl": [{}, {"refine": False}, {"kp_weight": 0.0}, {"kp_weight": 0.7, "kp_variant": "paper"}],
 }
-CASES = [(clip, name) for clip in ("ViT-Lite-8", "ConvNeXt-Lite") for name in OPTIONS if (clip, name) != ("ConvNeXt-Lite", "tcl")]
+CASES = [("ViT-Lite-8", name) for name in OPTIONS] + [("ConvNeXt-Lite", name) for name in OPTIONS if name != "tcl"]
 
 
 @functools.cache

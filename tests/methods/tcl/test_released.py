@@ -15,6 +15,7 @@ from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import wrap_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch
 from ovs_lite.methods.tcl import released as reader
+from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.training import TclTraining
 
 CAPTIONS = ["a cat on the grass", "two dogs", "the sky over " + 20 * "green " + "hills"]
@@ -123,9 +124,8 @@ def test_every_loss_and_every_gradient_is_that_of_the_released_code(full, unfree
                        for shape in ((3, SIDE, SIDE), (1, SIDE // 2, SIDE // 2)))  # fmt: skip
     uniform = uniform.clamp(1e-6, 1 - 1e-6)
     expected = released.losses(tensors, method.clip.normalise(images), tokenize(CAPTIONS), uniform)
-    training = TclTraining(
-        method, lambda index: PairBatch(images, CAPTIONS, ["a", "b", "c"], 3), unfreeze_batch=unfreeze
-    )
+    config = TclConfig(unfreeze=1.0 if unfreeze is None else 0.0)
+    training = TclTraining(method, lambda index: PairBatch(images, CAPTIONS, ["a", "b", "c"], 3), config)
 
     def rand(shape, **_):
         assert tuple(shape) == uniform.shape, "one draw, for the own masks alone"
