@@ -88,7 +88,7 @@ def _add_segment(commands) -> None:
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
     parser.add_argument("--method", default="maskclip", choices=METHODS, help="which method segments")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
-    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
+    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
     text = "pixels whose best score is lower stay unlabelled; auto: the method's own threshold"
