@@ -126,7 +126,7 @@ class Clip(nn.Module):
         return torch.stack([known[name] for name in names]).to(self.device)
 
     def image_fingerprint(self) -> str:
-        """Names the image tower: its weights, its configuration (see `SETTINGS`) and the images' mean and deviation."""
+        """Names the image tower: its weights, its configuration (see `SETTINGS`) and the images' mean and standard deviation."""
         visual = self.network.visual
         about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
         return _digest(about, visual.state_dict().values())

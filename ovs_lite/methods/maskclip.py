@@ -1,4 +1,4 @@
-"""MaskCLIP: a frozen CLIP segments when its last attention is told to look at one patch only.
+"""MaskCLIP: a frozen CLIP segments when its last attention looks at one patch only.
 
 Paper: Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP" (ECCV 2022), section 3.2. Everything is frozen, nothing
 is trained: the last block's attention becomes out_proj(v_proj(x)), every patch token goes through the final norm and

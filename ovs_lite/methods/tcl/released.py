@@ -17,7 +17,7 @@ from ovs_lite.clip import Clip, load_clip, wrap_clip
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.tensors import read_foreign
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # TCL's pictures, not CLIP's
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # TCL's images, not CLIP's
 TEMPLATES = "tcl9"
 HEAD_WIDTH = 64
 BLOCK = "masker.image_encoder.backbone.transformer.resblocks."
