@@ -18,6 +18,7 @@ from ovs_lite.data.images import read_image
 from ovs_lite.files import replacing
 from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resize_scores
 from ovs_lite.methods import Method
+from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
 from ovs_lite.viz.overlay import overlay
 
@@ -145,7 +146,7 @@ class Segmenter:
 
 
 def load(
-    name: str = "maskclip",
+    name: str = DEFAULT_METHOD,
     checkpoint: str | Path | None = None,
     clip: str = DEFAULT_CLIP[0],
     pretrained: str | None = DEFAULT_CLIP[1],

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-MODES = ("maskclip", "last")
+MODES = ("value", "last")
 FAMILIES = (
     "a ViT with a class token or mean pooling (ViT-B-16, ViT-L-14, ViT-H-14-CLIPA, ...), "
     "a ResNet of OpenAI's (RN50, RN50x16, ...) or a ConvNeXt (convnext_base_w, convnext_large_d_320, ...)"
@@ -19,7 +19,7 @@ CONVNETS = ("convnext", "resnet")  # timm's names
 RESNET_STRIDE = 32  # of OpenAI's ResNets: two in the stem, its pooling, and three stages
 
 
-def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
     """(B, 3, H, W) normalised -> (B, D, h, w) un-normalised patch embeddings in the joint space. See `Clip.dense`.
 
     visual: an image tower that `patch_stride` accepts. Sides that are no multiple of the stride are padded with zeros
@@ -40,7 +40,7 @@ def dense_maps(visual: nn.Module, images: torch.Tensor, modes: Sequence[str]) ->
         return [_attention_pool(visual.attnpool, features, mode) for mode in modes]
     tokens, grid = penultimate_tokens(visual, images)
     last = visual.transformer.resblocks[-1]
-    ends = [value_path(last, tokens) if mode == "maskclip" else last(tokens) for mode in modes]
+    ends = [value_path(last, tokens) if mode == "value" else last(tokens) for mode in modes]
     return [project_patches(visual, end, grid) for end in ends]
 
 
@@ -102,12 +102,12 @@ def _before_pooling(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def _attention_pool(pool: nn.Module, features: torch.Tensor, mode: str) -> torch.Tensor:
     """The attention pool of OpenAI's ResNets, one embedding for each place: (B, C, h, w) -> (B, D, h, w).
 
-    "maskclip": v_proj and c_proj as 1 x 1 convolutions, without positions (Zhou et al., ECCV 2022, section 3.2).
+    "value": v_proj and c_proj as 1 x 1 convolutions, without positions (Zhou et al., ECCV 2022, section 3.2).
     "last": the unchanged attention, asked by every place instead of by the mean alone; positions as in a ViT.
     """
     grid = tuple(features.shape[-2:])
     places = features.flatten(2).transpose(1, 2)  # (B, h * w, C)
-    if mode == "maskclip":
+    if mode == "value":
         found = pool.c_proj(pool.v_proj(places))
     else:
         tokens = torch.cat([places.mean(1, keepdim=True), places], 1)

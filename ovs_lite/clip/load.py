@@ -48,8 +48,8 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
         # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
         if pretrained not in (None, *tags) and f"{name}-quickgelu" in open_clip.list_models():
             warnings.warn(
-                f"{pretrained}: {name} computes with GELU, and weights of OpenAI's (MetaCLIP's, DFN's) were trained with "
-                f"QuickGELU; if it holds such weights, load it as {name}-quickgelu",
+                f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
+                f"QuickGELU; if it holds these, load it as {name}-quickgelu",
                 stacklevel=2,
             )
         quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))

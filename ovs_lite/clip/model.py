@@ -93,10 +93,10 @@ class Clip(nn.Module):
         encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
-    def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+    def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
 
-        mode "maskclip": the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou
+        mode "value": the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou
         et al., ECCV 2022, section 3.2). mode "last": the unchanged last layer. A ConvNet without attention has one
         answer for both: its last feature map, projected.
         """
@@ -126,7 +126,7 @@ class Clip(nn.Module):
         return torch.stack([known[name] for name in names]).to(self.device)
 
     def image_fingerprint(self) -> str:
-        """Names the image tower: its weights, its configuration (see `SETTINGS`) and the images' mean and standard deviation."""
+        """Names the image tower: its weights, its configuration (see `SETTINGS`) and the statistics of its images."""
         visual = self.network.visual
         about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
         return _digest(about, visual.state_dict().values())

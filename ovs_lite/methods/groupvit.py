@@ -62,7 +62,7 @@ class GroupVitClip(Clip):
         """(B, 3, H, W) normalised -> (B, D), L2-normalised: the mean of the groups, projected."""
         return self._project(self._look(images)[0].mean(1))
 
-    def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+    def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """Raises ValueError: patches have no embedding in the joint space; see `groups`."""
         raise ValueError(f"got {self.name}, whose patches have no embedding of their own; use groups(images)")
 

@@ -40,7 +40,7 @@ class MaskClip(Method):
         """(B, 3, H, W) normalised -> patches through the last value path, and what the keys are made from."""
         visual, size = self.clip.network.visual, images.shape[-2:]
         if not hasattr(visual, "transformer"):
-            return MaskClipFeatures(size, self.clip.dense(images, "maskclip"))
+            return MaskClipFeatures(size, self.clip.dense(images, "value"))
         tokens, grid = penultimate_tokens(visual, pad_to_patches(visual, images))
         patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
         return MaskClipFeatures(size, patches, tokens)

@@ -7,11 +7,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ovs_lite.clip import Clip, load_clip
+from ovs_lite.config import ClipConfig
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
 from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
 
-DEFAULT_CLIP = ("ViT-Lite-8", "lite")
+DEFAULT_CLIP = (ClipConfig.name, ClipConfig.pretrained)
 
 
 def save_method(method: Method, path: str | Path, notes: dict[str, str] | None = None) -> None:

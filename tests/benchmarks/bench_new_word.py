@@ -32,15 +32,17 @@ def rows(clip: Clip, shipped: bool) -> dict[str, tuple[Segmenter, dict]]:
     }
 
 
-def seconds(call) -> float:
+def seconds(call, *given, **options) -> float:
     start = time.process_time()
-    call()
+    call(*given, **options)
     return time.process_time() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clip", default="ViT-Lite-8", help="open_clip name; others than ViT-Lite-8 have random weights")
+    parser.add_argument(
+        "--clip", default="ViT-Lite-8", help="open_clip name; others than ViT-Lite-8 have random weights"
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="of the image")
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
@@ -55,13 +57,15 @@ def main() -> None:
         for _ in range(args.repeats + 1):
             for name, (segmenter, options) in segmenters.items():
                 first, again = times[name]
-                first.append(seconds(lambda: segmenter.segment(image, next(words), **options)))
+                first.append(seconds(segmenter.segment, image, next(words), **options))
                 encoded = segmenter.encode(image)
-                again.append(seconds(lambda: encoded.segment(next(words), **options)))
+                again.append(seconds(encoded.segment, next(words), **options))
     print(f"{args.clip}, image {args.size[0]} x {args.size[1]}, {args.repeats} repeats, one thread")
     for name, both in times.items():
         first, again = (statistics.median(values[1:]) for values in both)
-        print(f"{name:11} first call {1000 * first:7.1f} ms, new word {1000 * again:7.1f} ms, ratio {again / first:.2f}")
+        print(
+            f"{name:11} first call {1000 * first:7.1f} ms, new word {1000 * again:7.1f} ms, ratio {again / first:.2f}"
+        )
 
 
 if __name__ == "__main__":

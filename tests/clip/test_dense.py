@@ -65,13 +65,13 @@ def slow_dense(visual, images, alone: bool):
     return (visual.ln_post(tokens[:, 1:]) @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
 
 
-@pytest.mark.parametrize("mode", ["maskclip", "last"])
+@pytest.mark.parametrize("mode", ["value", "last"])
 @torch.no_grad()
 def test_both_modes_equal_attention_written_out(mode, vit):
     images = pictures(2, 3, 64, 64)
-    expected = slow_dense(vit.network.visual, images, alone=mode == "maskclip")
+    expected = slow_dense(vit.network.visual, images, alone=mode == "value")
     torch.testing.assert_close(vit.dense(images, mode), expected, atol=1e-5, rtol=1e-5)
-    other = slow_dense(vit.network.visual, images, alone=mode != "maskclip")
+    other = slow_dense(vit.network.visual, images, alone=mode != "value")
     assert (expected - other).abs().max() > 1e-2
 
 
@@ -85,7 +85,7 @@ def test_last_equals_the_patch_tokens_of_open_clip(vit):
         visual.output_tokens = False
     expected = (tokens @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
     torch.testing.assert_close(vit.dense(images, "last"), expected, atol=1e-5, rtol=1e-5)
-    assert (vit.dense(images) == vit.dense(images, "maskclip")).all()
+    assert (vit.dense(images) == vit.dense(images, "value")).all()
 
 
 @torch.no_grad()
@@ -149,7 +149,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
 @torch.no_grad()
 def test_a_picture_alone_and_in_a_batch(tower, request):
     clip, images = request.getfixturevalue(tower), pictures(3, 3, 64, 96)
-    for mode in ("maskclip", "last"):
+    for mode in ("value", "last"):
         torch.testing.assert_close(clip.dense(images, mode)[1:2], clip.dense(images[1:2], mode), atol=1e-5, rtol=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_dense_is_differentiable_in_the_image(vit):
 
 
 def test_an_unknown_mode_is_named(vit):
-    with pytest.raises(ValueError, match="'first', expected one of maskclip, last"):
+    with pytest.raises(ValueError, match="'first', expected one of value, last"):
         vit.dense(pictures(1, 3, 64, 64), "first")
 
 
@@ -191,20 +191,20 @@ def slow_pool(pool, features, alone):
     return torch.stack(found, 1).unflatten(1, features.shape[1:])
 
 
-@pytest.mark.parametrize("mode", ["maskclip", "last"])
+@pytest.mark.parametrize("mode", ["value", "last"])
 @torch.no_grad()
 def test_a_resnets_attention_pool_equals_loops_over_places_and_heads(mode, resnet):
     images, seen = pictures(2, 3, 64, 64), []
     handle = resnet.layer4.register_forward_hook(lambda *given: seen.append(given[-1]))
     pooled = resnet(images)
     handle.remove()
-    expected = torch.stack([slow_pool(resnet.attnpool, row, mode == "maskclip") for row in seen[0]])
+    expected = torch.stack([slow_pool(resnet.attnpool, row, mode == "value") for row in seen[0]])
     found = dense_features(resnet, images, mode)
     assert found.shape == (2, 16, 2, 2) and patch_stride(resnet) == (32, 32) and not is_mean_of_map(resnet)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    both = dense_maps(resnet, images, ("last", "maskclip"))
-    assert torch.equal(found, both[mode == "maskclip"]) and (both[0] - both[1]).abs().max() > 1e-2
-    if mode == "maskclip":  # as 1 x 1 convolutions
+    both = dense_maps(resnet, images, ("last", "value"))
+    assert torch.equal(found, both[mode == "value"]) and (both[0] - both[1]).abs().max() > 1e-2
+    if mode == "value":  # as 1 x 1 convolutions
         layers = resnet.attnpool.v_proj, resnet.attnpool.c_proj
         convolved = seen[0]
         for layer in layers:
@@ -222,7 +222,7 @@ def test_a_resnet_sees_any_size_densely_and_its_own_as_a_whole(resnet):
     network.visual.load_state_dict(resnet.state_dict())
     clip, images = wrap_clip(network, "small resnet").eval(), pictures(2, 3, 70, 130)
     assert clip.patch_size is None and clip.image_size == 64
-    for mode in ("maskclip", "last"):
+    for mode in ("value", "last"):
         assert clip.dense(images, mode).shape == (2, 16, 3, 5)
         torch.testing.assert_close(clip.dense(images, mode), clip.dense(F.pad(images, (0, 30, 0, 26)), mode))
     native = F.interpolate(images, (64, 64), mode="bicubic", antialias=True, align_corners=False)
@@ -280,11 +280,13 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
         check_family(name, config)
         small = shrunk(config)
         towers[str(small)] = small
-    assert {kind: count > 5 for kind, count in counts.items()} == dict.fromkeys(("ViT", "ResNet", "ConvNeXt", None), True)
+    assert {kind: count > 5 for kind, count in counts.items()} == dict.fromkeys(
+        ("ViT", "ResNet", "ConvNeXt", None), True
+    )
     assert len(towers) < 30
     for small in towers.values():
         tower = _build_vision_tower(12, small).eval()
-        for mode in ("maskclip", "last"):
+        for mode in ("value", "last"):
             dense = dense_features(tower, pictures(1, 3, 64, 96), mode)
             stride = patch_stride(tower)[0]
             assert dense.shape == (1, 12, 64 // stride, 96 // stride) and torch.isfinite(dense).all()

@@ -101,7 +101,11 @@ def test_the_same_tensors_in_another_configuration_miss(monkeypatch):
     for other in others:
         assert all(map(torch.equal, other.state_dict().values(), plain.state_dict().values()))
     assert len({clip.fingerprint() for clip in (plain, *others)}) == 4
-    assert small("quick").image_fingerprint() != plain.image_fingerprint() != small(mean=(0.5, 0.5, 0.5)).image_fingerprint()
+    assert (
+        small("quick").image_fingerprint()
+        != plain.image_fingerprint()
+        != small(mean=(0.5, 0.5, 0.5)).image_fingerprint()
+    )
     first, second = (clip.text_embeddings(NAMES, "single") for clip in (plain, others[0]))
     torch.testing.assert_close(second, others[0].encode_text([f"a photo of a {n}." for n in NAMES]), atol=1e-5, rtol=0)
     assert (first - second).abs().max() > 1e-4

@@ -13,7 +13,7 @@ from ovs_lite.methods.base import upsample_to
 from ovs_lite.models.text_masks import patch_cosines
 
 SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
-MODES = {"maskclip": "maskclip", "clip-cam": "last"}
+MODES = {"maskclip": "value", "clip-cam": "last"}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_two_methods_differ_on_a_vit_and_agree_on_a_convnet(clips):
 
 def test_scores_can_be_differentiated_and_ignore_the_length_of_patches(clips):
     clip, images = clips["ViT-Lite-8"], pictures(1, 64, 64).requires_grad_()
-    patches = clip.dense(images, "maskclip")
+    patches = clip.dense(images, "value")
     scores = upsample_to(clip, patch_cosines(patches, classes(2)), (64, 64))
     scores.sum().backward()
     assert images.grad.abs().sum() > 0

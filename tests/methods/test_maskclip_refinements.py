@@ -140,7 +140,7 @@ def test_keys_are_what_the_attention_compares(method):
 def test_predict_refines_patches_and_then_upsamples(method, options, height, width):
     images, text = randn(2, 3, height, width), method.clip.text_embeddings(["cat", "grass", "sky", "snow"])
     padded = F.pad(images, (0, -width % 8, 0, -height % 8))
-    patches = F.normalize(method.clip.dense(images, "maskclip"), dim=1)
+    patches = F.normalize(method.clip.dense(images, "value"), dim=1)
     scores = torch.einsum("bdhw,kd->bkhw", patches, text)
     if "prompt_denoising" in options:
         scores = slow_denoise(scores, 0.5)

@@ -17,6 +17,7 @@ from ovs_lite.iconworld.render import Rendering
 from ovs_lite.iconworld.scene import SceneBatch
 from ovs_lite.iconworld.sets import icon_sets
 from ovs_lite.methods import get_method
+from ovs_lite.methods.registry import DEFAULT_METHOD
 
 VOCABULARY = "icon-ade150"
 AT_ONCE = 8  # (AT_ONCE, K, H, W) scores are held together
@@ -28,7 +29,7 @@ def segmentation_scores(clip: Clip, scenes: int, seed: int = 0) -> tuple[Segment
 
     With a ConvNet, which has no attention to change, `maskclip` compares its last feature map.
     """
-    vocabulary, method = load_vocabulary(VOCABULARY), get_method("maskclip", clip)
+    vocabulary, method = load_vocabulary(VOCABULARY), get_method(DEFAULT_METHOD, clip)
     texts = clip.text_embeddings(list(vocabulary.names))
     found, guessed = (ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for _ in range(2))
     dice = torch.Generator().manual_seed(seed % 2**32)

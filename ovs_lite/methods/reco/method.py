@@ -20,7 +20,7 @@ ATTENTION_SCALE = 10.0
 
 @dataclass(frozen=True)
 class RecoFeatures(PatchFeatures):
-    """patches: (B, C, h, w), made as the bank's features. aligned: (B, D, h, w) from MaskCLIP, to compare with texts."""
+    """patches: (B, C, h, w), made as the bank's features. aligned: (B, D, h, w), MaskCLIP's, to compare with texts."""
 
     aligned: torch.Tensor
 
@@ -57,7 +57,7 @@ class Reco(Method):
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> RecoFeatures:
         """(B, 3, H, W) normalised -> dense features as the bank's, and MaskCLIP's patches."""
-        patches, aligned = dense_maps(self.clip.network.visual, images, (self.bank.mode, "maskclip"))
+        patches, aligned = dense_maps(self.clip.network.visual, images, (self.bank.mode, "value"))
         return RecoFeatures(images.shape[-2:], patches, aligned)
 
     @torch.no_grad()

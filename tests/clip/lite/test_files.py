@@ -73,7 +73,10 @@ def test_wrong_tensors_are_named_with_the_file(saved):
     cases = [
         (without, "missing .'visual.proj'., unexpected .., of another shape .."),
         ({**good, "extra": torch.zeros(1)}, "missing .., unexpected .'extra'., of another shape .."),
-        ({**good, "visual.proj": torch.zeros(3, 4)}, "missing .., unexpected .., of another shape .'visual.proj .3, 4. for "),
+        (
+            {**good, "visual.proj": torch.zeros(3, 4)},
+            "missing .., unexpected .., of another shape .'visual.proj .3, 4. for ",
+        ),
         ({key: value for key, value in good.items() if key != ROW_IDS}, f"expected the tensors {ROWS} and {ROW_IDS}"),
     ]
     for tensors, message in cases:

@@ -83,7 +83,7 @@ def test_the_prototype_is_the_normalised_mean_of_one_place_per_picture():
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ViT-Lite-8", "ConvNeXt-Lite"])
-@pytest.mark.parametrize("mode", ["last", "maskclip"])
+@pytest.mark.parametrize("mode", ["last", "value"])
 def test_the_bank_holds_what_clip_sees(name, mode):
     clip, pictures = load_clip(name), list(CaptionStream(7, 64, 3)(0)[0])
     bank = ImageBank.from_images(clip, iter(pictures), mode, chunk=3, dtype=torch.float32)
@@ -136,7 +136,7 @@ def slow_scores(clip, bank, images, text, k, attention=True):
     voted = slow_votes(features).flatten(1)
     seeds = [features[n].flatten(1)[:, max(range(voted.shape[1]), key=lambda p: voted[n, p])] for n in range(k)]
     proto = sum(seeds) / sum(seeds).norm()
-    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in (bank.mode, "maskclip"))
+    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in (bank.mode, "value"))
     scores = torch.zeros(own.shape[1:])
     for y, x in itertools.product(*map(range, scores.shape)):
         scores[y, x] = 1 / (1 + math.exp(-float(own[:, y, x] @ proto)))

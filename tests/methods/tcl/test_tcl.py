@@ -67,7 +67,7 @@ def trained(clip):
 
 def maskclip_masks(clip, images, text):
     """Eq. 5 with its start values on MaskCLIP's patches, (B, K, h, w)."""
-    cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(clip.dense(images, "maskclip"), dim=1), text)
+    cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(clip.dense(images, "value"), dim=1), text)
     return torch.sigmoid(10 * cosines - 2.5)
 
 
@@ -93,7 +93,7 @@ def test_the_papers_kept_masks_use_the_learned_scale_and_bias(clip, untrained):
     method.grounder.scale.fill_(7.0), method.grounder.bias.fill_(-1.0)
     images, text = pictures(64, 64), classes(3)
     kept = method.predict(images, text, kp_weight=1, kp_variant="paper").logit()
-    patches = F.normalize(clip.dense(images, "maskclip"), dim=1)
+    patches = F.normalize(clip.dense(images, "value"), dim=1)
     masks = torch.sigmoid(7 * torch.einsum("bdhw,kd->bkhw", patches, text) - 1)
     expected = enlarged(enlarged(masks, (32, 32)), (64, 64))
     torch.testing.assert_close(kept.sigmoid(), expected, rtol=0, atol=1e-5)
