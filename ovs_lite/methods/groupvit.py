@@ -23,13 +23,13 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.methods.base import Method
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOP_CLASSES = 5
 MAX_SCALE = 100.0
 ASSIGNMENTS = ("hard", "soft")
@@ -48,8 +48,8 @@ class GroupVitClip(Clip):
         self.name, self.network, self.embed_dim = name, network, network.config.projection_dim
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.tokenizer = open_clip.SimpleTokenizer(context_length=text.max_position_embeddings)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
         self._text_state, self._text_fingerprint = None, ""
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
