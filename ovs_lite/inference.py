@@ -156,25 +156,17 @@ def normalised(method: Method, pixels: torch.Tensor) -> torch.Tensor:
     return method.clip.normalise(transforms.to_dtype(pixels.to(method.clip.device), torch.float32, scale=True))
 
 
-def resize_scores(scores: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """(1, K, h, w) -> (K, H, W) float32 at the image's size, bilinear, one class at a time to bound the memory."""
-    result = np.empty((scores.shape[1], height, width), dtype=np.float32)
-    for k, plane in enumerate(_planes(scores, (height, width))):
-        result[k] = plane[0].cpu().numpy()
-    return result
-
-
 def best_classes(
     scores: torch.Tensor, size: tuple[int, ...], present: np.ndarray | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, K, h, w) -> the best score and its class (the first of equals) at `size` = (H, W), (B, H, W) each.
 
-    present: (B, K) bool, the classes that compete in an image; default all. One class is resized at a time.
+    present: (B, K) bool, the classes that compete in an image; default all.
     """
     absent = None if present is None else torch.from_numpy(~present).to(scores.device)
     best = scores.new_full((len(scores), *size), -torch.inf)
     labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
-    for k, plane in enumerate(_planes(scores, size)):
+    for k, plane in enumerate(resized_classes(scores, size)):
         if absent is not None:
             plane = plane.masked_fill(absent[:, k, None, None], -torch.inf)
         labels.masked_fill_(plane > best, k)
@@ -182,8 +174,8 @@ def best_classes(
     return best, labels
 
 
-def _planes(scores: torch.Tensor, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
-    """(B, K, h, w) -> K times (B, H, W), bilinear."""
+def resized_classes(scores: torch.Tensor, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """(B, K, h, w) -> K times (B, H, W), bilinear: one class at a time, to bound the memory."""
     for k in range(scores.shape[1]):
         plane = scores[:, k : k + 1]
         if plane.shape[-2:] != tuple(size):

@@ -16,7 +16,7 @@ from PIL import Image
 from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
 from ovs_lite.files import replacing
-from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resize_scores
+from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resized_classes
 from ovs_lite.methods import Method
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
@@ -90,11 +90,12 @@ class EncodedImage:
                 "shrink the image or ask for fewer names"
             )
         text = self.method.clip.text_embeddings(names, templates or self.method.templates)
-        logits = resize_scores(self.features.scores(text, **options), height, width)
-        best, labels = best_classes(torch.from_numpy(logits)[None], (height, width))
+        classes = resized_classes(self.features.scores(text, **options), (height, width))
+        logits = torch.cat([plane.float().cpu() for plane in classes])
+        best, labels = best_classes(logits[None], (height, width))
         if threshold is not None:
             labels.masked_fill_(best < threshold, -1)
-        return Segmentation(labels[0].numpy().astype(np.int64), logits, names, self.image)
+        return Segmentation(labels[0].numpy().astype(np.int64), logits.numpy(), names, self.image)
 
 
 class Segmenter:

@@ -15,7 +15,7 @@ from ovs_lite.inference import (
     encode_image,
     encode_windows,
     resize_image,
-    resize_scores,
+    resized_classes,
     resized_shape,
     sliding_scores,
     window_starts,
@@ -174,7 +174,7 @@ def test_images_are_resized_with_or_without_antialiasing(size):
 @pytest.mark.parametrize("height, width", [(24, 32), (7, 50), (1, 1), (12, 16)])
 def test_resizing_class_by_class_equals_all_at_once(height, width):
     scores = torch.randn(1, 5, 12, 16, generator=torch.Generator().manual_seed(0))
-    found = resize_scores(scores, height, width)
+    found = torch.cat(list(resized_classes(scores, (height, width)))).numpy()
     assert found.shape == (5, height, width) and found.dtype == np.float32
     expected = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
@@ -185,7 +185,7 @@ def test_the_best_class_of_every_pixel_equals_a_loop(size):
     scores = torch.randn(2, 4, 6, 7, generator=torch.Generator().manual_seed(0))
     scores[:, 3] = scores[:, 1]  # of equals, the first
     present = np.array([[True, False, True, False], [True, True, True, True]])
-    full = np.stack([resize_scores(row[None], *size) for row in scores])
+    full = torch.stack(list(resized_classes(scores, size)), 1)
     for kept in (None, present):
         best, labels = best_classes(scores, size, kept)
         assert best.shape == labels.shape == (2, *size)

@@ -39,7 +39,7 @@ class GroupVitClip(Clip):
     """A transformers GroupViTModel behind the calls of `Clip`; it has groups instead of a dense map.
 
     Texts are split by open_clip's tokenizer, whose vocabulary GroupViT shares. Images have ImageNet's statistics, as
-    NVIDIA trained. Built by `load_groupvit`.
+    NVIDIA trained. Built by `GroupVit.load_own`.
     """
 
     def __init__(self, name: str, network: nn.Module):
@@ -109,7 +109,7 @@ class GroupFeatures:
 
 
 class GroupVit(Method):
-    """See the module docstring. clip: of `load_groupvit`, which also builds the method; any other raises ValueError."""
+    """See the module docstring. clip: of `load_own`, which also builds the method; any other raises ValueError."""
 
     name = "groupvit"
     templates = "single"
@@ -117,12 +117,43 @@ class GroupVit(Method):
     def __init__(self, clip: GroupVitClip):
         super().__init__(clip)
         if not isinstance(clip, GroupVitClip):
-            raise ValueError(f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use load_groupvit()")
+            raise ValueError(
+                f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use GroupVit.load_own()"
+            )
 
     @classmethod
-    def load_own(cls, checkpoint: str | Path | None, device: str | torch.device) -> "GroupVit":
-        """See `load_groupvit`; default NVIDIA's weights."""
-        return load_groupvit(checkpoint or CHECKPOINT, device)
+    def load_own(cls, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> "GroupVit":
+        """NVIDIA's GroupViT in evaluation mode, as a method.
+
+        checkpoint: default NVIDIA's; a folder with config.json and model.safetensors, of which no network is asked, or a name on the Hugging
+        Face hub (owner/name), which is downloaded once; pickled weights are never read.
+        Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there are
+        no such weights.
+        """
+        checkpoint = checkpoint or CHECKPOINT
+        transformers, local = _transformers(), Path(checkpoint).is_dir()
+        if local:
+            _check_folder(Path(checkpoint))
+        elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
+            raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(checkpoint), local_files_only=local)
+            if config.model_type != "groupvit":
+                raise ValueError(
+                    f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}"
+                )
+            network, info = transformers.GroupViTModel.from_pretrained(
+                str(checkpoint), use_safetensors=True, output_loading_info=True, local_files_only=local
+            )
+        except (OSError, SafetensorError) as error:
+            wanted = (
+                "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
+            )
+            raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(f"got {checkpoint} without {len(missing)} of GroupViT's tensors, {missing[0]} among them")
+        return cls(GroupVitClip(str(checkpoint), network)).to(device).eval()
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> GroupFeatures:
@@ -169,35 +200,6 @@ def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = T
     best = whole.topk(min(top, whole.shape[-1]), dim=-1).indices
     likely = torch.zeros_like(whole, dtype=torch.bool).scatter(-1, best, True)
     return probabilities * logits.masked_fill(~likely[:, None], -torch.inf).softmax(-1)
-
-
-def load_groupvit(checkpoint: str | Path = CHECKPOINT, device: str | torch.device = "cpu") -> GroupVit:
-    """NVIDIA's GroupViT in evaluation mode, as a method.
-
-    checkpoint: a folder with config.json and model.safetensors, of which no network is asked, or a name on the Hugging
-    Face hub (owner/name), which is downloaded once; pickled weights are never read.
-    Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there are
-    no such weights.
-    """
-    transformers, local = _transformers(), Path(checkpoint).is_dir()
-    if local:
-        _check_folder(Path(checkpoint))
-    elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
-        raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(checkpoint), local_files_only=local)
-        if config.model_type != "groupvit":
-            raise ValueError(f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}")
-        network, info = transformers.GroupViTModel.from_pretrained(
-            str(checkpoint), use_safetensors=True, output_loading_info=True, local_files_only=local
-        )
-    except (OSError, SafetensorError) as error:
-        wanted = "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
-        raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ValueError(f"got {checkpoint} without {len(missing)} of GroupViT's tensors, {missing[0]} among them")
-    return GroupVit(GroupVitClip(str(checkpoint), network)).to(device).eval()
 
 
 def _check_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What another word costs for an image that was looked at already. python tests/benchmarks/bench_new_word.py
 
-One thread, CPU time. A first call encodes the image, embeds one word and segments; a new word does the last two alone. The words
-are new to the cache of text embeddings in every call. All rows are measured in turn in one process, so that compare
+One thread, CPU time. A first call encodes the image, embeds one word and segments; a new word does the last two alone.
+The words are new to the cache of text embeddings in every call. All rows are measured in turn in one process; compare
 only ratios: new word / first call, of medians.
 """
 

@@ -23,7 +23,7 @@ from ovs_lite.evaluation import segmentation, segmentation_command
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport, bootstrap_difference, weighted_miou
 from ovs_lite.iconworld.build import build_set
-from ovs_lite.inference import Window, encode_image, resize_scores
+from ovs_lite.inference import Window, encode_image, resized_classes
 from ovs_lite.methods import METHODS, Method, get_method
 from ovs_lite.methods.clip_cam import ClipCam
 
@@ -121,6 +121,10 @@ def category_map(record):
     return np.vectorize(owner.get, otypes=[int])(record["segments"])
 
 
+def logits_of(scores, size):
+    return np.concatenate([plane.float().numpy() for plane in resized_classes(scores, size)])
+
+
 def slow_pictures(method, records, world, window, background=None, kept=None, present=False, **options):
     """Per picture {class name: (right, predicted, target)}, one picture, one class and one Boolean mask at a time."""
     kept = list(world.names) if kept is None else kept
@@ -131,7 +135,7 @@ def slow_pictures(method, records, world, window, background=None, kept=None, pr
     for record in records:
         truth = category_map(record)
         image = Image.fromarray(record["image"])
-        logits = resize_scores(encode_image(method, image, window).scores(text, **options), *truth.shape)
+        logits = logits_of(encode_image(method, image, window).scores(text, **options), truth.shape)
         for k, name in enumerate(asked):
             if present and not (truth == world.names.index(name)).any():
                 logits[k] = -np.inf
@@ -551,7 +555,7 @@ def test_a_real_method_equals_picture_by_picture(world):
         report = evaluate_segmentation(method, records, names, background=0.25, window=window)
         text = F.normalize(method.clip.text_embeddings(list(names.names[1:])), dim=1)
         for record, counts in zip(records, report.per_image, strict=True):
-            logits = resize_scores(encode_image(method, record["image"], window).scores(text), 128, 128)
+            logits = logits_of(encode_image(method, record["image"], window).scores(text), (128, 128))
             labels = np.where(logits.max(0) < 0.25, 0, logits.argmax(0) + 1)
             expected = np.bincount(labels.ravel(), minlength=21)
             assert np.abs(counts[1] - expected).sum() <= 8, "a pixel of a near tie may fall the other way"

@@ -12,7 +12,7 @@ from PIL import Image
 from ovs_lite import cli
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window, encode_image
-from ovs_lite.methods.groupvit import GroupVit, group_classes, load_groupvit
+from ovs_lite.methods.groupvit import GroupVit, group_classes
 from ovs_lite.segmenter import Segmenter, load
 
 NAMES = ["cat", "dog", "a patch of grass"]
@@ -21,11 +21,11 @@ NAMES = ["cat", "dog", "a patch of grass"]
 def test_without_transformers_the_cure_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"pip install 'ovs-lite\[baselines\]'"):
-        load_groupvit("nowhere")
+        GroupVit.load_own("nowhere")
 
 
 def test_another_clip_is_refused():
-    with pytest.raises(ValueError, match="got the CLIP ViT-Lite-8.*load_groupvit"):
+    with pytest.raises(ValueError, match="got the CLIP ViT-Lite-8.*load_own"):
         GroupVit(load_clip("ViT-Lite-8", pretrained=None))
 
 
@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def method(folder):
-    return load_groupvit(folder)
+    return GroupVit.load_own(folder)
 
 
 @torch.no_grad()
@@ -222,28 +222,28 @@ def test_wrong_options_are_named(method):
 def test_wrong_checkpoints_are_named(folder, tmp_path):
     for absent in (tmp_path / "absent", "./absent", "absent"):
         with pytest.raises(FileNotFoundError, match="no folder .*absent; expected one with GroupViT's files"):
-            load_groupvit(absent)
+            GroupVit.load_own(absent)
     with pytest.raises(FileNotFoundError, match="nobody/nothing: could not load.*safetensors, and the network"):
-        load_groupvit("nobody/nothing")
+        GroupVit.load_own("nobody/nothing")
     copy = tmp_path / "copy"
     copy.mkdir()
     with pytest.raises(FileNotFoundError, match="no config.json or no .*safetensors"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     (copy / "config.json").write_bytes((folder / "config.json").read_bytes())
     (copy / "pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(FileNotFoundError, match="pickled weights are not read"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     torch.save({}, copy / "pytorch_model.bin")
     (copy / "other.safetensors").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="could not load GroupViT"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     weights = (folder / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(FileNotFoundError, match="copy: could not load GroupViT, expected an undamaged folder"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(ValueError, match="copy, a clip model, expected a GroupViT"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
 
 
 def test_weights_that_lack_a_part_are_not_filled_with_random_ones(folder, tmp_path):
@@ -254,4 +254,4 @@ def test_weights_that_lack_a_part_are_not_filled_with_random_ones(folder, tmp_pa
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(ValueError, match="without 1 of GroupViT's tensors, visual_projection.0.weight"):
-        load_groupvit(tmp_path)
+        GroupVit.load_own(tmp_path)

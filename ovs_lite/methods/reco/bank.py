@@ -26,13 +26,12 @@ ALONE = Stage(until=1, things=(1, 1), size=(0.70, 1.10), bare=1.0, colour=0.0)  
 
 @dataclass(frozen=True)
 class ImageBank:
-    """embeddings: (N, D) of whole images, L2-normalised. features: (N, C, h, w), L2-normalised along C, in any
-    precision. mode: of `Clip.dense`, which made the features. Raises ValueError for shapes that do not belong together.
+    """embeddings: (N, D) of whole images, L2-normalised. features: (N, C, h, w) of CLIP's last layer, L2-normalised
+    along C, in any precision. Raises ValueError for shapes that do not belong together.
     """
 
     embeddings: torch.Tensor
     features: torch.Tensor
-    mode: str = "last"
 
     def __post_init__(self):
         if self.embeddings.ndim != 2 or self.features.ndim != 4 or not 0 < len(self.embeddings) == len(self.features):
@@ -57,26 +56,25 @@ class ImageBank:
         cls,
         clip: Clip,
         images: Iterable[Image.Image | torch.Tensor],
-        mode: str = "last",
         chunk: int = 64,
         dtype: torch.dtype = torch.float16,
     ) -> "ImageBank":
         """Look at every image once, `chunk` at a time; they are warped to CLIP's own square.
 
         images: PIL or (3, H, W) RGB in [0, 1], of any size; read as they come, so a generator need not hold them.
-        mode: see `Clip.dense`. dtype: of the features. Everything stays on CLIP's device.
+        dtype: of the features. Everything stays on CLIP's device.
         Raises ValueError for no image and for tensors of another shape.
         """
         source, embeddings, features = iter(images), [], []
         while part := list(islice(source, chunk)):
             images = torch.stack([_prepare(clip, image) for image in part])
-            dense = clip.dense(images, mode)
-            one_pass = mode == "last" and is_mean_of_map(clip.network.visual)
+            dense = clip.dense(images, "last")
+            one_pass = is_mean_of_map(clip.network.visual)
             embeddings.append(F.normalize(dense.mean((2, 3)), dim=1) if one_pass else clip.encode_image(images))
             features.append(F.normalize(dense, dim=1).to(dtype))
         if not embeddings:
             raise ValueError("got no image for the bank, expected at least one")
-        return cls(torch.cat(embeddings), torch.cat(features), mode)
+        return cls(torch.cat(embeddings), torch.cat(features))
 
 
 def iconworld_bank(clip: Clip, count: int = ICONWORLD_IMAGES, seed: int = ICONWORLD_SEED) -> ImageBank:

@@ -57,7 +57,7 @@ class Reco(Method):
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> RecoFeatures:
         """(B, 3, H, W) normalised -> dense features as the bank's, and MaskCLIP's patches."""
-        patches, aligned = dense_maps(self.clip.network.visual, images, (self.bank.mode, "value"))
+        patches, aligned = dense_maps(self.clip.network.visual, images, ("last", "value"))
         return RecoFeatures(images.shape[-2:], patches, aligned)
 
     @torch.no_grad()

@@ -83,14 +83,13 @@ def test_the_prototype_is_the_normalised_mean_of_one_place_per_picture():
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ViT-Lite-8", "ConvNeXt-Lite"])
-@pytest.mark.parametrize("mode", ["last", "value"])
-def test_the_bank_holds_what_clip_sees(name, mode):
+def test_the_bank_holds_what_clip_sees(name):
     clip, pictures = load_clip(name), list(CaptionStream(7, 64, 3)(0)[0])
-    bank = ImageBank.from_images(clip, iter(pictures), mode, chunk=3, dtype=torch.float32)
+    bank = ImageBank.from_images(clip, iter(pictures), chunk=3, dtype=torch.float32)
     images = clip.normalise(torch.stack(pictures))
     torch.testing.assert_close(bank.embeddings, clip.encode_image(images), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(bank.features, F.normalize(clip.dense(images, mode), dim=1), atol=1e-5, rtol=1e-4)
-    assert len(bank) == 7 and bank.mode == mode
+    torch.testing.assert_close(bank.features, F.normalize(clip.dense(images, "last"), dim=1), atol=1e-5, rtol=1e-4)
+    assert len(bank) == 7
 
 
 def test_pictures_of_any_kind_and_size_become_squares(clip):
@@ -136,7 +135,7 @@ def slow_scores(clip, bank, images, text, k, attention=True):
     voted = slow_votes(features).flatten(1)
     seeds = [features[n].flatten(1)[:, max(range(voted.shape[1]), key=lambda p: voted[n, p])] for n in range(k)]
     proto = sum(seeds) / sum(seeds).norm()
-    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in (bank.mode, "value"))
+    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in ("last", "value"))
     scores = torch.zeros(own.shape[1:])
     for y, x in itertools.product(*map(range, scores.shape)):
         scores[y, x] = 1 / (1 + math.exp(-float(own[:, y, x] @ proto)))
@@ -148,7 +147,7 @@ def slow_scores(clip, bank, images, text, k, attention=True):
 @pytest.mark.parametrize("attention", [True, False])
 def test_scores_equal_loops_over_patches(clip, attention):
     """Each factor is a sigmoid at patches, then enlarged; the product is of pixels."""
-    bank = ImageBank(unit(6, 128), unit(6, 128, 2, 3, seed=1), "last")
+    bank = ImageBank(unit(6, 128), unit(6, 128, 2, 3, seed=1))
     image, text = randn(1, 3, 24, 32), unit(2, 128, seed=4)
     method = Reco(clip, bank, k=3)
     found = method.predict(image, text, text_attention=attention)[0]
