@@ -80,11 +80,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
-    """["refine=false", "kp_weight=0.3"] -> {"refine": False, "kp_weight": 0.3}, options of the method's `predict`.
+    """["refine=false", "kp_weight=0.3"] -> {"refine": False, "kp_weight": 0.3}, options of the method's `scores`.
 
     Raises ValueError for what is no KEY=VALUE, no JSON, no option of the method, or of another type than its default.
     """
-    parameters = list(inspect.signature(kind.predict).parameters.values())[3:]  # after self, images, text_embeddings
+    parameters = list(inspect.signature(kind.scores).parameters.values())[3:]  # after self, features, text_embeddings
     known = {parameter.name: parameter.default for parameter in parameters}
     options = {}
     for word in words:
