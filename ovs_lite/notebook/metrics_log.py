@@ -5,14 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ovs_lite.files import to_json
+
 METRICS = "metrics.jsonl"
 
 
 def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
-    """Add one row to folder/metrics.jsonl. Numbers that are not finite become null, as JSON has no word for them."""
-    line = json.dumps({key: _finite(value) for key, value in row.items()}, ensure_ascii=False, default=float) + "\n"
+    """Add one row to folder/metrics.jsonl; numbers that are not finite become null."""
     with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
-        file.write(line)
+        file.write(to_json(row) + "\n")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -29,10 +30,6 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
             continue
         rows[row["name"]] = row
     return list(rows.values())
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_number(value: Any, unit: str = "") -> str:
