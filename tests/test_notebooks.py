@@ -5,7 +5,7 @@ import copy
 import json
 from pathlib import Path
 
-import notebook_rules as rules
+from kit import notebook_rules as rules
 import pytest
 
 from ovs_lite.notebook.metrics_log import read_metrics
