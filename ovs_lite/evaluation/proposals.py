@@ -4,7 +4,7 @@ OpenSeg (Ghiasi et al., ECCV 2022), section 4.2, Table 1. N proposals, M targets
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,35 @@ class RecallReport:
 
     recall: {source: {"all" | "seen" | "unseen": {threshold: recall in [0, 1]}}}, NaN where a group has no target.
     by_budget: {source: {budget: recall at the lowest threshold}}. targets: {group: how many}. images: how many.
+    by_image: {source: {group: per image, how many targets were found at each threshold, and how many there are}}.
     """
 
     recall: dict[str, dict[str, dict[float, float]]]
     by_budget: dict[str, dict[int, float]]
     targets: dict[str, int]
     images: int
+    by_image: dict[str, dict[str, list[list[int]]]] = field(repr=False)
+
+    def difference(
+        self, first: str, second: str, threshold: float = 0.5, group: str = "all", draws: int = 2000, seed: int = 0
+    ) -> tuple[float, float, float]:
+        """Recall of the source `first` minus that of `second`, and its 95 % interval (low, high).
+
+        Percentile bootstrap: images are drawn with replacement, the same for both. Raises ValueError for a threshold
+        that was not measured and where the group has no target.
+        """
+        thresholds = list(self.recall[first][group])
+        if threshold not in thresholds or not self.targets[group]:
+            given = f"threshold {threshold} and {self.targets[group]} targets of group {group!r}"
+            raise ValueError(f"got {given}, expected one of {thresholds} and at least one target")
+        counts, others = (np.array(self.by_image[name][group]) for name in (first, second))
+        column = thresholds.index(threshold)
+        gain, targets = counts[:, column] - others[:, column], counts[:, -1]
+        drawn = np.random.default_rng(seed).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), draws)
+        found, asked = drawn @ gain, drawn @ targets
+        value = float(gain.sum() / targets.sum())
+        low, high = np.percentile(found[asked > 0] / asked[asked > 0], (2.5, 97.5))
+        return value, min(value, float(low)), max(value, float(high))
 
     def table(self, groups: Sequence[str] = ("all",)) -> dict[str, dict[str, float]]:
         """{source: {"R50": ..., ...}} as the paper's Table 1 prints it, a column per threshold and group."""
@@ -64,6 +87,7 @@ def evaluate_proposals(
     budgets = [b for b in BUDGETS if b < budget] + [budget]
     known = set(seen)
     counts = {name: {group: ProposalRecall(thresholds) for group in GROUPS} for name in sources}
+    by_image: dict[str, dict[str, list[list[int]]]] = {name: {group: [] for group in GROUPS} for name in sources}
     curves = {name: {b: ProposalRecall(thresholds[:1]) for b in budgets} for name in sources}
     images = 0
     for record in records:
@@ -76,7 +100,9 @@ def evaluate_proposals(
         for name, source in sources.items():
             reached = overlaps_by_budget(torch.as_tensor(source(image, budget)), targets, budgets, name)
             for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
-                counts[name][group].update(reached[budget][chosen])
+                best = reached[budget][chosen]
+                counts[name][group].update(best)
+                by_image[name][group].append([*(int((best >= t).sum()) for t in thresholds), len(best)])
             for b in budgets:
                 curves[name][b].update(reached[b])
         images += 1
@@ -86,6 +112,7 @@ def evaluate_proposals(
         {name: {b: found.compute()[thresholds[0]] for b, found in curve.items()} for name, curve in curves.items()},
         {group: found.targets for group, found in some.items()},
         images,
+        by_image,
     )
 
 

@@ -21,6 +21,7 @@ from scipy.special import stdtrit
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 MIN_IMAGES = 8
+ONE_IMAGE = "no interval: one image"
 Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of trainings with different seeds
 
 
@@ -29,7 +30,7 @@ class Estimate:
     """A value with its uncertainty, as fractions; low, high and error are NaN where `note` says why.
 
     value: as a table prints it, without correction.
-    low, high: the 95 % interval.
+    low, high: the 95 % interval, widened to `value` where the correction for bias moves it away.
     error: standard error. freedom: its degrees of freedom.
     images: N. seeds: S.
     """
@@ -44,14 +45,19 @@ class Estimate:
     note: str = ""
 
     @property
-    def points(self) -> tuple[float, float, float]:
-        """(value, low, high) in percentage points."""
-        return 100 * self.value, 100 * self.low, 100 * self.high
+    def points(self) -> float:
+        """The value in percentage points."""
+        return 100 * self.value
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high) in percentage points; None where there is none."""
+        return None if self.note else (100 * self.low, 100 * self.high)
 
     def __str__(self) -> str:
-        value, low, high = self.points
+        spread = self.note or "95 % interval {:+.1f} to {:+.1f}".format(*self.interval)
         over = f"{self.images} images" + (f", {self.seeds} seeds" if self.seeds > 1 else "")
-        return f"{value:+.1f} ({self.note or f'95 % interval {low:+.1f} to {high:+.1f}'}; {over})"
+        return f"{self.points:+.1f} ({spread}; {over})"
 
 
 def miou_interval(report: Reports) -> Estimate:
@@ -76,6 +82,20 @@ def miou_difference(first: Reports, second: Reports) -> Estimate:
     if {len(firsts), len(seconds)} - {1, seeds}:
         raise ValueError(f"got {len(firsts)} and {len(seconds)} seeds, expected as many of both, or one report of one")
     return _estimate(firsts * (seeds // len(firsts)), seconds * (seeds // len(seconds)))
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """The mean of one number per image, (N,), and its interval by Student's t.
+
+    Raises ValueError without a number.
+    """
+    numbers = np.asarray(values, float)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"got numbers of shape {numbers.shape}, expected (N,) with at least one")
+    mean, count = float(numbers.mean()), len(numbers)
+    if count == 1:
+        return _with_interval(mean, nan, nan, inf, 1, 1, ONE_IMAGE)
+    return _with_interval(mean, mean, float(numbers.std(ddof=1)) / sqrt(count), count - 1, count, 1)
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
@@ -117,7 +137,7 @@ def _estimate(firsts: list[SegmentationReport], seconds: list[SegmentationReport
     if seconds:
         values, left_out = values[:seeds] - values[seeds:], left_out[:seeds] - left_out[seeds:]
     value = float(values.mean())
-    note = next(filter(None, map(too_few_images, counts)), "" if images > 1 else "no interval: one image")
+    note = next(filter(None, map(too_few_images, counts)), "" if images > 1 else ONE_IMAGE)
     if note:
         return _with_interval(value, nan, nan, inf, images, seeds, note)
     replicates = left_out.mean(0)
@@ -162,4 +182,5 @@ def _with_interval(
     value: float, centre: float, error: float, freedom: float, images: int, seeds: int, note: str = ""
 ) -> Estimate:
     half = error * float(stdtrit(min(freedom, 1e9), 0.975))
-    return Estimate(value, centre - half, centre + half, error, freedom, images, seeds, note)
+    low, high = np.minimum(value, centre - half), np.maximum(value, centre + half)  # NaN stays NaN
+    return Estimate(value, float(low), float(high), error, freedom, images, seeds, note)
