@@ -30,8 +30,8 @@ def run_recipe(
     """Train in this process (or as one of several) and write the weights, whose path is returned.
 
     Leaves in `out` what `train` leaves, config.json among it, and the file that `recipe.load` reads.
-    fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`; what watches a run has a
-    method `watch` too, which is given the task before the first step.
+    fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`; an on_step that has a
+    method `watch` is given the task before the first step.
     """
     torch.manual_seed(config.loop.seed)
     task = recipe.build(config)

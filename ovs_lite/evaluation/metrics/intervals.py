@@ -84,18 +84,16 @@ def miou_difference(first: Reports, second: Reports) -> Estimate:
     return _estimate(firsts * (seeds // len(firsts)), seconds * (seeds // len(seconds)))
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """The mean of one number per image, (N,), and its interval by Student's t.
+def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean of one number per image, (N,), and its interval: Student's t. Of several seeds (S, N), as above.
 
-    Raises ValueError without a number.
+    Raises ValueError for another shape, and without a number.
     """
-    numbers = np.asarray(values, float)
-    if numbers.ndim != 1 or not len(numbers):
-        raise ValueError(f"got numbers of shape {numbers.shape}, expected (N,) with at least one")
-    mean, count = float(numbers.mean()), len(numbers)
-    if count == 1:
-        return _with_interval(mean, nan, nan, inf, 1, 1, ONE_IMAGE)
-    return _with_interval(mean, mean, float(numbers.std(ddof=1)) / sqrt(count), count - 1, count, 1)
+    rows = np.atleast_2d(np.asarray(values, float))
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"got numbers of shape {rows.shape}, expected (N,) or (S, N) with at least one")
+    left_out = (rows.sum(1, keepdims=True) - rows) / max(rows.shape[1] - 1, 1)
+    return _jackknife(rows.mean(1), left_out, ONE_IMAGE if rows.shape[1] == 1 else "")
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
@@ -133,11 +131,15 @@ def _estimate(firsts: list[SegmentationReport], seconds: list[SegmentationReport
     """One report per seed, and what each is compared with; no `seconds`: nothing."""
     counts = _aligned([*firsts, *seconds])
     values, left_out = map(np.array, zip(*map(_replicates, counts), strict=True))  # (reports,), (reports, N)
-    images, seeds = len(counts[0]), len(firsts)
     if seconds:
+        seeds = len(firsts)
         values, left_out = values[:seeds] - values[seeds:], left_out[:seeds] - left_out[seeds:]
-    value = float(values.mean())
-    note = next(filter(None, map(too_few_images, counts)), "" if images > 1 else ONE_IMAGE)
+    return _jackknife(values, left_out, next(filter(None, map(too_few_images, counts)), ""))
+
+
+def _jackknife(values: np.ndarray, left_out: np.ndarray, note: str) -> Estimate:
+    """(S,) values of all images, (S, N) without one image each. note: why there can be no interval, or ""."""
+    (seeds, images), value = left_out.shape, float(values.mean())
     if note:
         return _with_interval(value, nan, nan, inf, images, seeds, note)
     replicates = left_out.mean(0)
