@@ -5,14 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ovs_lite.files import to_json
+
 METRICS = "metrics.jsonl"
 
 
 def append_row(path: str | Path, row: dict[str, Any]) -> None:
-    """Add one JSON line to a file. Numbers that are not finite become null, as JSON has no word for them."""
-    line = json.dumps({key: _finite(value) for key, value in row.items()}, ensure_ascii=False, default=float) + "\n"
+    """Add one JSON line to a file; numbers that are not finite become null."""
     with open(path, "a", encoding="utf-8") as file:
-        file.write(line)
+        file.write(to_json(row) + "\n")
 
 
 def read_rows(path: str | Path, *keys: str) -> list[dict[str, Any]]:
@@ -39,10 +40,6 @@ def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The rows of folder/metrics.jsonl, of each name the last one."""
     return read_rows(Path(folder) / METRICS, "name")
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_number(value: Any, unit: str = "") -> str:

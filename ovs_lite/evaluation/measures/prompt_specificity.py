@@ -33,13 +33,21 @@ class Twins:
 
 @dataclass(frozen=True)
 class Specificity:
-    """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1]. share: how much of
-    the specific mask's mass on both things lies on the meant one; the noun's is 0.5. pictures: N."""
+    """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1].
+
+    share: how much of the specific mask's mass on both things lies on the meant one; the noun's is 0.5.
+    gains: (N,) specific - noun of each picture.
+    """
 
     noun: float
     specific: float
     share: float
-    pictures: int
+    gains: tuple[float, ...]
+
+    @property
+    def pictures(self) -> int:
+        """N."""
+        return len(self.gains)
 
 
 def twin_pictures(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
@@ -66,8 +74,8 @@ def prompt_specificity(method: Method, pictures: Iterator[Twins], threshold: flo
     rows = [_one(method, twins, threshold, options) for twins in pictures]
     if not rows:
         raise ValueError("got no picture, expected at least one")
-    noun, specific, share = np.mean(rows, axis=0)
-    return Specificity(float(noun), float(specific), float(share), len(rows))
+    noun, specific, share = np.array(rows).T
+    return Specificity(float(noun.mean()), float(specific.mean()), float(share.mean()), tuple(specific - noun))
 
 
 def _one(method: Method, twins: Twins, threshold: float, options: dict) -> tuple[float, float, float]:
