@@ -19,6 +19,7 @@ from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_features
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
+MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
 CPU_BATCH = 64  # images whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
 # What decides a tower's output and is no tensor: attributes of its modules, and the names of its activations.
 SETTINGS = (
@@ -58,6 +59,10 @@ class Clip(nn.Module):
     def logit_scale(self) -> nn.Parameter:
         """Learnable log of 1/temperature; exp of it multiplies cosines."""
         return self.network.logit_scale
+
+    def probabilities(self, cosines: torch.Tensor) -> torch.Tensor:
+        """(..., K) cosines -> (..., K) probabilities: softmax with CLIP's own temperature, the factor at most 100."""
+        return (cosines * self.logit_scale.exp().clamp(max=MAX_SCALE)).softmax(-1)
 
     @property
     def device(self) -> torch.device:

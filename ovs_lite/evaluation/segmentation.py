@@ -2,7 +2,7 @@
 
 TCL, section 4.1 and released code: short side resized, windows averaged, scores enlarged to the ground truth, argmax,
 one confusion matrix (see `ovs_lite.inference`); the background class is not asked for, its score is a constant. Partial
-classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.1.
+classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.3.
 B pictures at once, N in all, K classes that are asked for, C that are counted (K, and the background where there is
 one), H W pixels of the ground truth, h w of the resized picture.
 """
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovs_lite.data.record import read_image, semantic_map
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
@@ -26,6 +27,7 @@ from ovs_lite.inference import Window, best_classes, normalised, resize_image, s
 from ovs_lite.methods import Method
 
 _Picture = tuple[str, torch.Tensor, np.ndarray]
+AUTO = "auto"  # the method's own background threshold
 # Scores held together, B * K * H * W: a CPU is slower beyond its caches, a GPU wants large batches.
 SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
 
@@ -38,7 +40,7 @@ def evaluate_segmentation(
     *,
     templates: str | None = None,
     window: Window | None = None,
-    background: float | Sequence[float] | None = None,
+    background: float | Sequence[float] | str | None = None,
     classes: Sequence[str] | None = None,
     present_only: bool = False,
     batch: int = 16,
@@ -46,11 +48,15 @@ def evaluate_segmentation(
 ) -> SegmentationReport:
     """Segment every record and count its pixels. Equal to `Segmenter.segment` on each alone.
 
-    records: with segments of the vocabulary's class ids. templates: default the method's own (`method.templates`), else
-    "vild14". window: default `Window.for_clip`. background: for a vocabulary that has one; a pixel whose best score is
-    lower goes to it. Several numbers give a result each. classes: names that compete, without all others; pixels of
-    the others are ignored. present_only: in each picture only the classes of its ground truth compete. batch: at most
-    so many consecutive pictures of one size go through `method.predict` together. options: of `method.predict`.
+    records: with segments of the vocabulary's class ids.
+    templates: prompt set; default the method's own (`method.templates`), which may differ between methods.
+    window: default `Window.for_clip`.
+    background: threshold for a vocabulary with a background class; a pixel whose best score is lower belongs to it.
+        Pass several thresholds to get one result per threshold; "auto": the method's own.
+    classes: evaluate only these classes; pixels of other classes are ignored.
+    present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
+    batch: at most so many consecutive images of one size go through `method.predict` together.
+    options: of `method.predict`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
     without segments or with classes that the vocabulary lacks, and for scores that are NaN.
     """
@@ -58,6 +64,8 @@ def evaluate_segmentation(
         raise ValueError(f"got batch={batch}, expected at least 1")
     counted = _counted(vocabulary, classes)
     ground = counted.index(vocabulary.background) if vocabulary.background in counted else None
+    if background == AUTO:
+        background = None if ground is None else method.background
     thresholds = _thresholds(background, vocabulary.name, ground is not None)
     asked = np.array([place for place in range(len(counted)) if place != ground])
     names = tuple(vocabulary.names[index] for index in counted)

@@ -27,11 +27,11 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.methods.base import Method
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 TOP_CLASSES = 5
-MAX_SCALE = 100.0
 ASSIGNMENTS = ("hard", "soft")
 
 

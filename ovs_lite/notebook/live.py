@@ -14,7 +14,7 @@ import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from ovs_lite.methods import Method
+from ovs_lite.methods import Method, Task
 from ovs_lite.viz.figures import curves
 
 REDRAW_SECONDS = 1.0
@@ -58,15 +58,23 @@ class LiveCurve:
 
 
 class MaskFilm:
-    """Keeps the mask of one text in one picture at chosen steps of a training; pass it to `train` as on_step.
+    """Keeps the mask of one text in one image at chosen steps of a training run; pass it as on_step.
 
-    method: what is trained. image: (1, 3, H, W) normalised. text: (1, D). options: of the method's `predict`.
+    image: (1, 3, H, W) normalised.
+    text: (1, D).
+    steps: after which a frame is taken.
+    options: of the method's `predict`.
     frames: {step: (H, W)}.
     """
 
-    def __init__(self, method: Method, image: torch.Tensor, text: torch.Tensor, steps: Collection[int], **options):
-        self.method, self.image, self.text, self.steps, self.options = method, image, text, set(steps), options
+    def __init__(self, image: torch.Tensor, text: torch.Tensor, steps: Collection[int], **options):
+        self.image, self.text, self.steps, self.options = image, text, set(steps), options
+        self.method: Method | None = None
         self.frames: dict[int, torch.Tensor] = {}
+
+    def watch(self, task: Task) -> None:
+        """What `run_recipe` calls before the first step: the film is of this task's method."""
+        self.method = task.method
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
         """What `train` calls after every step."""
