@@ -15,7 +15,7 @@ from ovs_lite.evaluation.metrics.intervals import miou_interval
 from ovs_lite.evaluation.segmentation import AUTO, evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
-from ovs_lite.methods.refined import Refined
+from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = get_profile(args.profile).clip
     clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
     method = load(args.method, args.checkpoint, clip, pretrained).method
-    method = Refined(method) if args.pamr else method
+    method = WithPamr(method) if args.pamr else method
     given = {"templates": args.templates, "present_only": args.present_only, **options}
     reports = {
         name: evaluate_segmentation(

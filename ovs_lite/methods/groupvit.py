@@ -125,10 +125,10 @@ class GroupVit(Method):
     def load_own(cls, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> "GroupVit":
         """NVIDIA's GroupViT in evaluation mode, as a method.
 
-        checkpoint: default NVIDIA's; a folder with config.json and model.safetensors, of which no network is asked, or a name on the Hugging
-        Face hub (owner/name), which is downloaded once; pickled weights are never read.
-        Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there are
-        no such weights.
+        checkpoint: default NVIDIA's; a folder with config.json and model.safetensors, of which no network is asked, or
+            a name on the Hugging Face hub (owner/name), which is downloaded once; pickled weights are never read.
+        Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there
+        are no such weights.
         """
         checkpoint = checkpoint or CHECKPOINT
         transformers, local = _transformers(), Path(checkpoint).is_dir()

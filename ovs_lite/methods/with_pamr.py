@@ -31,7 +31,8 @@ class WithPamr(Method):
 
     def __init__(self, method: Method):
         super().__init__(method.clip)
-        self.method, self.name, self.templates = method, f"{method.name} + PAMR", method.templates
+        self.method, self.name = method, f"{method.name} + PAMR"
+        self.templates, self.background = method.templates, method.background
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> PamrFeatures:

@@ -50,4 +50,4 @@ def test_any_size_and_the_methods_own_options(clip, size):
     plain = refined.predict(images, words(clip), refine=False, kp_weight=0.0)
     assert plain.shape == (2, 3, *size) and torch.isfinite(plain).all()
     assert not torch.equal(plain, refined.predict(images, words(clip), refine=False, kp_weight=1.0))
-    assert refined.name == "tcl + PAMR" and refined.trained_part() is None
+    assert (refined.name, refined.background) == ("tcl + PAMR", 0.4) and refined.trained_part() is None
