@@ -13,6 +13,7 @@ from ovs_lite import cli
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.groupvit import GroupVit, group_classes
+from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import Segmenter, load
 
 NAMES = ["cat", "dog", "a patch of grass"]
@@ -197,6 +198,14 @@ def test_the_front_doors_take_it_by_name(folder, tmp_path):
     words = ["--method", "groupvit", "--checkpoint", str(folder), "--out", str(tmp_path / "masks.png")]
     assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *words]) == 0
     assert (tmp_path / "masks.png").is_file()
+
+
+def test_pamr_refines_it_too(method):
+    """As in TCL's Table 3."""
+    images, text = randn(1, 3, 40, 70), F.normalize(randn(4, 24, seed=1), dim=1)
+    plain, refined = method.predict(images, text), WithPamr(method).predict(images, text)
+    assert refined.shape == plain.shape and (refined - plain).abs().max() > 1e-3
+    assert refined.min() >= plain.min() - 1e-5 and refined.max() <= plain.max() + 1e-5
 
 
 def test_its_fingerprint_is_of_its_text_tower(method):
