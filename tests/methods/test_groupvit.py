@@ -11,6 +11,8 @@ from PIL import Image
 
 from ovs_lite import cli
 from ovs_lite.clip import load_clip
+from ovs_lite.config import get_profile
+from ovs_lite.iconworld.build import build_set
 from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.groupvit import GroupVit, group_classes
 from ovs_lite.methods.with_pamr import WithPamr
@@ -191,12 +193,34 @@ def test_groups_are_found_once_for_any_texts(method):
     handle.remove()
 
 
-def test_the_front_doors_take_it_by_name(folder, tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    build_set("icon-voc20", get_profile("smoke").data, root, progress=False)
+    return root
+
+
+@pytest.mark.parametrize("more", [[], ["--clip", "ViT-B-16"]], ids=" ".join)
+def test_evaluate_takes_it_by_name_and_says_what_is_missing(more, data, monkeypatch, capsys):
+    monkeypatch.setenv("OVS_DATA", str(data))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    words = ["evaluate", "segmentation", "--method", "groupvit", "--profile", "smoke", *more]
+    assert cli.main(words) == 2
+    message = "groupvit has an encoder of its own; leave the CLIP out" if more else "groupvit needs transformers"
+    assert message in capsys.readouterr().err
+
+
+def test_the_front_doors_take_it_by_name(folder, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OVS_DATA", str(data))
+    shared = ["--method", "groupvit", "--checkpoint", str(folder)]
+    for more in ([], ["--pamr"]):
+        assert cli.main(["evaluate", "segmentation", *shared, "--profile", "smoke", "--images", "2", *more]) == 0
+    assert capsys.readouterr().out.count("| icon-voc20 | 2 |") == 2
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "photo.png")
     model = load("groupvit", checkpoint=folder, device="cpu")
     assert model.name == "groupvit" and model.segment(tmp_path / "photo.png", NAMES).labels.shape == (48, 64)
-    words = ["--method", "groupvit", "--checkpoint", str(folder), "--out", str(tmp_path / "masks.png")]
-    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *words]) == 0
+    out = ["--out", str(tmp_path / "masks.png")]
+    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *shared, *out]) == 0
     assert (tmp_path / "masks.png").is_file()
 
 
