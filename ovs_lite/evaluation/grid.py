@@ -19,6 +19,7 @@ from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.regions.classifiers import (
     CLIP_CLASSIFIERS,
     blank_fraction,
@@ -43,13 +44,24 @@ class RegionGrid:
     table: {source: {classifier: mIoU in [0, 1]}}. regions: one dict per region and CLIP classifier with image_id,
     source, classifier, area (share of the image), blank (share of the masked crop's patches that are blank), purity
     (share of the region's labelled pixels that are of its target), target and predicted (class ids), correct,
-    similarity (cosine with the target's text). matrices: the counts behind the table. images: how many were read.
+    similarity (cosine with the target's text). matrices: the counts behind the table. counts: the same per image, see
+    `report`. images: how many were read.
     """
 
     table: dict[str, dict[str, float]]
     regions: list[dict[str, Any]] = field(repr=False)
     matrices: dict[tuple[str, str], ConfusionMatrix] = field(repr=False)
     images: int
+    names: tuple[str, ...] = field(repr=False)
+    image_ids: list[str] = field(repr=False)
+    counts: dict[tuple[str, str], list[np.ndarray]] = field(repr=False)
+
+    def report(self, source: str, classifier: str) -> SegmentationReport:
+        """One cell of the table as a report with counts per image, which `miou_difference` compares."""
+        matrix, rows = self.matrices[source, classifier], self.counts[source, classifier]
+        counts = np.array(rows, np.int32).reshape(-1, 3, len(self.names))
+        protocol = {"source": source, "classifier": classifier}
+        return SegmentationReport(self.names, tuple(self.image_ids), {None: matrix}, {None: counts}, protocol)
 
 
 @torch.no_grad()
@@ -80,9 +92,11 @@ def evaluate_grid(
     sources = BASELINES if sources is None else sources
     text = clip.text_embeddings(list(vocabulary.names), templates)
     rows = (GROUND_TRUTH, *sources)
-    matrices = {(s, c): ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for s in rows for c in classifiers}
+    cells = [(source, classifier) for source in rows for classifier in classifiers]
+    matrices = {cell: ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for cell in cells}
+    by_image: dict[tuple[str, str], list[np.ndarray]] = {cell: [] for cell in cells}
     regions: list[dict[str, Any]] = []
-    images = 0
+    image_ids: list[str] = []
     for record in records:
         pixels = np.array(read_image(record["image"]))
         found = {GROUND_TRUTH: ground_truth(record)(pixels, None)}
@@ -100,10 +114,12 @@ def evaluate_grid(
                     regions += _region_rows(classifier, facts, scores.cpu())
                 else:
                     probs = oracle_probs(counts, by_purity=classifier == PURE_ORACLE)
-                matrices[source, classifier].update(label_map(masks, probs), target)
-        images += 1
+                one = ConfusionMatrix(len(vocabulary), vocabulary.ignore_index).update(label_map(masks, probs), target)
+                matrices[source, classifier].merge(one)
+                by_image[source, classifier].append(one.class_pixels())
+        image_ids.append(record["image_id"])
     table = {s: {c: matrices[s, c].compute(absent).miou for c in classifiers} for s in rows}
-    return RegionGrid(table, regions, matrices, images)
+    return RegionGrid(table, regions, matrices, len(image_ids), tuple(vocabulary.names), image_ids, by_image)
 
 
 def _target(record: Mapping[str, Any], ignore: int) -> np.ndarray:

@@ -137,3 +137,18 @@ def test_a_source_without_masks_finds_nothing_and_one_of_the_wrong_size_is_refus
         evaluate_grid([{**record(), "segments": None, "segments_info": None}], clip, vocabulary())
     with pytest.warns(UserWarning, match="no labelled pixel"):
         assert evaluate_grid([], clip, vocabulary(), nothing).images == 0
+
+
+def test_a_cell_as_a_report_has_the_counts_of_each_image(clip):
+    records = [record(number) for number in range(3)]
+    grid = evaluate_grid(records, clip, vocabulary())
+    for source, classifier in (("grid", ORACLE), (GROUND_TRUTH, "masked crops")):
+        report = grid.report(source, classifier)
+        assert report.image_ids == ("r0", "r1", "r2") and report.names == NAMES
+        assert report.scores.miou == grid.table[source][classifier]
+        for row, one in zip(report.per_image, records, strict=True):
+            alone = evaluate_grid([one], clip, vocabulary())
+            assert (row == alone.matrices[source, classifier].class_pixels()).all()
+    with pytest.warns(UserWarning, match="no labelled pixel"):
+        empty = evaluate_grid([], clip, vocabulary())
+    assert empty.report("grid", ORACLE).per_image.shape == (0, 3, 4)
