@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.clip import text_cache
-from ovs_lite.clip.dense import dense_features
+from ovs_lite.clip.dense import dense_features, patch_stride
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
@@ -68,6 +68,11 @@ class Clip(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.mean.device
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Pixels between neighbouring patches of a dense map, down and right."""
+        return patch_stride(self.network.visual)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) RGB in [0, 1] -> normalised."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ovs_lite.commands.evaluate import add_sets, check_outputs, command, first_records, give, open_splits
-from ovs_lite.config import get_profile
+from ovs_lite.config import ClipConfig, get_profile
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.metrics.intervals import miou_interval
 from ovs_lite.evaluation.segmentation import AUTO, evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
+from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command("segmentation", __doc__, EXAMPLES)
     add_sets(parser, "icon-voc20")
     add = parser.add_argument
-    add("--method", default="maskclip", metavar="NAME", help=f"{', '.join(METHODS)} (maskclip)")
+    add("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"{', '.join(METHODS)} ({DEFAULT_METHOD})")
     add("--checkpoint", type=Path, metavar="FILE", help="trained weights of the method, where it has any")
     add("--clip", metavar="NAME", help="a shipped CLIP or any open_clip name (the profile's)")
     add("--pretrained", metavar="TAG", help="lite, an open_clip tag or a file (the profile's)")
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     backgrounds = {name: _background(name, kind, args.background) for name in folders}
     if args.background and not any(backgrounds.values()):
         raise ValueError(f"got --background {args.background}, expected none in these sets")
-    chosen = get_profile(args.profile).clip
+    chosen = get_profile(args.profile).clip if kind.load_own is None else ClipConfig()  # the default, which is none
     clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
     method = load(args.method, args.checkpoint, clip, pretrained).method
     method = WithPamr(method) if args.pamr else method
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         for name, folder in folders.items()
     }  # fmt: skip
-    about = {"clip": method.clip.name, "pretrained": pretrained, "checkpoint": args.checkpoint and str(args.checkpoint)}
+    about = {"clip": method.clip.name, "checkpoint": args.checkpoint and str(args.checkpoint)}
+    about["pretrained"] = pretrained if kind.load_own is None else None
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
     give(as_markdown(reports), {**about, "sets": sets}, args.out)
 

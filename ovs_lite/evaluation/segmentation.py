@@ -55,8 +55,8 @@ def evaluate_segmentation(
         Pass several thresholds to get one result per threshold; "auto": the method's own.
     classes: evaluate only these classes; pixels of other classes are ignored.
     present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
-    batch: at most so many consecutive images of one size go through `method.predict` together.
-    options: of `method.predict`.
+    batch: at most so many consecutive images of one size go through the method together.
+    options: of `method.scores`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
     without segments or with classes that the vocabulary lacks, and for scores that are NaN.
     """

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import Clip
-from ovs_lite.clip.dense import patch_stride
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,5 @@ def upsample_to(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.
     The map covers the image padded to whole patches; the padding is cropped after upsampling, so a score lies where its
     patch was.
     """
-    stride_h, stride_w = patch_stride(clip.network.visual)
-    padded = (scores.shape[2] * stride_h, scores.shape[3] * stride_w)
+    padded = [side * step for side, step in zip(scores.shape[-2:], clip.stride, strict=True)]
     return F.interpolate(scores, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]

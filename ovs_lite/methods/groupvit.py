@@ -28,7 +28,7 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.model import MAX_SCALE
-from ovs_lite.methods.base import Method
+from ovs_lite.methods.base import Method, upsample_to
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 TOP_CLASSES = 5
@@ -51,6 +51,11 @@ class GroupVitClip(Clip):
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
         self._text_state, self._text_fingerprint = None, ""
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """A patch's sides."""
+        return self.patch_size, self.patch_size
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
         """T raw prompts -> (T, D), L2-normalised; prompts are truncated at the context length."""
@@ -178,9 +183,7 @@ class GroupVit(Method):
             raise ValueError(f"got assignment={assignment!r}, expected {' or '.join(map(repr, ASSIGNMENTS))}")
         scale = self.clip.logit_scale.exp().clamp(max=MAX_SCALE)
         classes = group_classes(features.groups @ text_embeddings.T * scale, features.whole @ text_embeddings.T, top)
-        padded = [side * self.clip.patch_size for side in features.maps.shape[-2:]]
-        maps = F.interpolate(features.maps, padded, mode="bilinear", align_corners=False)
-        maps = maps[..., : features.size[0], : features.size[1]]  # classes: (B, G, K)
+        maps = upsample_to(self.clip, features.maps, features.size)  # (B, G, H, W); classes: (B, G, K)
         if assignment == "hard":
             return torch.stack([row[best] for row, best in zip(classes, maps.argmax(1), strict=True)]).movedim(-1, 1)
         return torch.einsum("bgk,bghw->bkhw", classes, maps)

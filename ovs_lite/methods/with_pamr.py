@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip.dense import patch_stride
 from ovs_lite.methods.base import Method
 from ovs_lite.pamr import pamr
 
@@ -37,8 +36,8 @@ class WithPamr(Method):
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> PamrFeatures:
         """(B, 3, H, W) normalised -> the method's own features, and the images that guide PAMR."""
-        size, strides = images.shape[-2:], patch_stride(self.clip.network.visual)
-        cells = [-(-CELLS * side // step) for side, step in zip(size, strides, strict=True)]
+        size = images.shape[-2:]
+        cells = [-(-CELLS * side // step) for side, step in zip(size, self.clip.stride, strict=True)]
         small = F.interpolate(images, cells, mode="bilinear", align_corners=True)
         return PamrFeatures(size, small, self.method.encode(images))
 

@@ -11,8 +11,11 @@ from PIL import Image
 
 from ovs_lite import cli
 from ovs_lite.clip import load_clip
+from ovs_lite.config import get_profile
+from ovs_lite.iconworld.build import build_set
 from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.groupvit import GroupVit, group_classes
+from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import Segmenter, load
 
 NAMES = ["cat", "dog", "a patch of grass"]
@@ -190,13 +193,43 @@ def test_groups_are_found_once_for_any_texts(method):
     handle.remove()
 
 
-def test_the_front_doors_take_it_by_name(folder, tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    build_set("icon-voc20", get_profile("smoke").data, root, progress=False)
+    return root
+
+
+@pytest.mark.parametrize("more", [[], ["--clip", "ViT-B-16"]], ids=" ".join)
+def test_evaluate_takes_it_by_name_and_says_what_is_missing(more, data, monkeypatch, capsys):
+    monkeypatch.setenv("OVS_DATA", str(data))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    words = ["evaluate", "segmentation", "--method", "groupvit", "--profile", "smoke", *more]
+    assert cli.main(words) == 2
+    message = "groupvit has an encoder of its own; leave the CLIP out" if more else "groupvit needs transformers"
+    assert message in capsys.readouterr().err
+
+
+def test_the_front_doors_take_it_by_name(folder, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OVS_DATA", str(data))
+    shared = ["--method", "groupvit", "--checkpoint", str(folder)]
+    for more in ([], ["--pamr"]):
+        assert cli.main(["evaluate", "segmentation", *shared, "--profile", "smoke", "--images", "2", *more]) == 0
+    assert capsys.readouterr().out.count("| icon-voc20 | 2 |") == 2
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "photo.png")
     model = load("groupvit", checkpoint=folder, device="cpu")
     assert model.name == "groupvit" and model.segment(tmp_path / "photo.png", NAMES).labels.shape == (48, 64)
-    words = ["--method", "groupvit", "--checkpoint", str(folder), "--out", str(tmp_path / "masks.png")]
-    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *words]) == 0
+    out = ["--out", str(tmp_path / "masks.png")]
+    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *shared, *out]) == 0
     assert (tmp_path / "masks.png").is_file()
+
+
+def test_pamr_refines_it_too(method):
+    """As in TCL's Table 3."""
+    images, text = randn(1, 3, 40, 70), F.normalize(randn(4, 24, seed=1), dim=1)
+    plain, refined = method.predict(images, text), WithPamr(method).predict(images, text)
+    assert refined.shape == plain.shape and (refined - plain).abs().max() > 1e-3
+    assert refined.min() >= plain.min() - 1e-5 and refined.max() <= plain.max() + 1e-5
 
 
 def test_its_fingerprint_is_of_its_text_tower(method):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
-from ovs_lite.clip.dense import patch_stride, penultimate_tokens, project_patches, value_path
+from ovs_lite.clip.dense import penultimate_tokens, project_patches, value_path
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
 from ovs_lite.models.text_masks import mask_logits
@@ -71,7 +71,7 @@ class Tcl(Method):
         Sides that are no multiple of a patch are padded with zeros on both sides; `scores` crops them again.
         """
         visual = self.clip.network.visual
-        left, right, top, bottom = _margins(images, patch_stride(visual))
+        left, right, top, bottom = _margins(images, self.clip.stride)
         inside = slice(top, top + images.shape[-2]), slice(left, left + images.shape[-1])
         images = F.pad(images, (left, right, top, bottom))
         tokens, grid = penultimate_tokens(visual, images)
