@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from ovs_lite import __version__
-from ovs_lite.cli import FORWARDED, main
+from ovs_lite.cli import main
+from ovs_lite.commands.evaluate import KINDS
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
-    ["data", "show"], *map(list, FORWARDED),
+    ["data", "show"], *(["evaluate", kind] for kind in KINDS),
 ]  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def test_the_table_has_a_column_per_threshold_and_names_groups_where_there_are_s
 
 def test_the_markdown_leaves_out_groups_without_targets():
     lines = as_markdown(evaluate_proposals(RECORDS, SOURCES, thresholds=(0.5,)), 128).splitlines()
-    assert lines[0].startswith("6 pictures, at most 128 proposals each; targets: ") and lines[0].endswith(" all")
+    assert lines[0].startswith("6 images, at most 128 proposals each; targets: ") and lines[0].endswith(" all")
     assert lines[2:5] == ["| proposals | R50 |", "| --- | ---: |", "| perfect | 100.0 |"]
     lines = as_markdown(evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN), 7).splitlines()
     assert "R90 unseen" in lines[2] and {line.count("|") for line in lines[2:]} == {11}
@@ -240,13 +240,15 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
     out, path = tmp_path / "deep" / "recall.json", world / "p.safetensors"
     assert command(path, "--images", 2, "--budget", 16, "--out", out) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("2 pictures, at most 16 proposals each") and lines[2].startswith("| proposals | R50 all")
+    assert lines[0].startswith("2 images, at most 16 proposals each") and lines[2].startswith("| icon-coco | R50 all")
 
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")
 
     written = json.loads(out.read_text(), parse_constant=refuse)
-    assert written["budget"] == 16 and written["images"] == 2 and "icon-coco" in written["folder"]
+    assert written["budget"] == 16
+    written = written["sets"]["icon-coco"]
+    assert written["images"] == 2 and "icon-coco" in written["folder"]
     assert list(written["recall"]) == ["felzenszwalb", "SLIC merges", "selective search", str(path)]
     assert list(written["by_budget"][str(path)]) == ["1", "2", "4", "8", "16"]
     assert written["recall"]["SLIC merges"]["unseen"]["0.5"] is None, "icon-coco has seen classes only"
@@ -259,7 +261,7 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
 def test_only_what_is_given_is_measured(command, world, capsys):
     assert command(world / "p.safetensors", "--no-baselines", "--data", world / "icon-smoke/icon-coco/train") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("32 pictures") and len(lines) == 5 and "p.safetensors" in lines[4]
+    assert lines[0].startswith("32 images") and len(lines) == 5 and "p.safetensors" in lines[4]
 
 
 @pytest.mark.parametrize(

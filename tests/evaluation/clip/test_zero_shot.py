@@ -14,7 +14,7 @@ from ovs_lite.clip.lite.files import save_lite
 from ovs_lite.commands.evaluate_clip import load_weights, table, which
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
-from ovs_lite.evaluation import held_out
+from ovs_lite.evaluation.clip import held_out
 from ovs_lite.evaluation.clip.dense import label_maps, segmentation_scores
 from ovs_lite.evaluation.clip.held_out import (
     EVERY_NOUN,
