@@ -9,6 +9,7 @@ from pathlib import Path
 from ovs_lite import __version__
 from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.methods import METHODS, RECIPES
+from ovs_lite.methods.registry import DEFAULT_METHOD
 
 # These parse the rest of the line themselves: command -> module with main(argv).
 FORWARDED = {"train": "ovs_lite.train.command", "evaluate": "ovs_lite.commands.evaluate"}
@@ -78,12 +79,18 @@ def _add_segment(commands) -> None:
     parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
     parser.add_argument("image", type=Path, help="the picture's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
-    parser.add_argument("--method", default="maskclip", choices=METHODS, help="which method segments")
+    parser.add_argument("--method", default=DEFAULT_METHOD, choices=METHODS, help="which method segments")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
-    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
+    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
-    parser.add_argument("--background", type=float, help="pixels whose best score is lower stay unlabelled")
+    text = "pixels whose best score is lower stay unlabelled; auto: the method's own threshold"
+    parser.add_argument("--background", type=threshold, help=text)
+
+
+def threshold(word: str) -> float | str:
+    """A number, or "auto"."""
+    return word if word == "auto" else float(word)
 
 
 def _add_data(commands) -> None:

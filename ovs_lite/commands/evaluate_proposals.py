@@ -7,9 +7,9 @@ from pathlib import Path
 from ovs_lite.commands.evaluate import add_sets, check_outputs, command, first_records, give, open_splits
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.metrics.recall import BUDGET
-from ovs_lite.evaluation.proposals import GROUPS, RecallReport, Source, evaluate_proposals
+from ovs_lite.evaluation.proposals import GROUPS, RecallReport, evaluate_proposals
 from ovs_lite.methods.proposer import load_proposer
-from ovs_lite.regions.sources import CLASSICAL
+from ovs_lite.regions.sources import CLASSICAL, MaskSource
 from ovs_lite.viz.tables import markdown_table, percent
 
 EXAMPLES = """ovs-lite evaluate proposals runs/openseg-proposals/proposals.safetensors
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate proposals`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
-    sources: dict[str, Source] = {} if args.no_baselines else dict(CLASSICAL)
+    sources: dict[str, MaskSource] = {} if args.no_baselines else dict(CLASSICAL)
     for path in args.files:
         sources[str(path)] = load_proposer(path).propose
     if not sources:

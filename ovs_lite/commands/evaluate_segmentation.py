@@ -15,7 +15,7 @@ from ovs_lite.evaluation.metrics.intervals import miou_interval
 from ovs_lite.evaluation.segmentation import AUTO, evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
-from ovs_lite.methods.refined import Refined
+from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = get_profile(args.profile).clip
     clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
     method = load(args.method, args.checkpoint, clip, pretrained).method
-    method = Refined(method) if args.pamr else method
+    method = WithPamr(method) if args.pamr else method
     given = {"templates": args.templates, "present_only": args.present_only, **options}
     reports = {
         name: evaluate_segmentation(
@@ -71,11 +71,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
-    """["refine=false", "kp_weight=0.3"] -> {"refine": False, "kp_weight": 0.3}, options of the method's `predict`.
+    """["refine=false", "kp_weight=0.3"] -> {"refine": False, "kp_weight": 0.3}, options of the method's `scores`.
 
     Raises ValueError for what is no KEY=VALUE, no JSON, no option of the method, or of another type than its default.
     """
-    parameters = list(inspect.signature(kind.predict).parameters.values())[3:]  # after self, images, text_embeddings
+    parameters = list(inspect.signature(kind.scores).parameters.values())[3:]  # after self, features, text_embeddings
     known = {parameter.name: parameter.default for parameter in parameters}
     options = {}
     for word in words:

@@ -1,21 +1,21 @@
-"""Mask sources against each other on one data set: recall at a budget, by budget, on seen and on unseen classes.
+"""Mask sources compared on one data set: recall at a budget, by budget, on seen and on unseen classes.
 
 OpenSeg (Ghiasi et al., ECCV 2022), section 4.2, Table 1. N proposals, M targets, H W pixels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from ovs_lite.data.loaders.mask_batches import record_masks
-from ovs_lite.data.record import read_image
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
+from ovs_lite.regions.sources import MaskSource, checked_masks
 
-Source = Callable[[np.ndarray, int], Any]  # (H, W, 3) uint8 RGB, budget -> (N, H, W) bool or soft, best first
 GROUPS = ("all", "seen", "unseen")
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -71,7 +71,7 @@ class RecallReport:
 
 def evaluate_proposals(
     records: Iterable[Mapping[str, Any]],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, MaskSource],
     vocabulary: Vocabulary | None = None,
     seen: Iterable[str] = (),
     thresholds: Sequence[float] = THRESHOLDS,
@@ -79,9 +79,10 @@ def evaluate_proposals(
 ) -> RecallReport:
     """Ask every source for `budget` masks per record and count which annotated segments they find.
 
-    vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others. The
-    curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are left
-    out. Raises ValueError for a source whose masks have another size than the picture.
+    sources: name -> `MaskSource`.
+    vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others.
+    The curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are
+    left out. Raises ValueError for masks that `checked_masks` refuses.
     """
     thresholds = tuple(sorted(thresholds))
     budgets = [b for b in BUDGETS if b < budget] + [budget]
@@ -98,7 +99,7 @@ def evaluate_proposals(
         outside = torch.tensor([name not in known and name is not None for name in names], dtype=bool)
         image = np.asarray(read_image(record["image"]))
         for name, source in sources.items():
-            reached = overlaps_by_budget(torch.as_tensor(source(image, budget)), targets, budgets, name)
+            reached = overlaps_by_budget(checked_masks(source(image, budget), image, name), targets, budgets)
             for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
                 best = reached[budget][chosen]
                 counts[name][group].update(best)
@@ -116,14 +117,8 @@ def evaluate_proposals(
     )
 
 
-def overlaps_by_budget(
-    masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int], name: str = "source"
-) -> dict[int, torch.Tensor]:
+def overlaps_by_budget(masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int]) -> dict[int, torch.Tensor]:
     """{budget: best IoU of each target among the first `budget` masks, (M,)}; (N, H, W) and (M, H, W) masks."""
-    if masks.ndim != 3 or masks.shape[1:] != targets.shape[1:]:
-        raise ValueError(
-            f"{name} gave masks {tuple(masks.shape)}, expected (N, {targets.shape[1]}, {targets.shape[2]})"
-        )
     if len(masks) == 0 or len(targets) == 0:
         return {budget: torch.zeros(len(targets), dtype=torch.float64) for budget in budgets}
     running = mask_iou(masks[: max(budgets)].cpu(), targets).cummax(0).values

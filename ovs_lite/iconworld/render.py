@@ -16,8 +16,12 @@ from ovs_lite.iconworld.textures import paint_stuff
 
 @dataclass
 class Rendering:
-    """images: (B, 3, H, W) RGB in [0, 1]. ids: (B, H, W) int64, 1..R a stuff region, R + 1 + t thing t (no void).
-    alpha: (B, T, H, W) bool, each thing's own shape before anything covers it."""
+    """A drawn batch and who owns its pixels.
+
+    images: (B, 3, H, W) RGB in [0, 1].
+    ids: (B, H, W) int64, 1..R a stuff region, R + 1 + t thing t (no void).
+    shapes: (B, T, H, W) bool, each thing's own outline before anything covers it.
+    """
 
     images: torch.Tensor
     ids: torch.Tensor

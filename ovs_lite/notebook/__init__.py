@@ -31,7 +31,7 @@ from ovs_lite.files import data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods import RECIPES, get_recipe
 from ovs_lite.notebook.claims_log import CLAIMS, record_claim
-from ovs_lite.notebook.live import LiveCurve, MaskFilm, headless
+from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.metrics_log import METRICS, append_metric, format_number
 from ovs_lite.train import OnStep
 from ovs_lite.train.launch import launch
@@ -39,7 +39,6 @@ from ovs_lite.train.launch import launch
 __all__ = ["Context", "LiveCurve", "MaskFilm", "progress", "record", "setup", "show"]
 
 FIGURE_DPI = 110
-PROGRESS_LINES = 4
 
 
 @dataclass
@@ -167,13 +166,10 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
     if not headless():
         yield from tqdm(items, desc=desc, total=total)
         return
-    lines = 0
     for done, item in enumerate(items, 1):
         yield item
-        while total and lines < done * PROGRESS_LINES // total:
-            lines += 1
-            if lines == done * PROGRESS_LINES // total:
-                print(f"{desc}: {100 * lines // PROGRESS_LINES} % ({done} of {total})", flush=True)
+        if total and done <= total and another_quarter(done, total):
+            print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
 
 
 def show(picture: Figure | Image.Image, alt: str) -> None:

@@ -39,7 +39,7 @@ class LiveCurve:
         for term in self.terms:
             self.history[term].append(row[term])
         if headless():
-            if (step + 1) * LINES // self.steps > step * LINES // self.steps:
+            if another_quarter(step + 1, self.steps):
                 values = ", ".join(f"{term} {row[term]:.3f}" for term in self.terms)
                 print(f"step {step + 1} of {self.steps}: {values}", flush=True)
         elif time.monotonic() - self._drawn > REDRAW_SECONDS:
@@ -80,6 +80,11 @@ class MaskFilm:
         """What `train` calls after every step."""
         if step in self.steps:
             self.frames[step] = self.method.predict(self.image, self.text, **self.options)[0, 0].cpu()
+
+
+def another_quarter(done: int, total: int) -> bool:
+    """Whether item number `done` of `total` completes one more quarter: when a headless run prints a line."""
+    return done * LINES // total > (done - 1) * LINES // total
 
 
 def headless() -> bool:

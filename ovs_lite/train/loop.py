@@ -168,7 +168,8 @@ def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path
         return
     report = out / "non_finite.json"
     if is_main():
-        write_json(report, {"step": step, "terms": {name: str(value) for name, value in values.items()}, "image_ids": ids})
+        terms = {name: str(value) for name, value in values.items()}
+        write_json(report, {"step": step, "terms": terms, "image_ids": ids})
     raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
 
 

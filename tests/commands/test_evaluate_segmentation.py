@@ -16,7 +16,7 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.iconworld.build import build_set
 from ovs_lite.methods import get_method
-from ovs_lite.methods.refined import Refined
+from ovs_lite.methods.with_pamr import WithPamr
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_options_pamr_and_the_methods_own_background_reach_the_evaluation(comman
     assert bare["protocol"]["options"] == {"refine": False} and whole["protocol"]["options"] == {}
     assert bare["miou"] != whole["miou"] and bare["background"] == whole["background"] == 0.4
     clip, records = load_clip(), load_split(world / "icon-smoke/icon-voc20/val").select(range(3))
-    refined = evaluate_segmentation(Refined(get_method("clip-cam", clip)), records, load_vocabulary("icon-voc20"))
+    refined = evaluate_segmentation(WithPamr(get_method("clip-cam", clip)), records, load_vocabulary("icon-voc20"))
     found = measured("pamr", "--method", "clip-cam", "--pamr")
     assert found["miou"] == pytest.approx(refined.scores.miou) and found["protocol"]["method"] == "clip-cam + PAMR"
 
@@ -107,7 +107,7 @@ def test_the_table_shows_an_unlabelled_set_as_nan():
 
 
 def test_options_are_json_of_the_methods_own_kinds():
-    kind = SimpleNamespace(name="toy", predict=lambda self, images, text, refine=True, weight=0.3, mode=None: 0)
+    kind = SimpleNamespace(name="toy", scores=lambda self, features, text, refine=True, weight=0.3, mode=None: 0)
     words = ["refine=false", "weight=1", 'mode="a=b"']
     assert parse_options(words, kind) == {"refine": False, "weight": 1, "mode": "a=b"}
     assert parse_options([], kind) == {}

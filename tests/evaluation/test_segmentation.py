@@ -19,6 +19,7 @@ from kit.segmentation import (
     as_counts,
     by_name,
     category_map,
+    logits_of,
     noise,
     slow_miou,
     slow_pictures,
@@ -30,7 +31,7 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation import segmentation
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.iconworld.build import build_set
-from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
+from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods import get_method
 
 
@@ -98,8 +99,8 @@ def test_the_truth_may_have_another_size_than_the_picture():
 
 def test_half_precision_of_a_method_changes_nothing_but_the_scores_themselves():
     class Half(Likeness):
-        def predict(self, *given):
-            return super().predict(*given).half()
+        def scores(self, *given):
+            return super().scores(*given).half()
 
     for window in (SLIDE, WHOLE):
         report = evaluate_segmentation(Half(), RECORDS, FOUR, window=window)
@@ -125,9 +126,12 @@ def test_modules_stand_still_and_are_as_they_were_afterwards():
             super().__init__()
             self.drop, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
 
-        def predict(self, images, text_embeddings, fail=False):
+        def encode(self, images):
+            return super().encode(self.frozen(self.drop(images)))
+
+        def scores(self, images, text_embeddings, fail=False):
             assert not torch.is_grad_enabled() and not fail
-            return super().predict(self.frozen(self.drop(images)), text_embeddings)
+            return super().scores(images, text_embeddings)
 
     method = Noisy().train()
     method.frozen.eval()
@@ -142,8 +146,8 @@ def test_modules_stand_still_and_are_as_they_were_afterwards():
 
 def test_records_and_scores_that_cannot_be_counted_are_named():
     class Broken(Likeness):
-        def predict(self, images, text_embeddings):
-            scores = super().predict(images, text_embeddings)
+        def scores(self, images, text_embeddings):
+            scores = super().scores(images, text_embeddings)
             scores[-1, 1, 2, 3] = torch.nan
             return scores
 
@@ -172,7 +176,8 @@ def test_a_real_method_equals_picture_by_picture(tmp_path):
         report = evaluate_segmentation(method, records, names, background=0.25, window=window)
         text = F.normalize(method.clip.text_embeddings(list(names.names[1:])), dim=1)
         for record, counts in zip(records, report.per_image, strict=True):
-            labels = label_pixels(enlarge(segment_scores(method, record["image"], text, window), 128, 128), 0.25) + 1
+            logits = logits_of(encode_image(method, record["image"], window).scores(text), (128, 128))
+            labels = np.where(logits.max(0) < 0.25, 0, logits.argmax(0) + 1)
             expected = np.bincount(labels.ravel(), minlength=21)
             assert np.abs(counts[1] - expected).sum() <= 8, "a pixel of a near tie may fall the other way"
             assert counts[2].sum() == labels.size and len(np.unique(labels)) > 2

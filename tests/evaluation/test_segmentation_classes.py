@@ -22,7 +22,7 @@ from kit.segmentation import (
     slow_pictures,
 )
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
-from ovs_lite.inference import Window, segment_scores
+from ovs_lite.inference import Window, encode_image
 
 
 @pytest.mark.parametrize("present", [False, True])
@@ -47,7 +47,7 @@ def test_a_pixel_below_the_background_is_background_and_one_at_it_is_not():
     method, window = Plain(), Window(1, 2, 2)
     record = painted("a", [[(255, 0, 0), (102, 0, 0)]], [[3, 1]])
     text = method.clip.text_embeddings(["red"], "")
-    best, score = segment_scores(method, Image.fromarray(record["image"]), text, window).flatten().tolist()
+    best, score = encode_image(method, Image.fromarray(record["image"]), window).scores(text).flatten().tolist()
     assert best == 0 and -0.61 < score < -0.59
     above = np.nextafter(np.float32(score), np.float32(0)).item()
     for cut, right in ((-0.7, [0, 1]), (score, [0, 1]), (above, [1, 1]), (0, [1, 1]), (0.1, [1, 0])):

@@ -41,7 +41,7 @@ def test_the_protocol_is_recorded():
     report = evaluate_segmentation(Likeness(), RECORDS[:1], FOUR, gain=2.0)
     assert report.protocol == {
         "method": "likeness", "vocabulary": "toy", "templates": "vild14", "short_side": 16, "side": 16, "stride": 8,
-        "longest": 2048, "present_only": False, "options": {"gain": 2.0},
+        "longest": 2048, "resize": "antialias", "present_only": False, "options": {"gain": 2.0},
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from ovs_lite.data.vocabulary import parse_vocabulary
-from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
+from ovs_lite.inference import Window, encode_image, resized_classes
 from ovs_lite.methods import Method
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -55,8 +55,11 @@ class Likeness(Method):
         super().__init__(ToyClip())
         self.shapes = []
 
-    def predict(self, images, text_embeddings, gain=1.0):
+    def encode(self, images):
         self.shapes.append(tuple(images.shape))
+        return images
+
+    def scores(self, images, text_embeddings, gain=1.0):
         red, green, blue = (images[:, None] / 2 + 0.5 - text_embeddings[:, :, None, None]).abs().unbind(2)
         opinion = images[:, 0, 0, 0].view(-1, 1, 1, 1) * text_embeddings[:, 0].view(-1, 1, 1)
         return opinion - gain * (red + green + blue)
@@ -65,8 +68,7 @@ class Likeness(Method):
 class Plain(Likeness):
     """The same without the window's opinion."""
 
-    def predict(self, images, text_embeddings):
-        self.shapes.append(tuple(images.shape))
+    def scores(self, images, text_embeddings):
         return -(images[:, None] / 2 + 0.5 - text_embeddings[:, :, None, None]).abs().sum(2)
 
 
@@ -103,6 +105,10 @@ def category_map(record):
     return np.vectorize(owner.get, otypes=[int])(record["segments"])
 
 
+def logits_of(scores, size):
+    return np.concatenate([plane.float().numpy() for plane in resized_classes(scores, size)])
+
+
 def slow_pictures(method, records, world, window, background=None, kept=None, present=False, **options):
     """Per picture {class name: (right, predicted, target)}, one picture, one class and one Boolean mask at a time."""
     kept = list(world.names) if kept is None else kept
@@ -113,11 +119,11 @@ def slow_pictures(method, records, world, window, background=None, kept=None, pr
     for record in records:
         truth = category_map(record)
         image = Image.fromarray(record["image"])
-        logits = enlarge(segment_scores(method, image, text, window, **options), *truth.shape)
+        logits = logits_of(encode_image(method, image, window).scores(text, **options), truth.shape)
         for k, name in enumerate(asked):
             if present and not (truth == world.names.index(name)).any():
                 logits[k] = -np.inf
-        labels = label_pixels(logits, background)
+        labels = np.where(logits.max(0) < (-np.inf if background is None else background), -1, logits.argmax(0))
         found = np.array([*asked, ground], object)[labels]
         wanted = np.array([*world.names, None], object)[truth]
         counts = {}

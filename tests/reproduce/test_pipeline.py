@@ -117,16 +117,17 @@ def test_verdicts_come_from_the_last_run_of_each_notebook(world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "cell_timeout", "message"),
     [
-        ("import os\nos.kill(os.getpid(), 9)", "the kernel died in cell In [3] (import os)"),
-        ("import time\ntime.sleep(60)", "cell In [3] (import time) took longer than 2 s"),
+        ("import os\nos.kill(os.getpid(), 9)", 3600, "the kernel died in cell In [3] (import os)"),
+        ("import time\ntime.sleep(3600)", 10, "cell In [3] (import time) took longer than 10 s"),
     ],
     ids=["death", "timeout"],
 )
-def test_dead_kernels_and_timeouts_become_one_sentence(world, source, message):
+def test_dead_kernels_and_timeouts_become_one_sentence(world, source, cell_timeout, message):
+    """The other cells, which do nothing, stay far below the limit on a busy machine too."""
     write_notebook(world / "notebooks" / "00_first.ipynb", source)
-    result = reproduce(world, cell_timeout=2)["00_first"]
+    result = reproduce(world, cell_timeout=cell_timeout)["00_first"]
     assert result.status == "failed" and "\n" not in result.message
     assert message in result.message
 
@@ -147,7 +148,7 @@ def test_checkpoints_of_a_failed_run_serve_the_next_one_only_where_nothing_chang
 
 @pytest.mark.slow
 def test_after_a_kill_the_next_call_goes_on_with_the_unfinished_notebook(world):
-    unfinished = "open(out + '/ran', 'a').write('x')\nimport time\ntime.sleep(60)"
+    unfinished = "open(out + '/ran', 'a').write('x')\nimport time\ntime.sleep(3600)"
     write_notebook(world / "notebooks" / "01_second.ipynb", unfinished)
     program = f"""
 from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovs_lite.data.record import read_image
+from ovs_lite.data.images import read_image
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.methods import Method
 

@@ -85,7 +85,7 @@ def test_pairing_narrows_a_difference():
 
 
 def world(classes, images=8000, present=4):
-    """Counts of two methods on the same pictures; classes differ in frequency and difficulty, pictures in difficulty."""
+    """Counts of two methods on the same pictures. Classes and pictures are easy or hard, classes rare or frequent."""
     rng = np.random.default_rng(classes)
     rarity = np.log(np.arange(1, classes + 1)) / 2
     shown = np.argsort(rarity - rng.gumbel(size=(images, classes)), 1)[:, :present]
