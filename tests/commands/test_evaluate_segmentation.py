@@ -63,7 +63,7 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
         assert list(facts["iou"]) == list(load_vocabulary(name).names) and None in facts["iou"].values()
     compared = written["sets"]["icon-voc21"]["by_background"]
     assert list(compared) == ["0.2", "0.26"] and max(compared.values()) == written["sets"]["icon-voc21"]["miou"]
-    assert lines[4:7] == ["", "| background of icon-voc21 | mIoU |", "| ---: | ---: |"]
+    assert lines[4:7] == ["", "| background of icon-voc21 | mIoU |", "| --- | ---: |"]
     assert lines[7:] == [f"| {cut} | {100 * value:.2f} |" for cut, value in compared.items()]
 
 
@@ -142,7 +142,7 @@ def test_options_are_json_of_the_methods_own_kinds():
 )
 def test_mistakes_are_told_in_one_line(command, monkeypatch, capsys, words, message):
     if words[0] not in ("--clip", "--pretrained"):
-        monkeypatch.setattr("ovs_lite.segmenter.load_clip", None)  # reported before a model is loaded
+        monkeypatch.setattr("ovs_lite.methods.trained.load_clip", None)  # reported before a model is loaded
     assert command(*words) == 2
     told = capsys.readouterr().err
     assert told.startswith("ovs-lite: ") and message in told and told.count("\n") == 1
