@@ -15,6 +15,7 @@ from ovs_lite.evaluation.metrics.intervals import miou_interval
 from ovs_lite.evaluation.segmentation import AUTO, evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
+from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command("segmentation", __doc__, EXAMPLES)
     add_sets(parser, "icon-voc20")
     add = parser.add_argument
-    add("--method", default="maskclip", metavar="NAME", help=f"{', '.join(METHODS)} (maskclip)")
+    add("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"{', '.join(METHODS)} ({DEFAULT_METHOD})")
     add("--checkpoint", type=Path, metavar="FILE", help="trained weights of the method, where it has any")
     add("--clip", metavar="NAME", help="a shipped CLIP or any open_clip name (the profile's)")
     add("--pretrained", metavar="TAG", help="lite, an open_clip tag or a file (the profile's)")
