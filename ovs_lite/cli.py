@@ -79,7 +79,7 @@ def _add_segment(commands) -> None:
     parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
     parser.add_argument("image", type=Path, help="the picture's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
-    parser.add_argument("--method", default=DEFAULT_METHOD, choices=METHODS, help="which method segments")
+    parser.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"one of {', '.join(METHODS)}")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 
-from ovs_lite.files import data_path, file_digest, replacing, write_json, write_text
+from ovs_lite.files import data_path, file_digest, replacing, to_json, write_json, write_text
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
@@ -58,3 +59,11 @@ def test_everything_else_lies_below_the_data_folder(here, name):
 def test_absolute_paths_and_patterns_stay_as_they_are(here):
     for path in (here / "data" / "set", here / "absent", here / "data" / "shards" / "*.tar"):
         assert data_path(path) == data_path(str(path)) == path
+
+
+def test_what_is_not_finite_becomes_null_in_json(tmp_path):
+    content = {"a": float("nan"), "b": [1.5, (np.float32("inf"), {"c": np.float64("nan")})], "d": 3, "e": None}
+    write_json(tmp_path / "x.json", content)
+    for text in (to_json(content), (tmp_path / "x.json").read_text()):
+        found = json.loads(text, parse_constant=lambda word: 1 / 0)
+        assert found == {"a": None, "b": [1.5, [None, {"c": None}]], "d": 3, "e": None}

@@ -135,7 +135,7 @@ class _Word(argparse.Action):
 def _overview_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "ovs-lite train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="more on each: ovs-lite train NAME --help",
+        epilog="example: ovs-lite train tcl --steps 40\nmore on each: ovs-lite train NAME --help",
     )  # fmt: skip
     parser.add_argument("name", choices=RECIPES, help="what to train")
     return parser

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from ovs_lite import __version__
-from ovs_lite.cli import FORWARDED, main
+from ovs_lite.cli import main
+from ovs_lite.commands.evaluate import KINDS
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
-    ["data", "show"], *map(list, FORWARDED),
+    ["data", "show"], *(["evaluate", kind] for kind in KINDS),
 ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_unknown_method_lists_the_methods(photo, capsys):
 def test_missing_picture_empty_queries_and_wrong_sets_are_one_line(tmp_path, photo, capsys, monkeypatch):
     monkeypatch.setenv("OVS_DATA", str(tmp_path / "data"))
     assert "absent.jpg" in one_line_mistake(capsys, "segment", tmp_path / "absent.jpg", "--queries", "cat")
-    assert "separated by commas" in one_line_mistake(capsys, "segment", photo, "--queries", " , ")
+    assert "expected words" in one_line_mistake(capsys, "segment", photo, "--queries", " , ")
     assert "icon-coco" in one_line_mistake(capsys, "data", "show", "icon-cocoa")
     assert "icon-coco" in one_line_mistake(capsys, "data", "build", "--only", "icon-cocoa")
     assert "data build" in one_line_mistake(capsys, "data", "show", "icon-coco", "--profile", "smoke")

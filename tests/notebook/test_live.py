@@ -2,6 +2,7 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -141,7 +142,8 @@ def test_a_film_keeps_the_mask_of_chosen_steps():
             return torch.full((1, 1, 4, 6), gain * self.asked)
 
     method = Brightening()
-    film = MaskFilm(method, torch.zeros(1, 3, 4, 6), torch.zeros(1, 8), {0, 2}, gain=0.5)
+    film = MaskFilm(torch.zeros(1, 3, 4, 6), torch.zeros(1, 8), {0, 2}, gain=0.5)
+    film.watch(SimpleNamespace(method=method))
     for step in range(4):
         film(step, {"loss": 1.0})
     assert list(film.frames) == [0, 2] and method.asked == 2

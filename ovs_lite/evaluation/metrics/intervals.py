@@ -1,10 +1,11 @@
 """How sure is an mIoU, or a difference of two? 95 % intervals over images, and over training seeds.
 
 mIoU is a mean of ratios of sums, so a sample's mIoU is biased, the more the fewer images show a class. A percentile
-bootstrap doubles this bias, and averages over another set of classes in every resample: on many classes it misses the
+bootstrap doubles this bias, and averages over another set of classes in every resample: with many classes it misses the
 value that more images would give. Here: the delete-one jackknife (Tukey 1958; Efron and Tibshirani 1993, chapter 11),
-bias-corrected, with the classes of the whole sample in every replicate. In the simulation of the tests it covers 93 to
-97 %, where basic and BCa bootstraps cover 86 to 92 % and the percentile bootstrap 56 % (60 classes).
+bias-corrected, with the classes of the whole sample in every replicate. Measured with draws of 20 to 400 images from a
+simulated world and from this kit's sets (10 to 150 classes): it covers 92 to 96 % (one difference on `icon-context59`
+89 to 91 %), basic and BCa bootstraps on the same classes 59 to 94 %, the percentile bootstrap 30 to 96 %.
 The rule: there is no interval where the median class is shown by fewer than MIN_IMAGES images; coverage falls there,
 whatever the method. Take all images of a large vocabulary, and if they are too few, report none.
 

@@ -5,8 +5,9 @@ Image-Text Pairs" (CVPR 2023): Eq. 3-5 (grounder), Eq. 13 (argmax), Eq. 15 (know
 losses, Eq. 6-12, are in `ovs_lite.losses.tcl`. CLIP is frozen; the grounder is trained on top of it.
 As in the released code, and not in the paper: masks are refined by PAMR at their own resolution, before the frozen
 CLIP's masks are mixed in; those use the start values of Eq. 5 (scale 10, bias -2.5), not the learned ones; masks, not
-embeddings, are resized to the image. Departure: images have CLIP's statistics unless an official checkpoint, which was
-trained with ImageNet's, is loaded.
+embeddings, are resized to the image. Departures: class names are put into ViLD's 14 sentences, as for every method
+here, and images have CLIP's statistics, unless an official checkpoint is loaded: it brings its nine sentences, and was
+trained with ImageNet's statistics.
 """
 
 from ovs_lite.clip import load_clip

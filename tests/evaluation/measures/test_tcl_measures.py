@@ -10,7 +10,7 @@ from PIL import Image
 from ovs_lite.data.vocabulary import parse_vocabulary
 from ovs_lite.evaluation.measures.mask_areas import mean_mask_areas
 from ovs_lite.evaluation.measures.prompt_specificity import Twins, prompt_specificity, twin_pictures
-from ovs_lite.evaluation.measures.speed import images_per_second
+from ovs_lite.evaluation.measures.speed import seconds_per_image
 
 CLASSES = ["cat", "dog", "tree"]
 
@@ -66,6 +66,7 @@ def test_areas_are_told_apart_by_what_is_in_the_picture():
     assert found.present == pytest.approx((0.1 + 0.1 + 0.2) / 3)
     assert found.absent == pytest.approx((0.2 + 0.3 + 0.3) / 3)
     assert found.truth == pytest.approx((0.3 + 0.1 + 0.5) / 3)
+    assert found.absent_by_image == pytest.approx((0.25, 0.3))
     doubled = mean_mask_areas(Areas(), [record(cat=30)], vocabulary(), gain=2.0)
     assert doubled.present == pytest.approx(0.2)
 
@@ -109,6 +110,7 @@ class Colours:
 def test_who_knows_colours_gains_and_who_does_not_gains_nothing():
     knows = prompt_specificity(Colours(), iter([twins(), twins()]), threshold=0.4)
     assert knows.noun == pytest.approx(0.5) and knows.specific == 1.0 and knows.share == 1.0 and knows.pictures == 2
+    assert knows.gains == pytest.approx((0.5, 0.5))
     blind = prompt_specificity(Colours(knows=0.0), iter([twins()]), threshold=0.4)
     assert blind.noun == blind.specific == pytest.approx(0.5) and blind.share == pytest.approx(0.5)
     half = prompt_specificity(Colours(knows=0.5), iter([twins()]), threshold=0.4)
@@ -127,11 +129,14 @@ def test_twins_are_two_of_a_kind_in_two_colours_and_always_the_same():
     assert not torch.equal(first[0].image, other[0].image)
 
 
-def test_speed_reads_all_texts_for_every_picture(monkeypatch):
+def test_speed_reads_all_texts_for_every_image_and_the_cases_take_turns(monkeypatch):
     clock = iter(np.arange(0, 100, 0.25))
     monkeypatch.setattr("ovs_lite.evaluation.measures.speed.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    method = Areas()
-    assert images_per_second(method, ["cat", "dog"], 16, repeats=3) == pytest.approx(4.0)
-    assert method.clip.asked == [["a photo of a cat.", "a photo of a dog."]] * 4
+    asked, first, second = [], Areas(), Areas()
+    first.clip.asked = second.clip.asked = asked
+    second.predict = lambda images, texts, slow: [next(clock) for _ in range(slow)]
+    found = seconds_per_image({"a": (first, {}), "b": (second, {"slow": 2})}, ["cat", "dog"], 16, repeats=3)
+    assert found["a"].tolist() == [0.25] * 3 and found["b"].tolist() == [0.75] * 3
+    assert asked == [["a photo of a cat.", "a photo of a dog."]] * 2 * 4
     with pytest.raises(ValueError, match="repeats=0"):
-        images_per_second(method, ["cat"], 16, repeats=0)
+        seconds_per_image({}, ["cat"], 16, repeats=0)

@@ -1,0 +1,154 @@
+"""`ovs-lite evaluate segmentation`: its table, its file, its options, its mistakes."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from kit.segmentation import FOUR, GROUND, RECORDS, Likeness, Plain
+from ovs_lite.cli import main
+from ovs_lite.clip import load_clip
+from ovs_lite.commands.evaluate_segmentation import as_markdown, parse_options
+from ovs_lite.config import get_profile
+from ovs_lite.data.record import load_split
+from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.evaluation.segmentation import evaluate_segmentation
+from ovs_lite.iconworld.build import build_set
+from ovs_lite.methods import get_method
+from ovs_lite.methods.with_pamr import WithPamr
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Smoke-size sets, with and without background."""
+    root = tmp_path_factory.mktemp("data")
+    for name in ("icon-voc20", "icon-voc21"):
+        build_set(name, get_profile("smoke").data, root, progress=False)
+    return root
+
+
+@pytest.fixture
+def command(world, monkeypatch):
+    monkeypatch.setenv("OVS_DATA", str(world))
+    return lambda *words: main(["evaluate", "segmentation", "--profile", "smoke", *map(str, words)])
+
+
+def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, tmp_path, capsys):
+    out = tmp_path / "deep" / "report.json"
+    words = ("--set", "icon-voc20", "icon-voc21", "--images", 4, "--background", 0.2, 0.26, "--templates", "single")
+    assert command(*words, "--out", out) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert "icon-voc21: 100%" in printed.err and "4/4" in printed.err
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    written = json.loads(out.read_text(), parse_constant=refuse)
+    assert (written["clip"], written["pretrained"], written["checkpoint"]) == ("ViT-Lite-8", "lite", None)
+    assert list(written["sets"]) == ["icon-voc20", "icon-voc21"]
+    method = get_method("maskclip", load_clip())
+    for line, (name, facts) in zip(lines[2:4], written["sets"].items(), strict=True):
+        records = load_split(world / f"icon-smoke/{name}/val").select(range(4))
+        background = {"background": facts["background"]} if name == "icon-voc21" else {}
+        scores = evaluate_segmentation(method, records, load_vocabulary(name), templates="single", **background).scores
+        assert (facts["miou"], facts["pixel_accuracy"]) == pytest.approx((scores.miou, scores.pixel_accuracy), abs=1e-4)
+        shown = "-" if facts["background"] is None else f"{facts['background']:g}"
+        percent = f"{100 * facts['miou']:.2f} | too few images | {100 * facts['pixel_accuracy']:.2f}"
+        assert facts["interval"] == [None, None], "NaN is null"
+        assert line == f"| {name} | 4 | {percent} | single | 128/128/64 | {shown} |"
+        assert facts["images"] == 4 and facts["pixels"] == scores.pixels and facts["absent"] == "union"
+        assert facts["protocol"]["method"] == "maskclip" and facts["folder"].endswith(f"{name}/val")
+        assert list(facts["iou"]) == list(load_vocabulary(name).names) and None in facts["iou"].values()
+    compared = written["sets"]["icon-voc21"]["by_background"]
+    assert list(compared) == ["0.2", "0.26"] and max(compared.values()) == written["sets"]["icon-voc21"]["miou"]
+    assert lines[4:7] == ["", "| background of icon-voc21 | mIoU |", "| --- | ---: |"]
+    assert lines[7:] == [f"| {cut} | {100 * value:.2f} |" for cut, value in compared.items()]
+
+
+def test_the_command_takes_a_folder_another_clip_and_grounding(command, world, tmp_path, capsys):
+    data = shutil.copytree(world / "icon-smoke/icon-voc20/val", tmp_path / "copy")
+    words = ("--data", data, "--images", 3, "--method", "clip-cam", "--clip", "ConvNeXt-Lite")
+    assert command(*words, "--out", tmp_path / "free.json") == 0
+    assert command(*words, "--present-only", "--out", tmp_path / "bound.json") == 0
+    free, bound = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("free", "bound"))
+    assert free["clip"] == "ConvNeXt-Lite" and bound["sets"]["icon-voc20"]["protocol"]["present_only"] is True
+    assert bound["sets"]["icon-voc20"]["miou"] > free["sets"]["icon-voc20"]["miou"]
+    assert bound["sets"]["icon-voc20"]["folder"] == str(data)
+    assert capsys.readouterr().out.count("| icon-voc20 | 3 |") == 2
+
+
+def test_options_pamr_and_the_methods_own_background_reach_the_evaluation(command, world, tmp_path):
+    def measured(name, *words):
+        assert command(*words, "--images", 3, "--out", tmp_path / f"{name}.json") == 0
+        return next(iter(json.loads((tmp_path / f"{name}.json").read_text())["sets"].values()))
+
+    bare = measured("bare", "--method", "tcl", "--set", "icon-voc21", "--option", "refine=false")
+    whole = measured("whole", "--method", "tcl", "--set", "icon-voc21")
+    assert bare["protocol"]["options"] == {"refine": False} and whole["protocol"]["options"] == {}
+    assert bare["miou"] != whole["miou"] and bare["background"] == whole["background"] == 0.4
+    clip, records = load_clip(), load_split(world / "icon-smoke/icon-voc20/val").select(range(3))
+    refined = evaluate_segmentation(WithPamr(get_method("clip-cam", clip)), records, load_vocabulary("icon-voc20"))
+    found = measured("pamr", "--method", "clip-cam", "--pamr")
+    assert found["miou"] == pytest.approx(refined.scores.miou) and found["protocol"]["method"] == "clip-cam + PAMR"
+
+
+def test_backgrounds_are_listed_where_there_are_several():
+    one, two = (evaluate_segmentation(Plain(), RECORDS, GROUND, background=cuts) for cuts in (-1, (-1, -0.5)))
+    assert len(as_markdown({"one": one}).splitlines()) == 3
+    assert as_markdown({"one": one, "two": two}).splitlines()[4:6] == ["", "| background of two | mIoU |"]
+
+
+def test_the_table_shows_an_unlabelled_set_as_nan():
+    empty = evaluate_segmentation(Likeness(), [], FOUR)
+    with pytest.warns(UserWarning, match="no labelled pixel"):
+        assert as_markdown({"toy": empty}).splitlines()[2] == "| toy | 0 | nan | nan | nan | vild14 | 16/16/8 | - |"
+
+
+def test_options_are_json_of_the_methods_own_kinds():
+    kind = SimpleNamespace(name="toy", scores=lambda self, features, text, refine=True, weight=0.3, mode=None: 0)
+    words = ["refine=false", "weight=1", 'mode="a=b"']
+    assert parse_options(words, kind) == {"refine": False, "weight": 1, "mode": "a=b"}
+    assert parse_options([], kind) == {}
+    for word, message in (
+        ("refine", "expected KEY=VALUE in JSON"), ("weight=high", "expected KEY=VALUE in JSON"),
+        ("refine=1", "expected a value like true"), ('weight="1"', "expected a value like 0.3"),
+        ("weight=true", "expected a value like 0.3"), ("wait=1", "expected one of refine, weight, mode for toy"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            parse_options([word], kind)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "mask-clip"], "did you mean 'maskclip'?"),
+        (["--set", "icon-voc22"], "got vocabulary 'icon-voc22', expected one of"),
+        (["--set", "icon-context59"], "build it with: ovs-lite data build"),
+        (
+            ["--set", "icon-voc21"],
+            "got no --background, expected one: the score below which a pixel is background in icon-voc21",
+        ),
+        (["--background", "0.4"], "got --background [0.4], expected none in these sets"),
+        (["--checkpoint", "x.safetensors"], "maskclip has no trained weights of its own"),
+        (["--method", "clip-cam", "--option", "refine=false"], "expected one of none for clip-cam"),
+        (["--data", "x", "--set", "icon-voc20", "icon-stuff"], "got --data and 2 sets, expected the one --set"),
+        (["--images", "0"], "got --images 0, expected at least 1"),
+        (["--out", "scores.txt"], "got --out scores.txt, expected a file name that ends in .json or .md"),
+        (["--clip", "ViT-Lite-9"], "got CLIP model 'ViT-Lite-9'"),
+        (["--pretrained", "none.safetensors"], "none.safetensors: no such checkpoint"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(command, monkeypatch, capsys, words, message):
+    if words[0] not in ("--clip", "--pretrained"):
+        monkeypatch.setattr("ovs_lite.methods.trained.load_clip", None)  # reported before a model is loaded
+    assert command(*words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("ovs-lite: ") and message in told and told.count("\n") == 1
+
+
+def test_the_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        command("--help")
+    assert end.value.code == 0 and "examples:\n  ovs-lite evaluate segmentation --method" in capsys.readouterr().out
