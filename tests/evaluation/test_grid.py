@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.proposer import make_proposer
+from kit.proposers import make_proposer
 from ovs_lite.clip import load_clip
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary

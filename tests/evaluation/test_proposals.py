@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kit.proposer import make_proposer
+from kit.proposers import make_proposer
 from ovs_lite.cli import main
 from ovs_lite.commands.evaluate_proposals import as_markdown
 from ovs_lite.config import get_profile

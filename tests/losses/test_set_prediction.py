@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.bilinear import slow_resize, slow_sample
+from kit.oracles.bilinear import slow_resize, slow_sample
 from ovs_lite.losses import set_prediction
 from ovs_lite.losses.masks import dice_loss, focal_loss
 from ovs_lite.losses.points import uncertain_points

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kit.proposer import make_proposer
+from kit.proposers import make_proposer
 from kit.records import scene, toy, without_annotation
 from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kit.runs import assert_same_bits, crash_then_resume, last_checkpoint, rows, train_command
-from kit.tcl import pairs
+from kit.tcl_training import pairs
 from ovs_lite import cli
 from ovs_lite.config import PROFILES, LoopConfig, get_profile, to_dict
 from ovs_lite.data.record import write_split

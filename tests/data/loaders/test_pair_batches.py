@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.ramps import box_of, pair
-from kit.ranks import as_process
+from kit.images import box_of, pair
+from kit.processes import as_process
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.record import load_split, write_split

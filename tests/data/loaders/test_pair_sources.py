@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from kit.ramps import pair
+from kit.images import pair
 from ovs_lite.data.images import encode_image
 from ovs_lite.data.loaders.pair_sources import load_pairs
 from ovs_lite.data.loaders.web_shards import WebShards

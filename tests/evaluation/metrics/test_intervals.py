@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kit.reports import fake, of_counts
+from kit.segmentation_reports import fake, of_counts
 from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval
 from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, class_ious, too_few_images
 

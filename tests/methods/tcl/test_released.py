@@ -9,8 +9,8 @@ import open_clip
 import pytest
 import torch
 
-from kit import released_tcl as released
-from kit.released_files import NAMES, SIDE, assert_agrees, open_clip_model, pictures, tokenize, written
+from kit.oracles import released_tcl as released
+from kit.oracles.released_files import NAMES, SIDE, assert_agrees, open_clip_model, pictures, tokenize, written
 from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import wrap_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch

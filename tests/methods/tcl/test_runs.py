@@ -6,7 +6,7 @@ from safetensors import safe_open
 
 import ovs_lite
 from kit.runs import assert_same_bits, last_checkpoint, rows, train_command
-from kit.tcl import WEIGHTS, pairs, write_shard
+from kit.tcl_training import WEIGHTS, pairs, write_shard
 from ovs_lite.checkpoints import load_checkpoint, load_method
 from ovs_lite.clip import load_clip
 from ovs_lite.config import get_profile, override

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kit.processes import launch, load
-from kit.tcl import (
+from kit.tcl_training import (
     ALL,
     BETWEEN,
     PAIRS,
@@ -21,7 +21,7 @@ from kit.tcl import (
     settings,
     threshold,
 )
-from kit.tcl_oracles import released_terms
+from kit.oracles.tcl import released_terms
 from ovs_lite import distributed
 from ovs_lite.methods.tcl import training
 from ovs_lite.methods.tcl.config import TclConfig
@@ -259,7 +259,7 @@ def test_processes_that_each_hold_half_a_batch_count_all_of_it(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_have_terms_gradients_and_training_of_one(tmp_path, monkeypatch):
     """Before the block is unfrozen and after, on areas that the prior parts: the halves' own signs would cancel."""
-    done = launch("kit.tcl.two_processes", tmp_path)
+    done = launch("kit.tcl_training.two_processes", tmp_path)
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(training, "binary_gumbel", threshold)
     (expected, trained), task = both_ways(tmp_path / "one"), make_task(PAIRS)

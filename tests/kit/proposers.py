@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from kit.proposals import texts
+from kit.proposal_training import texts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.openseg.proposer import OpenSegProposer

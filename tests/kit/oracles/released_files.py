@@ -4,7 +4,7 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-from kit import released_tcl as released
+from kit.oracles import released_tcl as released
 
 CONTEXT, SIDE, PATCH, EMBED = 16, 32, 8, 32  # of `random_released`
 NAMES = ["cat", "green grass", "dining table", "sky", "a {} b"]
