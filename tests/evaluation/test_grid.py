@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kit.clips import random_clip
 from kit.proposers import make_proposer
-from ovs_lite.clip import load_clip
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.grid import CLASSIFIERS, GROUND_TRUTH, ORACLE, PURE_ORACLE, evaluate_grid
@@ -18,8 +18,7 @@ NAMES = ("cat", "grass", "sky", "boat")
 
 @pytest.fixture(scope="module")
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture(autouse=True)

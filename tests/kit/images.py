@@ -1,21 +1,30 @@
-"""Images that show where they were cropped: red is the column, green the row, blue the image's number."""
+"""Images of noise, and ramps that show where they were cropped: red is the column, green the row, blue the number."""
 
 import numpy as np
+import torch
 
 STEP = 4  # between neighbouring pixels, in 255ths
+
+
+def randn(*shape, seed=0, dtype=torch.float32):
+    """Normally distributed values, the same at every call."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def normal_images(height, width, batch=2, seed=0, dtype=torch.float32):
+    """(B, 3, H, W), as if normalised."""
+    return randn(batch, 3, height, width, seed=seed, dtype=dtype)
+
+
+def noise(height, width, seed=0):
+    """(H, W, 3) random bytes."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def ramp(height, width, number=0):
     """(H, W, 3): red grows with the column, green with the row; sides up to 60."""
     columns, rows = np.arange(width) * STEP, np.arange(height)[:, None] * STEP
     return np.stack([np.tile(columns, (height, 1)), np.tile(rows, width), np.full((height, width), number)], -1)
-
-
-def pair(number, height=40, width=48, captions=None):
-    """A record of a ramp without segments."""
-    captions = [f"picture {number}"] if captions is None else captions
-    image = ramp(height, width, number).astype(np.uint8)
-    return {"image_id": f"p{number}", "image": image, "segments": None, "segments_info": None, "captions": captions}
 
 
 def box_of(image):

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip, random_texts
 from ovs_lite.regions.classifiers import (
     CLIP_CLASSIFIERS,
     blank_fraction,
@@ -19,13 +19,12 @@ from ovs_lite.regions.fusion import label_map
 
 @pytest.fixture(scope="module")
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture(scope="module")
 def text(clip):
-    return F.normalize(torch.randn(4, clip.embed_dim, generator=torch.Generator().manual_seed(1)), dim=-1)
+    return random_texts(4, clip.embed_dim)
 
 
 def random_masks(count: int = 6, height: int = 48, width: int = 72) -> torch.Tensor:

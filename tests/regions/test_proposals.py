@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.proposal_training import texts
-from kit.proposers import KINDS, TINY, make_proposer, noise
+from kit.images import noise
+from kit.proposers import KINDS, TINY, make_proposer, texts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.proposer import ProposalConfig

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.clips import random_clip
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.methods.clip_pretraining.training import DISTILLATION, ClipPretraining
@@ -24,14 +25,12 @@ def moved(module):
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture
 def teacher():
-    torch.manual_seed(1)
-    return load_clip("ConvNeXt-Lite", pretrained=None).requires_grad_(False)
+    return random_clip("ConvNeXt-Lite", seed=1).requires_grad_(False)
 
 
 def test_only_a_teacher_brings_a_term_of_its_own(vit, teacher):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip
 from ovs_lite.iconworld.stream import CaptionPairStream
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.training import (
@@ -28,14 +28,12 @@ def pictures(step):
 
 @pytest.fixture(params=["ViT-Lite-8", "ConvNeXt-Lite"])
 def clip(request):
-    torch.manual_seed(0)
-    return load_clip(request.param, pretrained=None)
+    return random_clip(request.param)
 
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 def embeddings(clip, step):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from kit.processes import launch, load
-from kit.proposal_training import BATCHES, CLASSES, ODD, TERMS, backward, make_batch, make_task, one_pixel, texts
+from kit.proposal_training import BATCHES, ODD, TERMS, backward, make_batch, make_task, one_pixel
+from kit.proposers import CLASSES, texts
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.methods.maskformer.network import MaskFormer, MaskFormerOutput
 from ovs_lite.methods.maskformer.training import MaskFormerTraining

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kit.oracles.tcl import released_terms
 from kit.processes import launch, load
 from kit.tcl_training import (
     ALL,
@@ -21,7 +22,6 @@ from kit.tcl_training import (
     settings,
     threshold,
 )
-from kit.oracles.tcl import released_terms
 from ovs_lite import distributed
 from ovs_lite.methods.tcl import training
 from ovs_lite.methods.tcl.config import TclConfig
