@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kit.images import noise
+from kit.oracles.masks import pixels
 from kit.proposers import KINDS, TINY, make_proposer, texts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
@@ -42,10 +43,6 @@ def guesses(count, seed=0, height=12, width=10):
         place = int(torch.randint(4, (1,), generator=generator))
         mask[place : place + 7, 2 * (place % 2) : 8] += 0.45
     return masks
-
-
-def pixels(mask):
-    return {(y, x) for y, row in enumerate(mask.tolist()) for x, value in enumerate(row) if value > 0.5}
 
 
 def slow_nms_order(masks, overlap=0.7):

@@ -1,7 +1,5 @@
 """Segmentation's counts and mIoU: one image, one class and one Boolean mask at a time."""
 
-import math
-
 import numpy as np
 from PIL import Image
 
@@ -43,14 +41,20 @@ def slow_images(method, records, world, window, background=None, kept=None, pres
     return result
 
 
-def slow_miou(images):
-    ious = []
-    for name in images[0]:
-        right, predicted, target = (sum(int(counts[name][part]) for counts in images) for part in range(3))
-        if predicted + target > right or right:
-            ious.append(right / (predicted + target - right))
-    return sum(ious) / len(ious) if ious else math.nan
-
-
 def as_counts(images):
+    """(3, C) lists of `slow_images`, image by image."""
     return [[[counts[name][part] for name in counts] for part in range(3)] for counts in images]
+
+
+def slow_miou(images, whole=None):
+    """Mean IoU of a list of (3, C) counts, one class at a time, and {class: IoU}.
+
+    whole: IoUs of classes that are missing in the list.
+    """
+    ious = {}
+    for k in range(len(images[0][0])):
+        right, predicted, target = (sum(int(counts[part][k]) for counts in images) for part in range(3))
+        if predicted + target > right:
+            ious[k] = right / (predicted + target - right)
+    shown = ious if whole is None else {k: ious.get(k, value) for k, value in whole.items()}
+    return sum(shown.values()) / len(shown), ious

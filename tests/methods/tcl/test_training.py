@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kit.oracles.contrastive import slow_info_nce
+from kit.oracles.released_tcl import unit, variation
 from kit.oracles.tcl import released_terms
 from kit.processes import launch, load
 from kit.tcl_training import (
@@ -31,21 +33,6 @@ from ovs_lite.train import LoopConfig, train
 
 STEPS = 3
 ALONE = {name: {**dict.fromkeys(WEIGHTS, 0.0), name: 1.0} for name in WEIGHTS}  # one term at a time
-
-
-def slow_info_nce(similarity, log_scale):
-    """Eq. 7 pair by pair: minus the logarithm of the own text's share in its row, and of the own picture's."""
-    scores = (similarity * log_scale.exp()).exp()
-    shares = [scores[b, b] / line.sum() for b in range(len(scores)) for line in (scores[b], scores[:, b])]
-    return -sum(share.log() for share in shares) / len(shares)
-
-
-def variation(x):
-    return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
-
-
-def unit(rows):
-    return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
 def slow_terms(task, batch, uniform, priors):
