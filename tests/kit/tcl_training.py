@@ -2,6 +2,7 @@
 
 import torch
 
+from kit.clips import shaken
 from kit.processes import save
 from kit.records import shape_pairs
 from ovs_lite import distributed
@@ -28,11 +29,8 @@ def settings(weights=None, priors=(0.4, 0.0), **others):
 def make_task(count=6, dtype=torch.float64, unfreeze_batch=None, chunk=None, **options):
     """A task whose batches hold all of `count` pairs; shaken, so that open gates let every weight matter."""
     torch.manual_seed(0)
-    method, generator = Tcl(load_clip()).to(dtype), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in method.grounder.named_parameters():
-            noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            value.add_((0.5 if name.endswith("gate") else 0.02) * noise)
+    method = Tcl(load_clip()).to(dtype)
+    shaken(method.grounder, 0.02)
     task = TclTraining(method, PairBatches(shape_pairs(count), count, 64), settings(**options), chunk)
     task.unfreeze_batch = unfreeze_batch
     return task
@@ -56,7 +54,7 @@ def backward(task, index=0):
 
 @torch.no_grad()
 def own_area(task, batch):
-    """Mean of the soft masks of each picture's own text."""
+    """Mean of the soft masks of each image's own text."""
     pixels = task.method.pixel_embeddings(task.clip.normalise(batch.pairs.images))
     texts = task.clip.encode_text(batch.pairs.captions)
     return float(mask_logits(pixels, texts[:, None], task.model.scale, task.model.bias).sigmoid().mean())
