@@ -10,8 +10,9 @@ the absolute value in Eq. 10: there, as in the released code, each process has i
 from typing import NamedTuple
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from ovs_lite.losses.tcl_blocks import GroundedPooling, TotalVariation
+from ovs_lite.losses.tcl_blocks import GroundedPooling
 from ovs_lite.models.text_masks import binary_gumbel, mask_logits
 from ovs_lite.tensors import at_least_float32
 
@@ -96,11 +97,17 @@ def tv_loss(x: torch.Tensor) -> torch.Tensor:
 
     x: (..., H, W), masks or pixel embeddings. The released code takes means where the paper writes norms, so that the
     weight does not depend on the size, and the embeddings are not normalised, though the paper's V^s is. A direction
-    with one pixel has no differences and costs 0. Raises ValueError for fewer than two axes and for an empty x.
+    with one pixel has no differences and costs 0. Until the backward pass only x is held: the differences are made
+    again. Raises ValueError for fewer than two axes and for an empty x.
     """
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"got x of shape {tuple(x.shape)}, expected (..., H, W) with at least one element")
-    return TotalVariation.apply(x)
+    return checkpoint(_total_variation, x, use_reentrant=False, preserve_rng_state=False)
+
+
+def _total_variation(x: torch.Tensor) -> torch.Tensor:
+    across, down = (at_least_float32(x).diff(dim=axis).abs() for axis in (-1, -2))
+    return sum(steps.sum() / max(1, steps.numel()) for steps in (across, down))
 
 
 def _checked(pixels, texts, scale, bias, chunk) -> list[torch.Tensor]:

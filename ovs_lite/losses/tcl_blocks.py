@@ -75,47 +75,15 @@ class GroundedPooling(torch.autograd.Function):
         return to_pixels.view(ctx.size), to_texts, to_scales.sum(), to_bias, None, None
 
 
-class TotalVariation(torch.autograd.Function):
-    """TCL Eq. 11 of (..., H, W) as means over x and over y; walks over blocks of planes and holds nothing but x."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        planes = x.reshape(-1, *x.shape[-2:], 1)
-        weights = _variation_weights(planes.shape)
-        return torch.stack([_variation(_wide(part), weights) for part in planes.split(_planes_at_a_time(x))]).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        planes, step = x.reshape(-1, *x.shape[-2:], 1), _planes_at_a_time(x)
-        weights, out = _variation_weights(planes.shape), torch.empty_like(planes)
-        for part, to_part in zip(planes.split(step), out.split(step), strict=True):
-            torch.mul(_variation_gradient(_wide(part), weights), gradient, out=to_part)
-        return out.reshape(x.shape)
-
-
 def _blocks(size, texts: int, chunk: int | None, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of images and of texts that cover B x T once. chunk: texts of a block; images join while it is small."""
-    room, each = _room(device), max(size[1], size[2] * size[3])  # a mask or a pooled embedding
+    room = CPU_BLOCK if device.type == "cpu" else BIG_BLOCK
+    each = max(size[1], size[2] * size[3])  # a mask or a pooled embedding
     chunk = min(texts, chunk or max(FEWEST_TEXTS, min(MOST_TEXTS, room // each)))
     step = max(1, room // (chunk * each))
     for image in range(0, size[0], step):
         for text in range(0, texts, chunk):
             yield slice(image, image + step), slice(text, text + chunk)
-
-
-def _room(device: torch.device) -> int:
-    return CPU_BLOCK if device.type == "cpu" else BIG_BLOCK
-
-
-def _planes_at_a_time(x: torch.Tensor) -> int:
-    return max(1, _room(x.device) // (x.shape[-2] * x.shape[-1]))
-
-
-def _wide(part: torch.Tensor) -> torch.Tensor:
-    return part if part.dtype == torch.float64 else part.float()
 
 
 def _each(text: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
