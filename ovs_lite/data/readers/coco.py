@@ -52,12 +52,15 @@ def iter_coco(
     texts = _by_image(captions["annotations"], set(images), "caption", report)
     categories = _category_ids(instances, vocabulary)
     for key in sorted(images):
-        picture = _picture(Path(images_dir), images[key], report)
-        if picture is None:
+        try:
+            image = _image(Path(images_dir), images[key])
+        except (ValueError, OSError) as error:
+            report.skip(images[key].get("file_name") or f"image id {key}", error)
             continue
-        record = {"image_id": str(key), "image": picture.encoded, "segments": None, "segments_info": None}
+        record = {"image_id": str(key), "image": image.encoded, "segments": None, "segments_info": None}
         if key in annotated:
-            painted = _paint(masks.get(key, []), _stored(images[key], picture), picture, categories, vocabulary, report)
+            stored = (images[key]["height"], images[key]["width"]) == image.stored_size  # the JSON's, before EXIF
+            painted = _paint(masks.get(key, []), stored, image, categories, vocabulary, report)
             record["segments"], record["segments_info"] = painted
             report.count_segments(painted[1])
         record["captions"] = _captions(texts.get(key, []), report)
@@ -121,33 +124,24 @@ def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, 
     return {source: index for source, index in expected.items() if claims.get(source) == vocabulary.names[index]}
 
 
-def _picture(images_dir: Path, entry: dict, report: ReaderReport) -> ImageFile | None:
-    try:
-        picture = read_image_file(images_dir / plain_file_name(entry.get("file_name")))
-        size = (entry.get("height"), entry.get("width"))
-        if size not in (picture.stored_size, (picture.height, picture.width)):
-            raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {picture.width} x {picture.height} pixels")
-    except (ValueError, OSError) as error:
-        report.skip(entry.get("file_name") or f"image id {entry['id']}", error)
-        return None
-    return picture
-
-
-def _stored(entry: dict, picture: ImageFile) -> bool:
-    """Whether the JSON speaks of the pixels as stored, before the EXIF orientation."""
-    return (entry["height"], entry["width"]) == picture.stored_size
+def _image(path: Path, entry: dict) -> ImageFile:
+    image = read_image_file(path / plain_file_name(entry.get("file_name")))
+    size = (entry.get("height"), entry.get("width"))
+    if size not in (image.stored_size, (image.height, image.width)):
+        raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {image.width} x {image.height} pixels")
+    return image
 
 
 def _paint(
     annotations: list[dict],
     stored: bool,
-    picture: ImageFile,
+    image: ImageFile,
     categories: dict[int, int],
     vocabulary: Vocabulary,
     report: ReaderReport,
 ) -> tuple[np.ndarray, list[dict]]:
     """(segments (H, W) int32, segments_info) of one image; segment ids follow the order of the annotation ids."""
-    frame = picture.stored_size if stored else (picture.height, picture.width)
+    frame = image.stored_size if stored else (image.height, image.width)
     masks = []
     for annotation in annotations:
         try:
@@ -155,9 +149,9 @@ def _paint(
         except ValueError as error:
             report.skip_annotation(f"instance {annotation['id']} of image {annotation['image_id']}", error)
             continue
-        masks.append((upright(mask, picture.orientation) if stored else mask, category, crowd))
+        masks.append((upright(mask, image.orientation) if stored else mask, category, crowd))
         report.annotations_read += 1
-    segments = np.zeros((picture.height, picture.width), dtype=np.int32)
+    segments = np.zeros((image.height, image.width), dtype=np.int32)
     for index in sorted(range(len(masks)), key=lambda i: (not masks[i][2], -int(masks[i][0].sum()), i)):
         segments[masks[index][0]] = index + 1
     visible = np.bincount(segments.ravel(), minlength=len(masks) + 1)[1:] > 0
@@ -185,10 +179,9 @@ def _captions(entries: list[dict], report: ReaderReport) -> list[str]:
     captions = []
     for entry in entries:
         text = entry.get("caption")
-        words = " ".join(UNWRITABLE.sub(" ", text).split()) if isinstance(text, str) else ""
-        if not words:
+        if text := " ".join(UNWRITABLE.sub(" ", text).split()) if isinstance(text, str) else "":
+            captions.append(text)
+            report.annotations_read += 1
+        else:
             report.skip_annotation(f"caption {entry['id']}", "no text")
-            continue
-        captions.append(words)
-        report.annotations_read += 1
     return captions

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ovs_lite.data import images
 from ovs_lite.data.loaders import web_shards
 from ovs_lite.data.loaders.pair_batches import PairBatches
 from ovs_lite.data.loaders.web_shards import WebShards
@@ -257,7 +258,8 @@ REASONS = [
 def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kind, reason):
     monkeypatch.setattr(web_shards, "MAX_IMAGE_BYTES", 2000)
     read, tried = web_shards.read_image, []
-    monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source, max_pixels=1700))
+    monkeypatch.setattr(images, "MAX_PIXELS", 1700)
+    monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source))
     split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD[kind], *sample(2)]), tmp_path)
     assert [number_of(split[index]) for index in (0, 1, 2, 1)] == [0, 2, 2, 2]
     [(name, found)] = split.report.skipped
