@@ -135,7 +135,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     if image.mode in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV"):
-        return image.convert("RGB").copy() if image.mode == "RGB" else image.convert("RGB")
+        return image.convert("RGB")
     raise ValueError(f"got {name} in mode {image.mode!r}, expected 8 or 16 bits a channel (grey, RGB, palette or CMYK)")
 
 

@@ -68,9 +68,7 @@ def text_grounding_terms(
         given = f"{tuple(positives.shape)} {positives.dtype}"
         raise ValueError(f"got positives {given}, expected ({len(pixels)},) int64: each image's own text")
     if (positives < 0).any() or (positives >= len(texts)).any():
-        raise ValueError(
-            f"got positives {positives.tolist()}, expected 0 to {len(texts) - 1}: one of {len(texts)} texts"
-        )
+        raise ValueError(f"got positives {positives.tolist()}, expected 0 to {len(texts) - 1}: one of the texts")
     similarity, areas, mask_tv = GroundedPooling.apply(*inputs, chunk, True)
     own = positives[:, None]
     others = torch.arange(len(texts) - 1, device=own.device)
@@ -112,11 +110,11 @@ def _total_variation(x: torch.Tensor) -> torch.Tensor:
 
 def _checked(pixels, texts, scale, bias, chunk) -> list[torch.Tensor]:
     """The four tensors in one dtype of at least float32. Raises ValueError, saying what came and what was expected."""
+    given = f"pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}"
     if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[1] != texts.shape[1]:
-        given = f"pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}"
         raise ValueError(f"got {given}, expected (B, C, H, W) and (T, C) with the same C")
     if 0 in pixels.shape or 0 in texts.shape:
-        raise ValueError(f"got pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}, expected none to be empty")
+        raise ValueError(f"got {given}, expected none to be empty")
     if chunk is not None and chunk < 1:
         raise ValueError(f"got chunk {chunk}, expected at least 1 text, or None for a choice by size")
     pixels = at_least_float32(pixels)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ovs_lite.clip.lite.network  # noqa: F401 (registers "convnext_lite" with timm)
+from ovs_lite.tensors import load_exactly
 
 STRIDES = (4, 8, 16, 32)
 
@@ -70,11 +71,7 @@ class Backbone(nn.Module):
 
     def _copy(self, trunk: nn.Module, name: str) -> None:
         wanted, given = self.network.model.state_dict(), trunk.state_dict()
-        missing = sorted(key for key in wanted if key not in given or given[key].shape != wanted[key].shape)
-        if missing:
-            raise ValueError(f"got a trunk without {', '.join(missing[:3])} of {name!r}, expected the same network")
         stages = {module.split(".")[0] for module in self.network.feature_info.module_name()}
-        more = sorted(key for key in given if key not in wanted and key.split(".")[0] in stages)  # a deeper network's
-        if more:
-            raise ValueError(f"got a trunk with {', '.join(more[:3])}, unlike {name!r}, expected the same network")
-        self.network.model.load_state_dict({key: given[key] for key in wanted})
+        # what only a deeper network has in a stage must not pass
+        kept = {key: value for key, value in given.items() if key in wanted or key.split(".")[0] in stages}
+        load_exactly(self.network.model, kept, f"got a trunk that is no {name!r}")

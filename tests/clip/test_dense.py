@@ -9,11 +9,15 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from ovs_lite.clip import load_clip, wrap_clip
-from ovs_lite.clip.dense import check_family, dense_features, dense_maps, is_mean_of_map, patch_stride, resize_positions
+from ovs_lite.clip.dense import check_family, dense_maps, is_mean_of_map, patch_stride, resize_positions
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def dense_map(tower: nn.Module, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
+    return dense_maps(tower, images, (mode,))[0]
 
 
 def shaken(module: nn.Module) -> nn.Module:
@@ -130,9 +134,7 @@ def test_the_mean_over_the_map_is_the_image_embedding_where_the_kit_says_so(towe
     network = request.getfixturevalue(tower).network
     images = pictures(2, 3, 64, 64)
     assert is_mean_of_map(network.visual)
-    torch.testing.assert_close(
-        dense_features(network.visual, images, "last").mean((2, 3)), network.encode_image(images)
-    )
+    torch.testing.assert_close(dense_map(network.visual, images, "last").mean((2, 3)), network.encode_image(images))
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
         tower = shaken(_build_vision_tower(12, CLIPVisionCfg(**sizes, **more)))
         images = pictures(2, 3, 32, 32)
         assert not is_mean_of_map(tower)
-        assert not torch.allclose(dense_features(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
+        assert not torch.allclose(dense_map(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
 
 
 @pytest.mark.parametrize("tower", ["vit", "convnet"])
@@ -199,7 +201,7 @@ def test_a_resnets_attention_pool_equals_loops_over_places_and_heads(mode, resne
     pooled = resnet(images)
     handle.remove()
     expected = torch.stack([slow_pool(resnet.attnpool, row, mode == "value") for row in seen[0]])
-    found = dense_features(resnet, images, mode)
+    found = dense_map(resnet, images, mode)
     assert found.shape == (2, 16, 2, 2) and patch_stride(resnet) == (32, 32) and not is_mean_of_map(resnet)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     both = dense_maps(resnet, images, ("last", "value"))
@@ -240,7 +242,7 @@ def test_towers_without_patches_in_the_joint_space_are_refused():
     ]
     for tower, found in towers:
         with pytest.raises(ValueError, match=f"got {found}, expected a ViT .*ResNet of OpenAI's .*ConvNeXt"):
-            dense_features(tower, pictures(1, 3, 100, 224))
+            dense_map(tower, pictures(1, 3, 100, 224))
 
 
 def family(config):
@@ -287,7 +289,7 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
     for small in towers.values():
         tower = _build_vision_tower(12, small).eval()
         for mode in ("value", "last"):
-            dense = dense_features(tower, pictures(1, 3, 64, 96), mode)
+            dense = dense_map(tower, pictures(1, 3, 64, 96), mode)
             stride = patch_stride(tower)[0]
             assert dense.shape == (1, 12, 64 // stride, 96 // stride) and torch.isfinite(dense).all()
 
@@ -296,8 +298,8 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
 @torch.no_grad()
 def test_other_convnets_of_timm(name):
     tower = TimmModel(name, 16, 64).eval()
-    dense = dense_features(tower, pictures(1, 3, 40, 65))
+    dense = dense_map(tower, pictures(1, 3, 40, 65))
     assert dense.shape == (1, 16, 2, 3)
     if name == "resnet18":  # no norm after its last block: pooling and projecting change places
-        torch.testing.assert_close(dense_features(tower, pictures(1, 3, 64, 64)).mean((2, 3)),
+        torch.testing.assert_close(dense_map(tower, pictures(1, 3, 64, 64)).mean((2, 3)),
                                    tower(pictures(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip

@@ -35,9 +35,6 @@ class MaskBatch:
     image_ids: list[str]
     total: int
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
 
 class MaskBatches:
     """index -> MaskBatch of this process's share. Every image comes once per epoch, in a new order; flipped, scaled

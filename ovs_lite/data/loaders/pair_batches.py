@@ -38,9 +38,6 @@ class PairBatch:
     total: int
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
 
 class PairBatches:
     """index -> PairBatch of this process's share. Every image comes once per epoch, in a new order, with one of its

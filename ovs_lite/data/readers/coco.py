@@ -10,7 +10,7 @@ the image; where they are those of the upright image alone, masks stay.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,10 @@ def iter_coco(
         raise FileNotFoundError(f"no image folder at {images_dir}")
     instances = _read_json(instances_json)
     captions = _read_json(captions_json) if captions_json is not None else {"images": [], "annotations": []}
-    images = _index_images(instances, report)
-    annotated = set(images)
-    for key, entry in _index_images(captions, report).items():
-        images.setdefault(key, entry)
+    annotated = {entry["id"]: entry for entry in _unique(instances["images"], "image id", report.skip)}
+    images = {entry["id"]: entry for entry in _unique(captions["images"], "image id", report.skip)} | annotated
     masks = _by_image(instances["annotations"], annotated, "instance", report)
-    texts = _by_image(captions["annotations"], set(images), "caption", report)
+    texts = _by_image(captions["annotations"], images, "caption", report)
     categories = _category_ids(instances, vocabulary)
     for key in sorted(images):
         try:
@@ -81,36 +79,30 @@ def _read_json(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _index_images(content: dict[str, Any], report: ReaderReport) -> dict[int, dict]:
-    """Image id -> its entry; the first one counts where an id comes twice."""
-    images: dict[int, dict] = {}
-    for entry in content["images"]:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if type(key) is not int:
-            report.skip(f"entry {str(entry)[:80]}", "no integer id")
-        elif key in images:
-            report.skip(f"image id {key}", "the id comes twice in the JSON; the first entry counts")
-        else:
-            images[key] = entry
-    return images
-
-
-def _by_image(annotations: list, known: set[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
-    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
-    groups: dict[int, list[dict]] = {}
+def _unique(entries: list, kind: str, skip: Callable[[str, str], None]) -> Iterator[dict]:
+    """The entries with an integer id, the first of each id; `skip` hears of the others."""
     seen: set[int] = set()
-    for entry in annotations:
+    for entry in entries:
         key = entry.get("id") if isinstance(entry, dict) else None
         if type(key) is not int:
-            report.skip_annotation(f"{kind} {str(entry)[:80]}", "no integer id")
+            skip(f"{kind} {str(entry)[:80]}", "no integer id")
         elif key in seen:
-            report.skip_annotation(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
-        elif type(entry.get("image_id")) is not int or entry["image_id"] not in known:
-            report.skip_annotation(f"{kind} {key}", f"image id {entry.get('image_id')!r} is not in the JSON")
+            skip(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
         else:
             seen.add(key)
-            groups.setdefault(entry["image_id"], []).append(entry)
-    return {key: sorted(group, key=lambda entry: entry["id"]) for key, group in groups.items()}
+            yield entry
+
+
+def _by_image(annotations: list, known: Container[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
+    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
+    groups: dict[int, list[dict]] = {}
+    for entry in sorted(_unique(annotations, kind, report.skip_annotation), key=lambda entry: entry["id"]):
+        image = entry.get("image_id")
+        if type(image) is int and image in known:
+            groups.setdefault(image, []).append(entry)
+        else:
+            report.skip_annotation(f"{kind} {entry['id']}", f"image id {image!r} is not in the JSON")
+    return groups
 
 
 def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, int]:

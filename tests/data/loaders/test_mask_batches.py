@@ -52,12 +52,12 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
 def test_a_process_reads_only_its_share_and_the_shares_are_the_batch(monkeypatch, count):
     split = [toy(f"p{i}", scene(30, 30 + i)) for i in range(7)]
     whole, read = MaskBatches(split, 6, 24, seed=5)(1), []
-    assert (len(whole), whole.total) == (6, 6)
+    assert (len(whole.image_ids), whole.total) == (6, 6)
     counted = type("Counted", (list,), {"__getitem__": lambda self, row: read.append(row) or split[row]})(split)
     for rank in range(count):
         as_process(monkeypatch, rank, count)
         part = MaskBatches(counted, 6, 24, seed=5)(1)
-        assert len(read) == (rank + 1) * 6 // count and (len(part), part.total) == (6 // count, 6)
+        assert len(read) == (rank + 1) * 6 // count and (len(part.image_ids), part.total) == (6 // count, 6)
         assert part.image_ids == whole.image_ids[rank::count] and torch.equal(part.images, whole.images[rank::count])
         for found, expected in ((part.masks, whole.masks), (part.labels, whole.labels)):
             assert all(torch.equal(a, b) for a, b in zip(found, expected[rank::count], strict=True))
@@ -69,7 +69,7 @@ def test_scale_1_without_flip_gives_exactly_the_record(encoded):
     batches = plain([toy("p", ids, encoded=encoded)], 40)
     expected = torch.from_numpy(toy("p", ids)["image"]).permute(2, 0, 1) / 255
     for batch in map(batches, range(6)):
-        assert isinstance(batch, MaskBatch) and len(batch) == 1 and batch.image_ids == ["p"]
+        assert isinstance(batch, MaskBatch) and batch.image_ids == ["p"]
         assert torch.equal(batch.images, expected[None]) and batch.labels[0].tolist() == [10, 20, 30]
         assert batch.masks[0].dtype == torch.bool and batch.labels[0].dtype == torch.int64
         assert np.array_equal(batch.masks[0], [ids == 1, ids == 2, ids == 3])
