@@ -36,7 +36,11 @@ def pamr(
     returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
     image and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
     """
-    _check(image, masks)
+    shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
+    if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
+        raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
+    if 0 in image.shape[1:] or 0 in masks.shape[2:]:
+        raise ValueError(f"got {shapes}, expected at least one channel and one pixel")
     if len(dilations) == 0 or min(dilations) < 1 or iterations < 0:
         raise ValueError(f"got dilations {tuple(dilations)} and {iterations} iterations, expected >= 1 and >= 0")
     dtype = torch.promote_types(masks.dtype, torch.float32)
@@ -138,11 +142,3 @@ def _tiles(planes: torch.Tensor) -> Iterator[slice]:
 
 def _spans(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
-
-
-def _check(image: torch.Tensor, masks: torch.Tensor) -> None:
-    shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
-    if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
-        raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
-    if 0 in image.shape[1:] or 0 in masks.shape[2:]:
-        raise ValueError(f"got {shapes}, expected at least one channel and one pixel")

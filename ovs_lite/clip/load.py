@@ -31,9 +31,8 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     tags = ["lite"] if name in SHIPPED else open_clip.list_pretrained_tags_by_model(name)
     known = ", ".join(tags) or "none"
     if pretrained == "lite" and name not in SHIPPED:
-        raise ValueError(
-            f"got pretrained='lite' for {name!r}, which is not shipped; use a tag ({known}) or a file's path"
-        )
+        advice = f"use a tag ({known}) or a file's path"
+        raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
         raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
     if name in SHIPPED:

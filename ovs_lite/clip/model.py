@@ -99,16 +99,16 @@ class Clip(nn.Module):
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised. Differentiable; prompts are truncated at the context length."""
+        """T prompts, truncated at the context length -> (T, D), L2-normalised; differentiable."""
         encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
 
-        mode "value": the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou
-        et al., ECCV 2022, section 3.2). mode "last": the unchanged last layer. A ConvNet without attention has one
-        answer for both: its last feature map, projected.
+        mode: "value", the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou et
+            al., ECCV 2022, section 3.2); "last", the unchanged last layer. A ConvNet without attention has one answer
+            for both: its last feature map, projected.
         """
         return dense_maps(self.network.visual, images, (mode,))[0]
 

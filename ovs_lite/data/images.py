@@ -44,8 +44,7 @@ def read_image(source: Any) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array")
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "the PIL image"
-        return _decode(source, name)[0]
+        return _decode(source, getattr(source, "filename", "") or "the PIL image")[0]
     if isinstance(source, bytes):
         return _decode(_open(io.BytesIO(source), "the encoded image"), "the encoded image")[0]
     if isinstance(source, str | Path):
@@ -98,7 +97,7 @@ def _open(source: Any, name: str) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file at {name}") from None
     except Exception as error:  # damaged headers raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
-        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from None
+        raise ValueError(f"{name} cannot be read as an image: {type(error).__name__}: {error}") from None
 
 
 def _decode(image: Image.Image, name: str) -> tuple[Image.Image, int]:
@@ -107,14 +106,10 @@ def _decode(image: Image.Image, name: str) -> tuple[Image.Image, int]:
     try:
         image.load()
     except Exception as error:  # as above; a truncated file opens and fails only here
-        raise ValueError(f"{name} is damaged or truncated: {_reason(error)}") from None
+        raise ValueError(f"{name} is damaged or truncated: {type(error).__name__}: {error}") from None
     orientation = _orientation(image)
     rgb = _to_rgb(image, name)
     return (rgb if orientation <= 1 else Image.fromarray(upright(np.asarray(rgb), orientation).copy())), orientation
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _orientation(image: Image.Image) -> int:

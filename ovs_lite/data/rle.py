@@ -98,10 +98,8 @@ def _check_polygon(polygon: Any, height: int, width: int) -> None:
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """COCO's `segmentation` field, polygons or RLE -> (H, W) bool with at least one pixel. Raises ValueError."""
-    if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation, height, width)
-    else:
-        mask = polygons_to_mask(segmentation, height, width)
+    decode = decode_rle if isinstance(segmentation, dict) else polygons_to_mask
+    mask = decode(segmentation, height, width)
     if not mask.any():
         raise ValueError("got a mask without a single pixel inside the image")
     return mask

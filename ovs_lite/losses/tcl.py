@@ -59,9 +59,9 @@ def text_grounding_terms(
 ) -> GroundingTerms:
     """All that a training step needs of the B x T soft masks, for TCL Eq. 8-11, in one walk over blocks of texts.
 
-    As `feature_similarity`, and moreover the areas for `area_loss(terms.positive_areas, terms.negative_areas)` and
-    the total variation of all masks, equal to `tv_loss(masks)`. positives: (B,) int64, the index of each image's own
-    text; all other texts are its negatives, also those that say the same. Gradients are those of the whole masks.
+    As `feature_similarity`, and also the areas for `area_loss` and the total variation of all masks, equal to
+    `tv_loss(masks)`. positives: (B,) int64, the index of each image's own text; all other texts are its negatives,
+    also those that say the same. Gradients are those of the whole masks.
     """
     inputs = _checked(pixels, texts, scale, bias, chunk)
     if positives.shape != pixels.shape[:1] or positives.dtype != torch.int64:

@@ -61,7 +61,11 @@ class GroundedPooling(torch.autograd.Function):
                 cosine = similarity[images, words], grad_similarity[images, words]
                 to_pooled, to_sums, to_text = _cosine_gradient(*_pool(tile, masks), text, *cosine)
                 to_sums += grad_areas[images, words] / masks.shape[1]
-                slope = _smoothness_gradient(ctx, masks, grad_variation).add_(to_sums[:, None])
+                slope = torch.zeros_like(masks)
+                if ctx.smooth:
+                    variation = _variation_gradient(masks.unflatten(1, ctx.size[2:]), ctx.weights)
+                    slope = variation.flatten(1, 2).mul_(grad_variation)
+                slope += to_sums[:, None]
                 slope.baddbmm_(tile.mT, to_pooled.mT)  # now of the masks
                 slope.mul_(masks).addcmul_(slope, masks, value=-1)  # of the logits: sigmoid' = m (1 - m)
                 to_bias += slope.sum()
@@ -113,13 +117,6 @@ def _cosine_gradient(sums, pooled, text, cosine, gradient) -> tuple[torch.Tensor
     turning = torch.where(vanishing, 0, cosine / length)[..., None]
     to_sums = torch.where(vanishing, -EPS * gradient * cosine / length, 0)
     return strength * (text - turning * pooled), to_sums, (strength * pooled).sum(0)
-
-
-def _smoothness_gradient(ctx, masks: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """What the total variation asks of the masks of a block; zeros without it."""
-    if not ctx.smooth:
-        return torch.zeros_like(masks)
-    return _variation_gradient(masks.unflatten(1, ctx.size[2:]), ctx.weights).flatten(1, 2).mul_(gradient)
 
 
 def _variation(grid: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:

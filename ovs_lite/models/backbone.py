@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import ovs_lite.clip.lite.network  # noqa: F401 (registers "convnext_lite" with timm)
-from ovs_lite.tensors import load_exactly
 
 STRIDES = (4, 8, 16, 32)
 
@@ -20,8 +19,8 @@ class Backbone(nn.Module):
     name: e.g. "resnet101", "tf_efficientnet_b7", "swin_base_patch4_window12_384", "convnext_base", "convnext_lite".
     pretrained: timm's own weights (a download). image_size: only for networks whose windows depend on it (Swin).
     trunk: a trained network of that name to copy the weights of, such as a CLIP's `network.visual.trunk`. Batch
-    normalisation keeps its statistics while training, as is usual for dense prediction with few pictures per process.
-    channels: of P2..P5. mean, std: of the RGB pictures in [0, 1] that the network was trained on.
+    normalisation keeps its statistics while training, as is usual for dense prediction with few images per process.
+    channels: of P2..P5. mean, std: of the RGB images in [0, 1] that the network was trained on.
     Raises ValueError for a network that has no map at one of the strides, and for another network's trunk.
     """
 
@@ -39,8 +38,8 @@ class Backbone(nn.Module):
         missing = [stride for stride in STRIDES if stride not in reductions]
         if missing:
             raise ValueError(f"got backbone {name!r} with strides {reductions}, expected {STRIDES} among them")
-        # the deepest map of each stride
-        self.chosen = [max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES]
+        deepest = {stride: index for index, stride in enumerate(reductions)}
+        self.chosen = [deepest[stride] for stride in STRIDES]
         self.channels = [self.network.feature_info.channels()[i] for i in self.chosen]
         if trunk is not None:
             self._copy(trunk, name)
@@ -51,7 +50,7 @@ class Backbone(nn.Module):
         """(B, 3, H, W) normalised -> four maps (B, C_l, ceil(H / stride), ceil(W / stride)), finest first.
 
         Sides that are no multiple of 32 are padded with zeros (the mean colour) at the right and bottom, and the maps
-        cut to the part that covers the picture.
+        cropped to the part that covers the image.
         """
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
@@ -71,7 +70,11 @@ class Backbone(nn.Module):
 
     def _copy(self, trunk: nn.Module, name: str) -> None:
         wanted, given = self.network.model.state_dict(), trunk.state_dict()
+        missing = sorted(key for key in wanted if key not in given or given[key].shape != wanted[key].shape)
+        if missing:
+            raise ValueError(f"got a trunk without {', '.join(missing[:3])} of {name!r}, expected the same network")
         stages = {module.split(".")[0] for module in self.network.feature_info.module_name()}
-        # what only a deeper network has in a stage must not pass
-        kept = {key: value for key, value in given.items() if key in wanted or key.split(".")[0] in stages}
-        load_exactly(self.network.model, kept, f"got a trunk that is no {name!r}")
+        more = sorted(key for key in given if key not in wanted and key.split(".")[0] in stages)  # a deeper network's
+        if more:
+            raise ValueError(f"got a trunk with {', '.join(more[:3])}, unlike {name!r}, expected the same network")
+        self.network.model.load_state_dict({key: given[key] for key in wanted})

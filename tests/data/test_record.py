@@ -16,7 +16,7 @@ from PIL import Image
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle, encode_rle
-from ovs_lite.data.schema import RECORD_COLUMNS
+from ovs_lite.data.schema import FEATURES
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
 
 
@@ -47,7 +47,7 @@ def write(folder, count=70, **options):
 def test_what_is_written_comes_back(tmp_path):
     manifest = write(tmp_path / "set" / "train", creator={"seed": 3})
     dataset = load_split(tmp_path / "set" / "train", verify=True)
-    assert tuple(dataset.column_names) == RECORD_COLUMNS and len(dataset) == manifest["count"] == 70
+    assert tuple(dataset.column_names) == tuple(FEATURES) and len(dataset) == manifest["count"] == 70
     assert manifest["creator"] == {"seed": 3}
     for index in (0, 33, 69):  # first, second and last batch
         expected, row = make_record(index), dataset[index]

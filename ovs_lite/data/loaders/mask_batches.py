@@ -26,7 +26,7 @@ class MaskBatch:
     masks: list of b (M, S, S) bool, M may be 0.
     labels: list of b (M,) int64 category ids, -1 for unlabelled masks.
     image_ids: list of b names.
-    total: B, the number of images in the batch of all processes.
+    total: B.
     """
 
     images: torch.Tensor

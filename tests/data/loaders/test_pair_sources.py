@@ -7,7 +7,7 @@ import pytest
 
 from kit.ramps import pair
 from ovs_lite.data.images import encode_image
-from ovs_lite.data.loaders.pair_sources import load_pairs
+from ovs_lite.data.loaders.pair_batches import load_pairs
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.record import write_split
 

@@ -55,7 +55,7 @@ def shards(folder, counts, stem="part"):
 
 
 def opened(paths, tmp_path, **options):
-    return WebShards(paths, cache=tmp_path / "cache", progress=False, **options)
+    return WebShards(paths, cache=tmp_path / "cache", **options)
 
 
 def number_of(record):
@@ -354,7 +354,7 @@ def test_without_a_place_for_the_cache_headers_are_read_every_time(tmp_path, mon
 
 def test_the_cache_lies_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "elsewhere"))
-    WebShards(shards(tmp_path, [1]), progress=False)
+    WebShards(shards(tmp_path, [1]))
     assert [path.suffix for path in (tmp_path / "elsewhere" / "webshards").iterdir()] == [".npy"]
 
 
@@ -428,5 +428,5 @@ def test_batches_gather_the_bad_samples_that_any_process_met(tmp_path, workers):
     split = WebShards([shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path / "empty.tar"], tmp_path)
     batches = PairBatches(split, batch_size=3, size=8, workers=workers)
     for index in range(2):
-        assert len(batches(index)) == 3
+        assert len(batches(index).image_ids) == 3
     assert list(batches.skipped) == ["a/bad"] and split.bad_shards == 1
