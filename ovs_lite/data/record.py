@@ -122,7 +122,7 @@ def _generated(rows, masks: bool, creator: dict | None, name: str, cache: Path) 
 
 
 @contextmanager
-def _without_other_bars():
+def _without_other_bars() -> Iterator[None]:
     """Hide the progress bars of `datasets`, which know neither a name nor a total."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

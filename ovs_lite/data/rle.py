@@ -74,7 +74,7 @@ def _text_runs(text: bytes) -> list[int]:
 
 
 def polygons_to_mask(polygons: Any, height: int, width: int) -> np.ndarray:
-    """COCO polygons, a list of [x0, y0, x1, y1, ...] in pixels -> (H, W) bool union, cut at the frame.
+    """COCO polygons, a list of [x0, y0, x1, y1, ...] in pixels -> (H, W) bool union, clipped to the frame.
 
     Raises ValueError for an empty list, fewer than three points, an odd number of values, NaN, and points that lie
     further outside than the frame is wide or high: pycocotools walks along every edge in small steps.

@@ -88,7 +88,7 @@ def test_each_region_alone_any_order_and_any_chunk(monkeypatch):
     assert masked_crops(image, masks[:0], 16).shape == (0, 3, 16, 16)
 
 
-def test_pictures_of_other_channels_and_precision():
+def test_images_of_other_channels_and_precision():
     masks = random_masks()
     one = masked_crops(picture(1), masks, 8)
     assert one.shape == (7, 1, 8, 8) and one.dtype == torch.float32

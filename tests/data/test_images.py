@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as upright RGB, or are refused by name."""
+"""Images of every kind come out as upright RGB, or are refused by name."""
 
 import io
 import struct
@@ -59,7 +59,7 @@ def test_impossible_orientation_is_ignored(tmp_path, value):
     assert read_image_file(with_orientation(tmp_path / "odd.png", value)).orientation == 1
 
 
-def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+def test_damaged_exif_does_not_lose_the_image(tmp_path):
     path = save(tmp_path / "exif.jpg", Image.new("RGB", (8, 6), "red"), exif=b"Exif\0\0XX*\0garbage")
     picture = read_image_file(path)
     assert (picture.height, picture.width, picture.orientation) == (6, 8, 1)

@@ -58,7 +58,7 @@ def test_lying_rle_is_refused(rle, message):
         decode_rle(rle)
 
 
-def test_rle_of_another_picture_is_refused():
+def test_rle_of_another_image_is_refused():
     with pytest.raises(ValueError, match="expected the image"):
         decode_rle(encode_rle(blobs(0, 4, 5)), 5, 4)
 
@@ -94,7 +94,7 @@ def test_polygons_inside_the_frame_are_those_of_pycocotools(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_polygons_that_leave_the_frame_are_cut(seed):
+def test_polygons_that_leave_the_frame_are_clipped(seed):
     """Oracle: draw on a canvas with a wide margin, then cut the frame out. The rim may differ by its rounding."""
     rng = np.random.default_rng(seed)
     points = rng.random((5, 2)) * 90 - 30

@@ -1,4 +1,4 @@
-"""Backbones: four maps that cover the picture at any size, the network's own numbers, and statistics that stay."""
+"""Backbones: four maps that cover the image at any size, the network's own numbers, and statistics that stay."""
 
 import copy
 import math
@@ -52,7 +52,7 @@ def check_maps(backbone, channels, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), SIDES)
-def test_maps_cover_pictures_of_any_size(backbone, height, width):
+def test_maps_cover_images_of_any_size(backbone, height, width):
     name = "resnet18" if backbone.channels[0] == 64 else "convnext_lite"
     check_maps(backbone, CHANNELS[name], height, width)
 
@@ -85,7 +85,7 @@ def test_odd_sides_are_filled_with_the_mean_colour_at_the_right_and_bottom(backb
             torch.testing.assert_close(level, filled[..., : level.shape[-2], : level.shape[-1]], **CLOSE)
 
 
-def test_a_picture_does_not_see_its_neighbours_in_the_batch(backbone):
+def test_a_image_does_not_see_its_neighbours_in_the_batch(backbone):
     batch = pictures(48, 33, batch=3)
     with torch.no_grad():
         for together, alone in zip(backbone(batch), backbone(batch[1:2]), strict=True):
@@ -124,7 +124,7 @@ def test_a_trunk_may_still_have_its_classifier(name):
     assert copied and all(torch.equal(value, trunk.state_dict()[key]) for key, value in copied.items())
 
 
-def test_it_knows_how_its_pictures_were_normalised():
+def test_it_knows_how_its_images_were_normalised():
     clip, imagenet = load_clip("ConvNeXt-Lite"), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     expected = [tuple(channel.flatten().tolist()) for channel in (clip.mean, clip.std)]
     found = Backbone("convnext_lite")
@@ -172,7 +172,7 @@ def test_the_next_mode_still_reaches_everything_but_batch_normalisation(backbone
     assert not any(m.training for m in learner.eval().modules())
 
 
-def test_gradients_reach_the_pixels_of_an_odd_picture(backbone):
+def test_gradients_reach_the_pixels_of_an_odd_image(backbone):
     picture = pictures(35, 5).requires_grad_()
     F.relu(backbone(picture)[0]).sum().backward()
     assert picture.grad.shape == picture.shape and picture.grad.isfinite().all() and picture.grad.abs().sum() > 0

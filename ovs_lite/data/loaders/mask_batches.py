@@ -94,8 +94,8 @@ class MaskBatches:
         canvas = self.fill.expand(-1, self.size, self.size).clone()
         room = torch.zeros(len(masks), self.size, self.size, dtype=torch.bool)
         inside = (..., slice(max(0, -top), max(0, -top) + height), slice(max(0, -left), max(0, -left) + width))
-        cut = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
-        canvas[inside], room[inside] = image[cut], masks[cut]
+        seen = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
+        canvas[inside], room[inside] = image[seen], masks[seen]
         return canvas, room
 
 

@@ -112,7 +112,7 @@ class PairBatches:
         return batch
 
     def _workers_from(self, index: int) -> Iterator[PairBatch]:
-        options = {"batch_size": None, "collate_fn": _as_it_is, "num_workers": self.workers}
+        options = {"batch_size": None, "num_workers": self.workers}
         places = map(self._places, itertools.count(index))
         # a generator of its own, or the loader would draw its workers' seed from torch's global one
         return iter(DataLoader(self._loader, sampler=places, generator=torch.Generator(), **options))
@@ -162,7 +162,3 @@ def _rows_with_captions(split: datasets.Dataset | Sequence[dict[str, Any]]) -> S
     if len(rows) == 0:
         raise ValueError(f"got {len(split)} records, none with a caption, expected image-text pairs to train with")
     return rows
-
-
-def _as_it_is(batch: PairBatch) -> PairBatch:
-    return batch

@@ -48,7 +48,7 @@ def test_a_run_that_starts_at_batch_7_sees_what_one_from_0_sees(augment):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 16])
-def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
+def test_every_image_comes_once_per_epoch_in_another_order(batch_size):
     split = [pair(number, 8, 8) for number in range(7)]
     batches = PairBatches(split, batch_size, 8, seed=1)
     found = [batches(index) for index in range(-(-35 // batch_size))]
@@ -63,13 +63,13 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
         ]
 
 
-def test_each_caption_of_a_picture_is_used_as_often():
+def test_each_caption_of_a_image_is_used_as_often():
     batches = PairBatches([pair(0, 8, 8, ["a", " ", "b", "c"])], 300, 8)
     counts = Counter(batches(0).captions)
     assert set(counts) == {"a", "b", "c"} and min(counts.values()) > 70
 
 
-def test_a_caption_is_mirrored_with_its_picture_and_only_then():
+def test_a_caption_is_mirrored_with_its_image_and_only_then():
     batches = PairBatches([pair(0, captions=["a dog Left of a cat, right-hand side"])], 60, 64)
     batch = batches(0)
     for image, caption in zip(batch.images, batch.captions, strict=True):
@@ -204,7 +204,7 @@ def test_prefetched_batches_are_the_same():
     assert all(same(ahead(index), plain(index)) for index in range(6))
 
 
-def test_encoded_and_grey_pictures_are_read_like_arrays():
+def test_encoded_and_grey_images_are_read_like_arrays():
     stream = io.BytesIO()
     Image.fromarray(pair(3)["image"]).save(stream, "PNG")
     plain = PairBatches([pair(3)], 2, 16)(0)

@@ -80,7 +80,7 @@ def test_a_record_has_the_columns_that_every_split_has(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "PNG"])
-def test_every_kind_of_picture_counts(tmp_path, kind):
+def test_every_kind_of_image_counts(tmp_path, kind):
     content = picture(9, {"jpg": "JPEG"}.get(kind.lower(), kind.upper()))
     path = shard(tmp_path / "a.tar", [member(f"x/1.{kind}", content), member("x/1.txt", b" a dog \n")])
     record = opened(path, tmp_path)[0]
@@ -333,7 +333,7 @@ def other_index(**changes):
     [b"", b"garbage", np.arange(3), other_index(image_size=10**9), other_index(text_at=10**9), other_index(image_at=-5),
      other_index()[0], np.zeros(1, [("image_at", np.int64)])],
 )  # fmt: skip
-def test_a_damaged_cache_is_read_anew(tmp_path, monkeypatch, content):
+def test_a_damaged_cache_is_read_again(tmp_path, monkeypatch, content):
     read = headers_read(monkeypatch)
     pattern = shards(tmp_path, [2])
     opened(pattern, tmp_path)
