@@ -149,7 +149,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
 
 @pytest.mark.parametrize("tower", ["vit", "convnet"])
 @torch.no_grad()
-def test_a_image_alone_and_in_a_batch(tower, request):
+def test_an_image_alone_and_in_a_batch(tower, request):
     clip, images = request.getfixturevalue(tower), pictures(3, 3, 64, 96)
     for mode in ("value", "last"):
         torch.testing.assert_close(clip.dense(images, mode)[1:2], clip.dense(images[1:2], mode), atol=1e-5, rtol=1e-4)

@@ -85,7 +85,7 @@ def test_odd_sides_are_filled_with_the_mean_colour_at_the_right_and_bottom(backb
             torch.testing.assert_close(level, filled[..., : level.shape[-2], : level.shape[-1]], **CLOSE)
 
 
-def test_a_image_does_not_see_its_neighbours_in_the_batch(backbone):
+def test_an_image_does_not_see_its_neighbours_in_the_batch(backbone):
     batch = pictures(48, 33, batch=3)
     with torch.no_grad():
         for together, alone in zip(backbone(batch), backbone(batch[1:2]), strict=True):

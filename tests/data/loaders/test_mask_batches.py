@@ -31,7 +31,7 @@ def test_the_same_index_gives_the_same_batch_in_any_order_of_asking():
     assert not any(same(expected[a], expected[b]) for a in range(6) for b in range(a))
 
 
-def test_another_seed_and_another_epoch_place_a_image_again():
+def test_another_seed_and_another_epoch_place_an_image_again():
     found = [MaskBatches([toy("p", scene())], 1, 32, seed)(epoch) for seed in (0, 1) for epoch in range(6)]
     assert not any(same(found[a], found[b]) for a in range(12) for b in range(a))
 
@@ -83,7 +83,7 @@ def test_a_loaded_split_serves_as_well_as_dictionaries(tmp_path):
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 11), (1, 40)])
-def test_what_a_image_does_not_cover_has_the_filling_colour_and_no_mask(height, width):
+def test_what_an_image_does_not_cover_has_the_filling_colour_and_no_mask(height, width):
     ids = np.ones((height, width), int)
     corners = set()
     for index in range(30):
@@ -182,7 +182,7 @@ def test_masks_that_a_crop_leaves_empty_are_dropped_with_their_label():
 
 
 @pytest.mark.parametrize("per", ["segment", "class"])
-def test_a_image_without_any_mask_is_part_of_a_batch(per):
+def test_an_image_without_any_mask_is_part_of_a_batch(per):
     split = [without_annotation(), toy("empty", np.zeros((6, 9), int)), toy("full", scene())]
     batch = MaskBatches(split, 3, 16, per=per)(0)
     found = dict(zip(batch.image_ids, batch.masks, strict=True))
@@ -191,7 +191,7 @@ def test_a_image_without_any_mask_is_part_of_a_batch(per):
     assert all(label.dtype == torch.int64 for label in batch.labels)
 
 
-def test_a_image_of_one_pixel_is_a_image():
+def test_an_image_of_one_pixel_is_an_image():
     batch = MaskBatches([toy("p", np.ones((1, 1), int))], 1, 8, scale=(0.05, 0.05))(0)
     assert batch.masks[0].sum() == 1
     assert (batch.images[0][:, batch.masks[0][0]] == torch.tensor(COLOURS[1])[:, None] / 255).all()

@@ -63,7 +63,7 @@ def test_every_image_comes_once_per_epoch_in_another_order(batch_size):
         ]
 
 
-def test_each_caption_of_a_image_is_used_as_often():
+def test_each_caption_of_an_image_is_used_as_often():
     batches = PairBatches([pair(0, 8, 8, ["a", " ", "b", "c"])], 300, 8)
     counts = Counter(batches(0).captions)
     assert set(counts) == {"a", "b", "c"} and min(counts.values()) > 70
