@@ -1,28 +1,15 @@
 """Learning-rate factors over the steps of a run: all warm up linearly and then follow their own curve."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 
-def cosine_factor(progress: float, floor: float = 0.02) -> float:
-    """A half cosine from 1 down to `floor`. progress: share of the steps after the warm-up, in [0, 1]."""
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def poly_factor(progress: float, power: float = 0.9) -> float:
-    """(1 - progress) ** power, as MaskFormer and OVSeg train."""
-    return (1 - progress) ** power
-
-
-def step_factor(progress: float, milestones: Sequence[float] = (0.85, 0.95), gamma: float = 0.1) -> float:
-    """1, and gamma times less after each milestone; Uni-OVSeg's are at 93,500 and 104,500 of 110,000 steps."""
-    return gamma ** sum(progress >= milestone for milestone in milestones)
-
-
+# Factor by the share of the steps after the warm-up, in [0, 1].
 CURVES: dict[str, Callable[[float], float]] = {
-    "cosine": cosine_factor,
-    "poly": poly_factor,
-    "step": step_factor,
+    "cosine": lambda progress: 0.02 + (1 - 0.02) * 0.5 * (1 + math.cos(math.pi * progress)),  # ends at 0.02
+    "poly": lambda progress: (1 - progress) ** 0.9,  # as MaskFormer and OVSeg train
+    # Uni-OVSeg's milestones: 93,500 and 104,500 of 110,000 steps
+    "step": lambda progress: 0.1 ** sum(progress >= milestone for milestone in (0.85, 0.95)),
     "constant": lambda progress: 1.0,
 }
 

@@ -12,7 +12,7 @@ from torch import nn
 from kit.processes import launch, load
 from kit.proposals import BATCHES, CLASSES, ODD, TERMS, backward, make_batch, make_task, one_pixel, texts
 from ovs_lite.data.loaders.mask_batches import MaskBatch
-from ovs_lite.methods.maskformer.network import MaskFormer, MaskFormerOutput
+from ovs_lite.methods.maskformer.proposer import MaskFormer, MaskFormerOutput
 from ovs_lite.methods.maskformer.training import MaskFormerTraining
 from ovs_lite.methods.openseg.training import BestMatchTraining, covered_share
 
