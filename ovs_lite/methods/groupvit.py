@@ -17,7 +17,6 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import open_clip
 import torch
@@ -85,9 +84,7 @@ class GroupVitClip(Clip):
         patch, vision = self.patch_size, self.network.vision_model
         images = F.pad(images, (0, -images.shape[-1] % patch, 0, -images.shape[-2] % patch))
         embedded = vision.embeddings(images, interpolate_pos_encoding=True)  # its own forward takes one size only
-        seen = vision.encoder(
-            hidden_states=embedded, output_hidden_states=False, output_attentions=True, return_dict=True
-        )
+        seen = vision.encoder(embedded, output_hidden_states=False, output_attentions=True, return_dict=True)
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return vision.layernorm(seen.last_hidden_state), seen.attentions, grid
 
@@ -122,9 +119,8 @@ class GroupVit(Method):
     def __init__(self, clip: GroupVitClip):
         super().__init__(clip)
         if not isinstance(clip, GroupVitClip):
-            raise ValueError(
-                f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use GroupVit.load_own()"
-            )
+            own = "groupvit has an encoder of its own; use GroupVit.load_own()"
+            raise ValueError(f"got the CLIP {clip.name}, but {own}")
 
     @classmethod
     def load_own(cls, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> "GroupVit":
@@ -136,24 +132,26 @@ class GroupVit(Method):
         are no such weights.
         """
         checkpoint = checkpoint or CHECKPOINT
-        transformers, local = _transformers(), Path(checkpoint).is_dir()
-        if local:
-            _check_folder(Path(checkpoint))
-        elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
+        try:
+            transformers = importlib.import_module("transformers")
+        except ImportError as error:
+            raise ValueError("groupvit needs transformers; install with: pip install 'ovs-lite[baselines]'") from error
+        folder, local = Path(checkpoint), Path(checkpoint).is_dir()
+        if local and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+            raise FileNotFoundError(f"{folder} has no config.json or no *.safetensors; pickled weights are not read")
+        if not local and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
             raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
         try:
             config = transformers.AutoConfig.from_pretrained(str(checkpoint), local_files_only=local)
             if config.model_type != "groupvit":
-                raise ValueError(
-                    f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}"
-                )
+                kind = f"a {config.model_type} model"
+                raise ValueError(f"got {checkpoint}, {kind}, expected a GroupViT such as {CHECKPOINT}")
             network, info = transformers.GroupViTModel.from_pretrained(
                 str(checkpoint), use_safetensors=True, output_loading_info=True, local_files_only=local
             )
         except (OSError, SafetensorError) as error:
-            wanted = (
-                "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
-            )
+            online = "a repository with safetensors, and the network for a first time"
+            wanted = "an undamaged folder" if local else online
             raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
@@ -203,18 +201,6 @@ def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = T
     best = whole.topk(min(top, whole.shape[-1]), dim=-1).indices
     likely = torch.zeros_like(whole, dtype=torch.bool).scatter(-1, best, True)
     return probabilities * logits.masked_fill(~likely[:, None], -torch.inf).softmax(-1)
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"{folder} has no config.json or no *.safetensors; pickled weights are not read")
-
-
-def _transformers() -> ModuleType:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ValueError("groupvit needs transformers; install with: pip install 'ovs-lite[baselines]'") from error
 
 
 METHOD = GroupVit

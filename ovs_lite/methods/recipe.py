@@ -66,7 +66,7 @@ class Recipe:
     save: (task, path, configuration) -> None, writes what `load` reads. Called by the main process alone.
     load: (path, configuration) -> the trained method or model, in evaluation mode.
     weights: configuration -> name of that file in the run's folder.
-    example: words after `ovs-lite train`, for --help.
+    example: arguments after `ovs-lite train`, for --help.
     word: field that may be given as a second word without a flag; "" for none.
     model: class of what is trained, where it is no `Method`.
     """

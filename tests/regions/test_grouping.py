@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ovs_lite.regions.grouping import SHARE, merge_by_colour, slic_merges
+from ovs_lite.regions.classical import SHARE, merge_by_colour, slic_merges
 
 
 def scene(height: int = 96, width: int = 128) -> np.ndarray:

@@ -61,7 +61,7 @@ def save(task: ClipPretraining | TextPretraining, path: Path, config: ClipPretra
         return
     prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
     rows_kept = used_token_ids(task.clip, [*vocabulary_texts(), *prompts])
-    steps, stream = config.loop.steps, task.images.batches
+    steps, stream = config.loop.steps, task.batches.batches
     images = _images_before(config) + sum(stream.shape(step)[0] for step in range(steps))
     metadata = {"pictures": str(images), "steps": str(steps), "seed": str(config.loop.seed)}
     save_lite(task.clip.network, path, rows_kept, metadata)

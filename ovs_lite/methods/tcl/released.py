@@ -63,7 +63,7 @@ def load_official_tcl(path: str | Path, clip: Clip | nn.Module | str | None = No
 
 def _names(state: Tensors, tensors: Tensors, text: str | None) -> Names:
     """Of the grounder, and of the towers that the file holds. text: prefix of the text tower in it."""
-    numbers = [int(key[len(BLOCK) :].split(".")[0]) for key in tensors if re.match(re.escape(BLOCK) + r"\d+\.", key)]
+    numbers = [int(found[1]) for key in tensors if (found := re.match(re.escape(BLOCK) + r"(\d+)\.", key))]
     block = f"{BLOCK}{max(numbers, default='N')}."
     visual, names = _holds_visual(tensors), {}
     for ours in state:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ovs_lite.methods.tcl.decoder import GatedConv, GroundingDecoder
+from ovs_lite.methods.tcl.grounder import GatedConv, GroundingDecoder
 
 
 def randn(*shape, seed=0, dtype=torch.float32):
