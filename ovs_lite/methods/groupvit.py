@@ -6,8 +6,8 @@ assignments are multiplied: (patches -> 64 groups) by (64 groups -> 8 groups) gi
 They are soft, although the tokens themselves are gathered by hard ones, in NVIDIA's evaluation as in transformers'
 `output_segmentation`. There the two part. transformers upsamples the maps to the image and sums, weighted by them,
 the groups' cosines (times exp(logit_scale), twice). NVIDIA gives each pixel of the upsampled maps to its best group,
-whose classes are a softmax over all of them times a softmax over the 5 that the whole image is nearest to;
-`GroupVit.scores` does so by default.
+whose classes are a softmax over all of them times a softmax over the 5 that the whole image is nearest to; so does
+`GroupVit.scores`.
 Departures from NVIDIA's evaluation: no background thresholds, which differ per data set and from the paper's; give a
 background score yourself. Images that are no multiple of a patch are padded at the right and bottom.
 B images, K classes, D joint embedding, G groups of the last stage, h w patches.
@@ -31,7 +31,6 @@ from ovs_lite.methods.base import Method, upsample_to
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 TOP_CLASSES = 5
-ASSIGNMENTS = ("hard", "soft")
 
 
 class GroupVitClip(Clip):
@@ -165,26 +164,16 @@ class GroupVit(Method):
 
     @torch.no_grad()
     def scores(
-        self,
-        features: GroupFeatures,
-        text_embeddings: torch.Tensor,
-        assignment: str = "hard",
-        top: int | None = TOP_CLASSES,
+        self, features: GroupFeatures, text_embeddings: torch.Tensor, top: int | None = TOP_CLASSES
     ) -> torch.Tensor:
-        """-> (B, K, H, W) scores of the (K, D) classes in [0, 1] at input size.
+        """-> (B, K, H, W) scores of the (K, D) classes in [0, 1] at input size: each pixel has its best group's.
 
-        assignment: "hard": a pixel has the classes of its best group, as NVIDIA evaluates; "soft": a mixture of all
-            groups' classes, weighted by its distribution over groups (of probabilities; transformers mixes cosines).
-        top: see `group_classes`. Raises ValueError for another assignment and a top below 1.
+        top: see `group_classes`. Raises ValueError for a top below 1.
         """
-        if assignment not in ASSIGNMENTS:
-            raise ValueError(f"got assignment={assignment!r}, expected {' or '.join(map(repr, ASSIGNMENTS))}")
         scale = self.clip.logit_scale.exp().clamp(max=MAX_SCALE)
         classes = group_classes(features.groups @ text_embeddings.T * scale, features.whole @ text_embeddings.T, top)
-        maps = upsample_to(self.clip, features.maps, features.size)  # (B, G, H, W); classes: (B, G, K)
-        if assignment == "hard":
-            return torch.stack([row[best] for row, best in zip(classes, maps.argmax(1), strict=True)]).movedim(-1, 1)
-        return torch.einsum("bgk,bghw->bkhw", classes, maps)
+        best = upsample_to(self.clip, features.maps, features.size).argmax(1)  # (B, H, W); classes: (B, G, K)
+        return torch.stack([row[groups] for row, groups in zip(classes, best, strict=True)]).movedim(-1, 1)
 
 
 def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = TOP_CLASSES) -> torch.Tensor:

@@ -65,24 +65,24 @@ class RunState:
 
 
 def _compare(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises ValueError for another task's settings; warns where the loop or the machine changed."""
-    task = [dict(side.get("settings", {})) for side in (then, now)]
-    loops = [part.pop("loop", {}) for part in task]
-    changed = ", ".join(_changes(*task))
-    if changed:
-        remedy = "choose another run folder or --fresh"
-        raise ValueError(f"{checkpoint}: of a training run with other settings: {changed}; {remedy}")
-    other = _changes(*loops) + _changes(then.get("machine", {}), now.get("machine", {}))
-    if other:
-        names = ", ".join(other)
-        warnings.warn(f"{checkpoint}: resumed with other settings, so not bit-identical: {names}", stacklevel=5)
+    """Raises ValueError for another task's settings; warns where the loop or the machine changed.
 
-
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, in words; a setting that only one side has counts, too."""
+    A setting that only one side has counts, too.
+    """
     before, after = dict(flatten(then)), dict(flatten(now))
-    names = [name for name in before | after if name.split(".")[-1] not in FREE]
-    return [f"{n} {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+    task: list[str] = []
+    other: list[str] = []
+    for name in before | after:
+        if before.get(name) != after.get(name) and name.split(".")[-1] not in FREE:
+            minor = name.startswith(("settings.loop.", "machine."))
+            short = name.removeprefix("settings.").removeprefix("loop.").removeprefix("machine.")
+            (other if minor else task).append(f"{short} {before.get(name)} -> {after.get(name)}")
+    if task:
+        given = f"of a training run with other settings: {', '.join(task)}"
+        raise ValueError(f"{checkpoint}: {given}; choose another run folder or --fresh")
+    if other:
+        given = f"resumed with other settings, so not bit-identical: {', '.join(other)}"
+        warnings.warn(f"{checkpoint}: {given}", stacklevel=5)
 
 
 def truncate_log(path: Path, start: int) -> None:

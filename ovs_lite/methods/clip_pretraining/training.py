@@ -4,22 +4,29 @@ B images in the batch of all processes, D joint embedding, H W pixels, h w patch
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ovs_lite.clip import Clip
+from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.dense import is_mean_of_map
+from ovs_lite.clip.lite.files import read_metadata, save_lite, shipped_path
+from ovs_lite.data.loaders.prefetch import Prefetched
+from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
+from ovs_lite.iconworld.caption_grammar import vocabulary_texts
+from ovs_lite.iconworld.stream import CaptionPairStream, CaptionStream, Stage, default_stages, polish_stages
 from ovs_lite.losses.contrastive import info_nce
+from ovs_lite.methods.clip_pretraining.config import RANDOM, TEXT, ClipPretrainingConfig
 from ovs_lite.methods.recipe import Task
+from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
 
 DISTILLATION = 10.0  # weight of the teacher's term
 FOLLOW = 0.05  # how fast the temperature follows the length of image embeddings while that is free
 
-CaptionPairs = Callable[[int], tuple[list[str], list[str]]]
-ImageBatches = Callable[[int], tuple[torch.Tensor, list[str]]]
+Captions = tuple[list[str], list[str]]  # entry b of both describes the same scene
 Batch = tuple[torch.Tensor, list[str], bool]  # images, captions, whether the length of image embeddings is free
 
 
@@ -28,24 +35,24 @@ class TextPretraining(Task):
 
     weights = {"text_contrastive": 1.0}
 
-    def __init__(self, clip: Clip, pairs: CaptionPairs):
+    def __init__(self, clip: Clip, pairs: Callable[[int], Captions]):
         super().__init__(clip, clip.network.text, pairs)
         self.clip, self.temperature = clip, torch.tensor(14.0).log()
 
-    def batch(self, index: int) -> tuple[list[str], list[str]]:
-        """This process's share of two lists of B captions; entry b of both describes the same scene."""
+    def batch(self, index: int) -> Captions:
+        """This process's share of two lists of B captions."""
         first, second = self.batches(index)
         return _share(first), _share(second)
 
-    def count(self, batch: tuple[list[str], list[str]]) -> int:
+    def count(self, batch: Captions) -> int:
         """B: an imagined scene counts as an image."""
         return len(batch[0]) * world_size()
 
-    def image_ids(self, batch: tuple[list[str], list[str]]) -> list[str]:
+    def image_ids(self, batch: Captions) -> list[str]:
         """The first captions: a stream has no names."""
         return batch[0]
 
-    def losses(self, batch: tuple[list[str], list[str]]) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Captions) -> dict[str, torch.Tensor]:
         """One InfoNCE term between the two lists, at a fixed temperature of 1/14."""
         first, second = (gather_with_gradient(self.clip.encode_text(captions)) for captions in batch)
         return {"text_contrastive": info_nce(first @ second.T, self.temperature)}
@@ -65,7 +72,7 @@ class ClipPretraining(Task):
     def __init__(
         self,
         clip: Clip,
-        images: ImageBatches,
+        images: Callable[[int], tuple[torch.Tensor, list[str]]],
         freeze: str | None = "text",
         free_steps: int = 0,
         teacher: Clip | None = None,
@@ -165,3 +172,66 @@ def used_token_ids(clip: Clip, texts: Iterable[str]) -> torch.Tensor:
     texts = list(texts)
     found = [clip.tokenizer(texts[i : i + 1024]).unique() for i in range(0, len(texts), 1024)]
     return torch.cat(found).unique()
+
+
+def build(config: ClipPretrainingConfig) -> ClipPretraining | TextPretraining:
+    """The towers as the configuration starts them, and an endless stream of images and captions."""
+    seed = config.loop.seed
+    if config.model == TEXT:
+        return TextPretraining(load_clip("ConvNeXt-Lite", pretrained=None), CaptionPairStream(2 * config.batch, seed))
+    clip = _initial_clip(config)
+    teacher = _teacher(config, clip)
+    steps = config.loop.steps
+    stages = {
+        "from-scratch": default_stages(steps, config.alone),
+        "polish": polish_stages(steps),
+        "scenes": (Stage(steps, things=(1, 2), size=(0.7, 1.05), bare=0.5, colour=0.5),),
+    }
+    stream = CaptionStream(config.batch, clip.image_size, seed, stages[config.curriculum])
+    return ClipPretraining(clip, Prefetched(stream), config.freeze or None, config.free_steps, teacher)
+
+
+def _initial_clip(config: ClipPretrainingConfig) -> Clip:
+    clip = load_clip(config.model, pretrained=config.initial or None)
+    if not config.initial and clip.patch_size is not None:
+        whiten_patches(clip, CaptionStream(256, clip.image_size, config.loop.seed + 1)(0)[0])
+    if config.text == RANDOM:
+        clip.network.text.load_state_dict(load_clip(config.model, pretrained=None).network.text.state_dict())
+    elif config.text:
+        load_exactly(clip.network.text, read_tensors(config.text)[0], config.text)
+    return clip
+
+
+def _teacher(config: ClipPretrainingConfig, clip: Clip) -> Clip | None:
+    """The shipped model to imitate; `clip` moves into its joint space."""
+    if not config.teacher:
+        return None
+    teacher = load_clip(config.teacher).requires_grad_(False)
+    clip.network.text.load_state_dict(teacher.network.text.state_dict())
+    clip.logit_scale.data.copy_(teacher.logit_scale)
+    return teacher
+
+
+def save(task: ClipPretraining | TextPretraining, path: Path, config: ClipPretrainingConfig) -> None:
+    """Write the file that is shipped; of a run of `text`, the tensors of the text tower."""
+    if config.model == TEXT:
+        write_tensors(path, task.clip.network.text.state_dict())
+        return
+    prompts = [pattern.replace("{}", "") for patterns in TEMPLATES.values() for pattern in patterns]
+    rows_kept = used_token_ids(task.clip, [*vocabulary_texts(), *prompts])
+    steps, stream = config.loop.steps, task.batches.batches
+    images = sum(stream.shape(step)[0] for step in range(steps))
+    if config.initial:  # and those that the initial weights have seen
+        initial = shipped_path(config.model) if config.initial == "lite" else config.initial
+        images += int(read_metadata(initial).get("pictures", 0))
+    metadata = {"pictures": str(images), "steps": str(steps), "seed": str(config.loop.seed)}
+    save_lite(task.clip.network, path, rows_kept, metadata)
+
+
+def load(path: Path, config: ClipPretrainingConfig) -> Clip:
+    """The trained model; of a run of `text`, an untrained one with the trained text tower."""
+    if config.model != TEXT:
+        return load_clip(config.model, pretrained=str(path))
+    clip = load_clip("ConvNeXt-Lite", pretrained=None)
+    load_exactly(clip.network.text, read_tensors(path)[0], path)
+    return clip
