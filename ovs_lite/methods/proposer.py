@@ -157,10 +157,7 @@ class ProposalTraining(Task):
     """The training of a proposer's network, without its losses. batches: index -> MaskBatch, this process's share."""
 
     def __init__(
-        self,
-        proposer: MaskProposer,
-        batches: Callable[[int], MaskBatch],
-        found: dict[str, Any] | None = None,
+        self, proposer: MaskProposer, batches: Callable[[int], MaskBatch], found: dict[str, Any] | None = None
     ):
         super().__init__(proposer, proposer.network, batches, found)
         self.proposer = proposer

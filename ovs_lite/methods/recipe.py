@@ -22,11 +22,7 @@ class Task:
     weights: dict[str, float]
 
     def __init__(
-        self,
-        whole: nn.Module,
-        model: nn.Module,
-        batches: Callable[[int], Any],
-        found: dict[str, Any] | None = None,
+        self, whole: nn.Module, model: nn.Module, batches: Callable[[int], Any], found: dict[str, Any] | None = None
     ):
         self.whole, self.model, self.batches, self.found = whole, model, batches, found or {}
 
