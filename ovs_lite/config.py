@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 PRECISIONS = ("no", "bf16", "fp16")
-SCHEDULES = ("cosine", "poly", "step", "constant")  # the curves are in `ovs_lite.train.schedules`
+SCHEDULES = ("cosine", "poly", "step", "constant")  # the curves are in `ovs_lite.train.optim`
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_no_checkpoint_is_none(tmp_path):
 
 
 def refused(path: Path, file: str) -> None:
-    with pytest.raises(ValueError, match="delete this folder to go on from the checkpoint before it") as error:
+    with pytest.raises(ValueError, match="delete this folder to resume from the checkpoint before it") as error:
         load_checkpoint(path)
     assert str(path / file) in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors beside a manifest with its digest. Atomic, no pickle, damage is refused by name.
+"""Checkpoints: safetensors next to a manifest with its digest. Atomic, no pickle, damage is refused by name.
 
 folder/step-N/state.safetensors holds the tensors and, as its metadata, the notes (JSON); folder/step-N/manifest.json
 holds the step and the SHA-256 of that file and is written last, so a folder with a manifest is complete.
@@ -18,7 +18,7 @@ from ovs_lite.tensors import write_tensors
 
 KEEP = 2
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-REMEDY = "delete this folder to go on from the checkpoint before it"
+REMEDY = "delete this folder to resume from the checkpoint before it"
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +50,7 @@ def save_checkpoint(
         _sync(target)
     except (OSError, SafetensorError) as error:
         _remove(target)
-        raise OSError(f"{target}: not written ({error}); free some space and go on from the one before") from error
+        raise OSError(f"{target}: not written ({error}); free some space and resume from the one before") from error
     _sync(folder)
     kept = _complete(folder)[-KEEP:]
     for other in folder.glob("step-*"):
@@ -61,8 +61,7 @@ def save_checkpoint(
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None."""
-    found = _complete(folder)
-    return found[-1] if found else None
+    return max(_complete(folder), default=None)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -78,7 +77,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         step, expected = int(manifest["step"]), manifest["sha256"]
         if path.name != f"step-{step:08d}":
-            raise ValueError(f"it tells of step {step}")
+            raise ValueError(f"it is of step {step}")
         file = path / STATE
         if file_digest(file) != expected:
             raise ValueError("its SHA-256 is not the manifest's")
@@ -90,9 +89,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _complete(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).exists())
+    return sorted(path.parent for path in folder.glob(f"step-*/{MANIFEST}"))
 
 
 def _remove(path: Path) -> None:

@@ -6,8 +6,8 @@ assignments are multiplied: (patches -> 64 groups) by (64 groups -> 8 groups) gi
 They are soft, although the tokens themselves are gathered by hard ones, in NVIDIA's evaluation as in transformers'
 `output_segmentation`. There the two part. transformers upsamples the maps to the image and sums, weighted by them,
 the groups' cosines (times exp(logit_scale), twice). NVIDIA gives each pixel of the upsampled maps to its best group,
-whose classes are a softmax over all of them times a softmax over the 5 that the whole image is nearest to;
-`GroupVit.scores` does so by default.
+whose classes are a softmax over all of them times a softmax over the 5 that the whole image is nearest to; so does
+`GroupVit.scores`.
 Departures from NVIDIA's evaluation: no background thresholds, which differ per data set and from the paper's; give a
 background score yourself. Images that are no multiple of a patch are padded at the right and bottom.
 B images, K classes, D joint embedding, G groups of the last stage, h w patches.
@@ -17,7 +17,6 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import open_clip
 import torch
@@ -32,7 +31,6 @@ from ovs_lite.methods.base import Method, upsample_to
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 TOP_CLASSES = 5
-ASSIGNMENTS = ("hard", "soft")
 
 
 class GroupVitClip(Clip):
@@ -85,9 +83,7 @@ class GroupVitClip(Clip):
         patch, vision = self.patch_size, self.network.vision_model
         images = F.pad(images, (0, -images.shape[-1] % patch, 0, -images.shape[-2] % patch))
         embedded = vision.embeddings(images, interpolate_pos_encoding=True)  # its own forward takes one size only
-        seen = vision.encoder(
-            hidden_states=embedded, output_hidden_states=False, output_attentions=True, return_dict=True
-        )
+        seen = vision.encoder(embedded, output_hidden_states=False, output_attentions=True, return_dict=True)
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return vision.layernorm(seen.last_hidden_state), seen.attentions, grid
 
@@ -122,9 +118,8 @@ class GroupVit(Method):
     def __init__(self, clip: GroupVitClip):
         super().__init__(clip)
         if not isinstance(clip, GroupVitClip):
-            raise ValueError(
-                f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use GroupVit.load_own()"
-            )
+            own = "groupvit has an encoder of its own; use GroupVit.load_own()"
+            raise ValueError(f"got the CLIP {clip.name}, but {own}")
 
     @classmethod
     def load_own(cls, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> "GroupVit":
@@ -136,24 +131,26 @@ class GroupVit(Method):
         are no such weights.
         """
         checkpoint = checkpoint or CHECKPOINT
-        transformers, local = _transformers(), Path(checkpoint).is_dir()
-        if local:
-            _check_folder(Path(checkpoint))
-        elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
+        try:
+            transformers = importlib.import_module("transformers")
+        except ImportError as error:
+            raise ValueError("groupvit needs transformers; install with: pip install 'ovs-lite[baselines]'") from error
+        folder, local = Path(checkpoint), Path(checkpoint).is_dir()
+        if local and not ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+            raise FileNotFoundError(f"{folder} has no config.json or no *.safetensors; pickled weights are not read")
+        if not local and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
             raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
         try:
             config = transformers.AutoConfig.from_pretrained(str(checkpoint), local_files_only=local)
             if config.model_type != "groupvit":
-                raise ValueError(
-                    f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}"
-                )
+                kind = f"a {config.model_type} model"
+                raise ValueError(f"got {checkpoint}, {kind}, expected a GroupViT such as {CHECKPOINT}")
             network, info = transformers.GroupViTModel.from_pretrained(
                 str(checkpoint), use_safetensors=True, output_loading_info=True, local_files_only=local
             )
         except (OSError, SafetensorError) as error:
-            wanted = (
-                "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
-            )
+            online = "a repository with safetensors, and the network for a first time"
+            wanted = "an undamaged folder" if local else online
             raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
@@ -167,26 +164,16 @@ class GroupVit(Method):
 
     @torch.no_grad()
     def scores(
-        self,
-        features: GroupFeatures,
-        text_embeddings: torch.Tensor,
-        assignment: str = "hard",
-        top: int | None = TOP_CLASSES,
+        self, features: GroupFeatures, text_embeddings: torch.Tensor, top: int | None = TOP_CLASSES
     ) -> torch.Tensor:
-        """-> (B, K, H, W) scores of the (K, D) classes in [0, 1] at input size.
+        """-> (B, K, H, W) scores of the (K, D) classes in [0, 1] at input size: each pixel has its best group's.
 
-        assignment: "hard": a pixel has the classes of its best group, as NVIDIA evaluates; "soft": a mixture of all
-            groups' classes, weighted by its distribution over groups (of probabilities; transformers mixes cosines).
-        top: see `group_classes`. Raises ValueError for another assignment and a top below 1.
+        top: see `group_classes`. Raises ValueError for a top below 1.
         """
-        if assignment not in ASSIGNMENTS:
-            raise ValueError(f"got assignment={assignment!r}, expected {' or '.join(map(repr, ASSIGNMENTS))}")
         scale = self.clip.logit_scale.exp().clamp(max=MAX_SCALE)
         classes = group_classes(features.groups @ text_embeddings.T * scale, features.whole @ text_embeddings.T, top)
-        maps = upsample_to(self.clip, features.maps, features.size)  # (B, G, H, W); classes: (B, G, K)
-        if assignment == "hard":
-            return torch.stack([row[best] for row, best in zip(classes, maps.argmax(1), strict=True)]).movedim(-1, 1)
-        return torch.einsum("bgk,bghw->bkhw", classes, maps)
+        best = upsample_to(self.clip, features.maps, features.size).argmax(1)  # (B, H, W); classes: (B, G, K)
+        return torch.stack([row[groups] for row, groups in zip(classes, best, strict=True)]).movedim(-1, 1)
 
 
 def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = TOP_CLASSES) -> torch.Tensor:
@@ -203,18 +190,6 @@ def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = T
     best = whole.topk(min(top, whole.shape[-1]), dim=-1).indices
     likely = torch.zeros_like(whole, dtype=torch.bool).scatter(-1, best, True)
     return probabilities * logits.masked_fill(~likely[:, None], -torch.inf).softmax(-1)
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"{folder} has no config.json or no *.safetensors; pickled weights are not read")
-
-
-def _transformers() -> ModuleType:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ValueError("groupvit needs transformers; install with: pip install 'ovs-lite[baselines]'") from error
 
 
 METHOD = GroupVit

@@ -1,11 +1,13 @@
-"""A proposal model ready to use: its backbone's normalisation, masks at the image's size, one file on disk.
+"""A proposal model: its backbone's normalisation, masks at the image's size, one file on disk, how it is trained.
 
-B images, N proposals, H W pixels.
+B images, N proposals, H W pixels, h w a quarter of the image's sides.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,11 @@ from torch import nn
 
 from ovs_lite.clip import load_clip
 from ovs_lite.config import LoopConfig, flatten, override, to_dict
+from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches
+from ovs_lite.data.loaders.prefetch import Prefetched
+from ovs_lite.data.record import load_split
+from ovs_lite.files import data_path
+from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.registry import get_recipe
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.regions.ranking import agreement, nms_order
@@ -51,7 +58,7 @@ class ProposalConfig:
 
 
 class MaskProposer(nn.Module):
-    """Mask proposals behind one call. Subclasses set `recipe` and define `answer` and `stored`.
+    """Mask proposals behind one call. Subclasses set `recipe` and define `answer`.
 
     config: sizes, and the name of the backbone.
     backbone: whose statistics normalise images.
@@ -69,7 +76,7 @@ class MaskProposer(nn.Module):
     @classmethod
     def stored(cls, config: ProposalConfig, tensors: dict[str, torch.Tensor]) -> "MaskProposer":
         """A model that `tensors`, from a file of `save`, will fill."""
-        raise TypeError(f"{cls.__name__} must define stored(config, tensors)")
+        return cls(config, fresh=False)
 
     def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, 3, H, W) normalised -> mask logits (B, N, h, w), and (B, N) objectness in [0, 1] or None without one."""
@@ -144,3 +151,25 @@ def load_proposer(path: str | Path) -> MaskProposer:
         raise ValueError(f"{path}: not mask proposals that `ovs-lite train` writes ({reason})") from error
     load_exactly(proposer, tensors, path)
     return proposer.eval()
+
+
+class ProposalTraining(Task):
+    """The training of a proposer's network, without its losses. batches: index -> MaskBatch, this process's share."""
+
+    def __init__(
+        self, proposer: MaskProposer, batches: Callable[[int], MaskBatch], found: dict[str, Any] | None = None
+    ):
+        super().__init__(proposer, proposer.network, batches, found)
+        self.proposer = proposer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+
+def training_batches(config: ProposalConfig, proposer: MaskProposer) -> tuple[Prefetched, dict[str, int]]:
+    """index -> MaskBatch of the configuration's split, padded with the backbone's mean colour; and what was found."""
+    split, fill = load_split(data_path(config.data)), tuple(proposer.mean.flatten().tolist())
+    settings = (config.batch, config.image_size, config.loop.seed, config.rescale)
+    return Prefetched(MaskBatches(split, *settings, per=config.per, fill=fill)), {"records": len(split)}

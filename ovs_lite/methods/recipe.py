@@ -3,38 +3,52 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 
-class Task(Protocol):
+class Task:
     """What the loop needs. Its batches are a function of their index alone, and each process draws only its share.
 
+    A subclass sets `weights` (loss term -> factor, applied only in the loop) and defines `losses`.
+    whole: the model and all that `losses` uses next to it.
     model: what is trained and saved in checkpoints.
-    weights: loss term -> factor, applied only in the loop.
+    batches: index -> this process's share, with `total` and `image_ids` as PairBatch and MaskBatch have them.
     found: what decides the numbers beyond the configuration, e.g. {"records": 1500}; compared when a run resumes.
     """
 
-    model: nn.Module
     weights: dict[str, float]
-    found: dict[str, Any]
+
+    def __init__(
+        self, whole: nn.Module, model: nn.Module, batches: Callable[[int], Any], found: dict[str, Any] | None = None
+    ):
+        self.whole, self.model, self.batches, self.found = whole, model, batches, found or {}
 
     def to(self, device: torch.device) -> None:
-        """Move the model, and all that `losses` uses beside it, in place."""
+        """Move all that `losses` uses, in place."""
+        self.whole.to(device)
 
     def batch(self, index: int) -> Any:
         """This process's share of the batch of an index (the step, with accumulation 1), the same at every call."""
+        return self.batches(index)
 
     def count(self, batch: Any) -> int:
         """How many images the batch of all processes holds, for the log's speed."""
+        return batch.total
 
     def image_ids(self, batch: Any) -> list[str]:
         """Names of this process's images, for the report of a loss that is not finite."""
+        return batch.image_ids
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """Named, unweighted scalar terms, whose mean over processes is the loss of the whole batch."""
+        raise TypeError(f"{type(self).__name__} must define losses(batch)")
+
+    def notes(self) -> list[str]:
+        """What only this task has to say when it is done, for the command to print."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Recipe:
     save: (task, path, configuration) -> None, writes what `load` reads. Called by the main process alone.
     load: (path, configuration) -> the trained method or model, in evaluation mode.
     weights: configuration -> name of that file in the run's folder.
-    example: words after `ovs-lite train`, for --help.
+    example: arguments after `ovs-lite train`, for --help.
     word: field that may be given as a second word without a flag; "" for none.
     model: class of what is trained, where it is no `Method`.
     """

@@ -56,8 +56,15 @@ def load_method(
         return kind(clip).eval()
     if kind.load_released is not None and not _is_ours(path):
         return kind.load_released(path, clip)
-    method = kind(clip)
-    _fill(method, path)
+    method, (tensors, about) = kind(clip), read_tensors(path)
+    if about.get("method") != name:
+        raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {name!r}")
+    if about.get("clip_fingerprint") != _fingerprint(clip):
+        raise ValueError(
+            f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights or configuration are not those of the "
+            f"given {clip.name!r}; give that CLIP, or train {name} on this one and pass checkpoint=..."
+        )
+    load_exactly(method.trained_part(), tensors, path)
     return method.to(clip.device).eval()
 
 
@@ -67,10 +74,8 @@ def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:
     if not kind.trains:
         if checkpoint is None:
             return None
-        raise ValueError(
-            f"got checkpoint={str(checkpoint)!r}, but {name} has no trained weights of its own; "
-            "give CLIP weights as pretrained=..."
-        )
+        own = f"{name} has no trained weights of its own; give CLIP weights as pretrained=..."
+        raise ValueError(f"got checkpoint={str(checkpoint)!r}, but {own}")
     path = shipped_weights(kind) if checkpoint is None else Path(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights; train them with: ovs-lite train {name}")
@@ -95,16 +100,3 @@ def _is_ours(path: Path) -> bool:
 
 def _fingerprint(clip: Clip) -> str:
     return f"{clip.fingerprint()}-{clip.image_fingerprint()}"
-
-
-def _fill(method: Method, path: Path) -> None:
-    """Raises ValueError naming the file and what does not fit."""
-    tensors, about = read_tensors(path)
-    if about.get("method") != method.name:
-        raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {method.name!r}")
-    if about.get("clip_fingerprint") != _fingerprint(method.clip):
-        raise ValueError(
-            f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights or configuration are not those of the "
-            f"given {method.clip.name!r}; give that CLIP, or train {method.name} on this one and pass checkpoint=..."
-        )
-    load_exactly(method.trained_part(), tensors, path)

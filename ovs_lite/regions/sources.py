@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from ovs_lite.data.segments import record_masks
-from ovs_lite.regions.classical import grid_masks, proposals, slic_masks
-from ovs_lite.regions.grouping import slic_merges
+from ovs_lite.regions.classical import grid_masks, proposals, slic_masks, slic_merges
 
 MaskSource = Callable[[np.ndarray, int], torch.Tensor]
 

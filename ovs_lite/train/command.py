@@ -42,20 +42,20 @@ def run_recipe(
     if is_main():
         recipe.save(task, path, config)
         print(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
-        for line in getattr(task, "notes", list)():  # what only this recipe has to say
+        for line in task.notes():
             print(line)
     return path
 
 
 def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> None:
     """Entry point of `ovs-lite train`, `python -m ovs_lite.train`. on_step: see `train`; replaces the progress bar."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    former = FORMER_NAMES.get(tuple(words[:2]))
-    words = [former, *words[2:]] if former else words
-    if not words or words[0] in ("-h", "--help"):
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    former = FORMER_NAMES.get(tuple(arguments[:2]))
+    arguments = [former, *arguments[2:]] if former else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
         _overview_parser().parse_args(["--help"])
-    recipe = get_recipe(words[0])
-    args = build_parser(recipe).parse_args(words[1:])
+    recipe = get_recipe(arguments[0])
+    args = build_parser(recipe).parse_args(arguments[1:])
     if args.threads:
         torch.set_num_threads(args.threads)
     config = resolve(recipe, args)
@@ -68,8 +68,8 @@ def resolve(recipe: Recipe, args: argparse.Namespace) -> Any:
     config = recipe.presets[args.profile]
     if args.config:
         config = override_from_file(config, args.config)
-    keys = {flag: key for flag, key, _, _ in settings(config)}
-    return override(config, {key: getattr(args, flag) for flag, key in keys.items() if getattr(args, flag) is not None})
+    given = {key: getattr(args, key.split(".")[-1]) for key, *_ in settings(config)}
+    return override(config, {key: value for key, value in given.items() if value is not None})
 
 
 def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
@@ -86,26 +86,28 @@ def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")
     run.add_argument("--threads", type=int, help="CPU threads; resuming is bit-identical only with the same number")
     group = parser.add_argument_group("settings, with the values of the lite profile")
-    for flag, _, kind, value in settings(recipe.presets["lite"]):
-        _add_setting(group, flag, kind, value, recipe.word == flag)
+    for key, kind, value, text in settings(recipe.presets["lite"]):
+        _add_setting(group, key.split(".")[-1], kind, value, text)
+    if recipe.word:  # left out, it leaves what the flag says
+        word = {"metavar": recipe.word.upper(), "help": f"as --{recipe.word}"}
+        group.add_argument(recipe.word, nargs="?", default=argparse.SUPPRESS, **word)
     return parser
 
 
-def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Any, tuple[Any, str]]]:
-    """Every setting: (flag's name, dotted key, type, (value, help)). Parts of `loop` have flags without that word."""
+def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+    """Every setting: (dotted key, type, value, help). Its flag is the key's last part."""
     kinds, texts = typing.get_type_hints(type(config)), field_help(type(config))
     for item in fields(config):
         value, key = getattr(config, item.name), prefix + item.name
         if is_dataclass(value):
             yield from settings(value, f"{key}.")
         else:
-            yield item.name, key, kinds[item.name], (value, texts.get(item.name, ""))
+            yield key, kinds[item.name], value, texts.get(item.name, "")
 
 
-def _add_setting(group, flag: str, kind: Any, value: tuple[Any, str], word: bool) -> None:
-    shown = " ".join(map(str, value[0])) if isinstance(value[0], tuple) else value[0]
-    text = f"{value[1]} ({shown if shown != '' else 'none'})".replace("%", "%%")
-    options: dict[str, Any] = {"dest": flag, "help": text, "default": None}
+def _add_setting(group, flag: str, kind: Any, value: Any, text: str) -> None:
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    options: dict[str, Any] = {"help": f"{text} ({shown if shown != '' else 'none'})".replace("%", "%%")}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction
     elif typing.get_origin(kind) is tuple:
@@ -113,23 +115,7 @@ def _add_setting(group, flag: str, kind: Any, value: tuple[Any, str], word: bool
         options |= {"type": kinds[0], "nargs": "+" if kinds[-1] is Ellipsis else len(kinds), "metavar": flag[0].upper()}
     else:
         options |= {"type": kind, "metavar": flag.upper()}
-    name = f"--{flag.replace('_', '-')}"
-    if word:
-        word_options = {"nargs": "?", "metavar": flag.upper(), "action": _Word, "setting": flag}
-        group.add_argument(f"{flag}_word", help=f"as {name}", **word_options)
-    group.add_argument(name, **options)
-
-
-class _Word(argparse.Action):
-    """A setting given as a bare word."""
-
-    def __init__(self, setting: str, **options):
-        super().__init__(**options)
-        self.setting = setting
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        if values is not None:
-            setattr(namespace, self.setting, values)
+    group.add_argument(f"--{flag.replace('_', '-')}", **options)
 
 
 def _overview_parser() -> argparse.ArgumentParser:

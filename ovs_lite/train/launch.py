@@ -40,10 +40,10 @@ def launch(
     if processes == 1:
         return recipe.load(run_recipe(recipe, config, out, fresh, on_step, progress=False), config)
     write_json(out / RESOLVED, to_dict(config))
-    words = [name, "--config", str(out / RESOLVED), "--out", str(out)] + ["--fresh"] * fresh
+    arguments = [name, "--config", str(out / RESOLVED), "--out", str(out)] + ["--fresh"] * fresh
     last: list[str] = []
     with subprocess.Popen(
-        command(words, processes, torch.cuda.is_available()),
+        command(arguments, processes, torch.cuda.is_available()),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=_environment(),
     ) as running:  # fmt: skip
         for line in running.stdout:
@@ -54,9 +54,9 @@ def launch(
     return recipe.load(out / recipe.weights(config), config)
 
 
-def command(words: list[str], processes: int, gpu: bool) -> list[str]:
+def command(arguments: list[str], processes: int, gpu: bool) -> list[str]:
     """The command line that trains with several processes; the same works in a terminal."""
-    module = ["-m", "ovs_lite.train", *words]
+    module = ["-m", "ovs_lite.train", *arguments]
     if gpu:
         several = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--dynamo_backend", "no"]
         return [sys.executable, "-m", "accelerate.commands.launch", *several, "--mixed_precision", "no", *module]

@@ -1,7 +1,7 @@
 """The one training loop, on accelerate: mixed precision, clipping, schedule, checkpoints, exact resume, JSONL log.
 
 A task says what is trained; see `Task`. Its batches are a function of their index alone and the loop seeds dropout and
-the like anew for every batch, so a checkpoint needs no state of a loader or of a random generator to resume exactly.
+the like again for every batch, so a checkpoint needs no state of a loader or of a random generator to resume exactly.
 With several processes the task's batches are this process's share; gradients and logged terms are averaged.
 """
 
@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
@@ -30,21 +29,21 @@ from ovs_lite.distributed import (
     is_main,
     rank,
     reduce_sum,
+    total_count,
     world_size,
 )
 from ovs_lite.files import write_json
 from ovs_lite.methods import Task
 from ovs_lite.train.interrupts import Interrupts
-from ovs_lite.train.optim import build_optimizer, scale_rates, update
-from ovs_lite.train.resume import restore, save, truncate_log
-from ovs_lite.train.schedules import learning_rate_factor
+from ovs_lite.train.optim import build_optimizer, learning_rate_factor, scale_rates, update
+from ovs_lite.train.resume import RunState, truncate_log
 
 OnStep = Callable[[int, dict[str, float]], None]
 CONFIG = "config.json"
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss term or the gradient became NaN or infinite; the message and non_finite.json hold terms and pictures."""
+    """A loss term or the gradient became NaN or infinite; the message and non_finite.json hold terms and images."""
 
 
 def total_loss(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor:
@@ -82,12 +81,15 @@ def train(
     task.to(accelerator.device)
     optimizer = build_optimizer(task.model.named_parameters(), config)
     average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-    known = _settings(accelerator, config, settings or {})
-    start = _prepare(accelerator, task.model, optimizer, config, out, resume, average, known)
+    known = {**(settings or {}), "loop": asdict(config)}
+    machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
+    compared = {"settings": known, "machine": machine | {"torch": str(torch.__version__)}}
+    state = RunState(task.model, optimizer, accelerator.scaler, average, compared)
+    start = _prepare(state, out, resume, accelerator.device)
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
     task.model.train()
-    begun, pictures = time.perf_counter(), 0
+    begun, images = time.perf_counter(), 0
     with Interrupts() as interrupts, bar:
         for step in bar:
             factor = learning_rate_factor(config.schedule, step, config.steps, config.warmup)
@@ -95,20 +97,22 @@ def train(
             row, seen = _step(accelerator, task, optimizer, step, config, out)
             if average is not None:
                 average.update_parameters(task.model)
-            pictures += seen
-            row |= {"lr": config.lr * factor, "images_per_s": round(pictures / (time.perf_counter() - begun), 1)}
+            images += seen
+            row |= {"lr": config.lr * factor, "images_per_s": round(images / (time.perf_counter() - begun), 1)}
             bar.set_postfix({"loss": f"{row['loss']:.3f}"})
             last = step == config.steps - 1
             if last or step % config.log_every == 0:
                 rows.append(row)
-                _log(out, row)
+                if is_main():
+                    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
             if on_step is not None:
                 on_step(step, row)
             stopped = any_process(interrupts.number != 0, accelerator.device)
             if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
-                save(out / "checkpoints", step + 1, task.model, optimizer, accelerator.scaler, known, average)
+                state.save(out / "checkpoints", step + 1)
             if stopped and not last:
-                interrupts.end(f"stopped by a signal after step {step}; run the same command again to go on")
+                interrupts.end(f"stopped by a signal after step {step}; run the same command again to resume")
     if average is not None:
         task.model.load_state_dict(average.module.state_dict())
     task.model.eval()
@@ -124,13 +128,13 @@ def _accelerator(precision: str) -> Accelerator:
 def _step(
     accelerator: Accelerator, task: Task, optimizer: torch.optim.Optimizer, step: int, config: LoopConfig, out: Path
 ) -> tuple[dict[str, float], int]:
-    """One update from `accumulation` batches. Returns the log's row and the number of pictures."""
+    """One update from `accumulation` batches. Returns the log's row and the number of images."""
     sums: dict[str, float] = {}
     ids: list[str] = []
-    pictures = 0
+    images = 0
     for index in range(step * config.accumulation, (step + 1) * config.accumulation):
         batch = task.batch(index)
-        pictures += task.count(batch)
+        images += task.count(batch)
         ids += task.image_ids(batch)
         set_seed(_batch_seed(config.seed, index))
         with accelerator.autocast():
@@ -148,7 +152,7 @@ def _step(
         _check_finite({**sums, "grad_norm": norm}, step, ids, out)
     update(optimizer, norm, accelerator.scaler)
     row = {**sums, "grad_norm": norm}
-    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, pictures
+    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, images
 
 
 def _batch_seed(seed: int, index: int) -> int:
@@ -173,42 +177,18 @@ def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path
     raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
 
 
-def _log(out: Path, row: dict[str, float]) -> None:
-    if is_main():
-        with open(out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _prepare(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: LoopConfig,
-    out: Path,
-    resume: bool,
-    average: AveragedModel | None,
-    settings: dict[str, Any],
-) -> int:
+def _prepare(state: RunState, out: Path, resume: bool, device: torch.device) -> int:
     """Restore or start over; returns the first step."""
     if is_main() and not resume:
         remove_checkpoints(out / "checkpoints")
     found = latest_checkpoint(out / "checkpoints") if resume else None
-    start = 0
-    if found is not None:
-        start = restore(found, model, optimizer, accelerator.scaler, settings, average)
-    steps = reduce_sum(torch.tensor([float(start)], device=accelerator.device))
-    if steps.item() != start * world_size():
+    start = 0 if found is None else state.restore(found)
+    if total_count(start, device) != start * world_size():
         raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")
-    broadcast(model.state_dict().values())
-    if average is not None and found is None:
-        average.module.load_state_dict(model.state_dict())
+    broadcast(state.model.state_dict().values())
+    if state.average is not None and found is None:
+        state.average.module.load_state_dict(state.model.state_dict())
     if is_main():
-        write_json(out / CONFIG, settings["settings"])
+        write_json(out / CONFIG, state.settings["settings"])
         truncate_log(out / "log.jsonl", start)
     return start
-
-
-def _settings(accelerator: Accelerator, config: LoopConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run is compared with: the settings of task and loop, and the machine's, which change bits."""
-    machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
-    return {"settings": {**given, "loop": asdict(config)}, "machine": machine | {"torch": str(torch.__version__)}}

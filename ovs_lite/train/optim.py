@@ -1,9 +1,10 @@
-"""The optimiser by parameter shape: Muon for the matrices of a network's blocks, AdamW for everything else.
+"""The optimiser by parameter shape, Muon for the matrices of a network's blocks, AdamW for the rest; its schedules.
 
 Muon is timm's, whose fallback groups are AdamW, so one optimiser holds both and either all of it steps or none.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,8 +17,14 @@ SCALAR_FACTOR = 10.0  # a temperature has far to go: its logarithm learns ten ti
 ADAMW = {"betas": (0.9, 0.98), "eps": 1e-8}
 # As in torch.optim.Muon: Nesterov momentum of 0.95, and a learning rate that grows with sqrt(rows / columns) above 1.
 MUON = {"nesterov": True, "momentum": 0.95, "adjust_lr_fn": "original", "weight_decay": 0.01}
-
-Named = list[tuple[str, nn.Parameter]]
+# Schedules: the factor of the learning rates by the share of the steps after the warm-up, in [0, 1].
+CURVES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.02 + (1 - 0.02) * 0.5 * (1 + math.cos(math.pi * progress)),  # ends at 0.02
+    "poly": lambda progress: (1 - progress) ** 0.9,  # as MaskFormer and OVSeg train
+    # Uni-OVSeg's milestones: 93,500 and 104,500 of 110,000 steps
+    "step": lambda progress: 0.1 ** sum(progress >= milestone for milestone in (0.85, 0.95)),
+    "constant": lambda progress: 1.0,
+}
 
 
 def is_block_matrix(name: str, parameter: torch.Tensor) -> bool:
@@ -34,30 +41,29 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: LoopConfi
     of the learning rates of everything below a module called `backbone` (MaskFormer's ResNets: 0.1). Vectors and
     scalars (norms, biases, temperatures) have no weight decay. Parameters that are frozen are left out.
     """
-    named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    chosen = {name for name, p in named if config.muon_lr > 0 and is_block_matrix(name, p)}
-    rest = [(name, p) for name, p in named if name not in chosen]
-    decay = {"weight_decay": config.weight_decay}
-    groups = [
-        *_groups([(n, p) for n, p in rest if p.ndim > 1], config, config.lr, **decay),
-        *_groups([(n, p) for n, p in rest if p.ndim == 1], config, config.lr, weight_decay=0.0),
-        *_groups([(n, p) for n, p in rest if p.ndim == 0], config, SCALAR_FACTOR * config.lr, weight_decay=0.0),
-    ]
-    if not chosen:
-        return torch.optim.AdamW(groups, lr=config.lr, **ADAMW)
-    fallback = [{**group, **ADAMW, "use_fallback": True, "nesterov": False} for group in groups]
-    return Muon(_groups([(n, p) for n, p in named if n in chosen], config, config.muon_lr, **MUON) + fallback)
+    groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        muon, matrix = config.muon_lr > 0 and is_block_matrix(name, parameter), parameter.ndim > 1
+        rate = config.muon_lr if muon else config.lr * (1.0 if parameter.ndim else SCALAR_FACTOR)
+        rate *= config.backbone_factor if "backbone" in name.split(".") else 1.0
+        options = MUON if muon else {**ADAMW, "weight_decay": config.weight_decay if matrix else 0.0}
+        rates = {"lr": rate, "peak": rate}  # a schedule scales the peak
+        group = groups.setdefault((muon, rate, matrix), {"params": [], "names": [], **rates, **options})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    if not any(muon for muon, *_ in groups):
+        return torch.optim.AdamW(groups.values(), lr=config.lr)
+    fallback = {"use_fallback": True, "nesterov": False}
+    return Muon([group if muon else group | fallback for (muon, *_), group in groups.items()])
 
 
-def _groups(named: Named, config: LoopConfig, lr: float, **options: Any) -> list[dict[str, Any]]:
-    """Groups of the backbone's parameters and of the others; `peak` is the learning rate that a schedule scales."""
-    inside = [(name, p) for name, p in named if "backbone" in name.split(".")]
-    outside = [(name, p) for name, p in named if "backbone" not in name.split(".")]
-    return [
-        {"params": [p for _, p in part], "names": [name for name, _ in part], "lr": rate, "peak": rate, **options}
-        for part, rate in ((outside, lr), (inside, lr * config.backbone_factor))
-        if part
-    ]
+def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int) -> float:
+    """The factor of a step: linear up to 1 over `warmup` steps, then `schedule`, a name of CURVES, until `steps`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return CURVES[schedule](min(1.0, (step - warmup) / max(1, steps - warmup)))
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,73 +18,71 @@ from ovs_lite.train.optim import load_state_tensors, state_tensors
 FREE = ("checkpoint_every", "log_every", "workers")  # settings that change no number
 
 
-def save(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-    settings: dict[str, Any],
-    average: AveragedModel | None = None,
-) -> None:
-    """Save the state after `step` steps. settings: plain values that a resumed run is compared with."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in state_tensors(optimizer).items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    notes = {"settings": settings, "scaler": scaler.state_dict() if scaler else {}}
-    save_checkpoint(folder, step, tensors, notes)
+@dataclass
+class RunState:
+    """All that a run resumes with. A checkpoint holds it after some number of steps.
 
-
-def restore(
-    checkpoint: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-    settings: dict[str, Any],
-    average: AveragedModel | None = None,
-) -> int:
-    """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
-
-    Raises ValueError when the checkpoint is damaged, belongs to another model, or to a task with other settings: these
-    make another training run, not one with other bits.
+    scaler: of fp16.
+    average: the running average of the weights, where there is one.
+    settings: plain values that a resumed run is compared with, those of task and loop under "settings", the machine's
+        under "machine".
     """
-    tensors, step, notes = load_checkpoint(checkpoint)
-    _compare(checkpoint, notes.get("settings", {}), json.loads(json.dumps(settings)))
-    try:
-        model.load_state_dict(_below("model.", tensors))
-        load_state_tensors(optimizer, _below("optimizer.", tensors))
-        if average is not None:
-            average.load_state_dict(_below("average.", tensors))
-    except (RuntimeError, ValueError) as error:
-        message = f"{checkpoint}: belongs to another model; choose another run folder or start over: {error}"
-        raise ValueError(message) from error
-    if scaler and notes.get("scaler"):
-        scaler.load_state_dict(notes["scaler"])
-    return step
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    average: AveragedModel | None
+    settings: dict[str, Any]
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write a checkpoint after `step` steps."""
+        parts = {"model": self.model.state_dict(), "optimizer": state_tensors(self.optimizer)}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
+        tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        scaler = self.scaler.state_dict() if self.scaler else {}
+        save_checkpoint(folder, step, tensors, {"settings": self.settings, "scaler": scaler})
+
+    def restore(self, checkpoint: Path) -> int:
+        """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
+
+        Raises ValueError when the checkpoint is damaged, belongs to another model, or to a task with other settings:
+        these make another training run, not one with other bits.
+        """
+        tensors, step, notes = load_checkpoint(checkpoint)
+        _compare(checkpoint, notes.get("settings", {}), json.loads(json.dumps(self.settings)))
+        try:
+            self.model.load_state_dict(_below("model.", tensors))
+            load_state_tensors(self.optimizer, _below("optimizer.", tensors))
+            if self.average is not None:
+                self.average.load_state_dict(_below("average.", tensors))
+        except (RuntimeError, ValueError) as error:
+            message = f"{checkpoint}: belongs to another model; choose another run folder or start over: {error}"
+            raise ValueError(message) from error
+        if self.scaler and notes.get("scaler"):
+            self.scaler.load_state_dict(notes["scaler"])
+        return step
 
 
 def _compare(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises ValueError for another task's settings; warns where the loop or the machine changed."""
-    task = [dict(side.get("settings", {})) for side in (then, now)]
-    loops = [part.pop("loop", {}) for part in task]
-    changed = _changes(*task)
-    if changed:
-        names = ", ".join(changed)
-        raise ValueError(
-            f"{checkpoint}: of a training run with other settings: {names}; choose another run folder or --fresh"
-        )
-    other = _changes(*loops, skip=FREE) + _changes(then.get("machine", {}), now.get("machine", {}))
-    if other:
-        names = ", ".join(other)
-        warnings.warn(f"{checkpoint}: resumed with other settings, so not bit-identical: {names}", stacklevel=4)
+    """Raises ValueError for another task's settings; warns where the loop or the machine changed.
 
-
-def _changes(then: dict[str, Any], now: dict[str, Any], skip: Collection[str] = FREE) -> list[str]:
-    """What differs, in words; a setting that only one side has counts, too."""
+    A setting that only one side has counts, too.
+    """
     before, after = dict(flatten(then)), dict(flatten(now))
-    names = [name for name in before | after if name.split(".")[-1] not in skip]
-    return [f"{n} {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+    task: list[str] = []
+    other: list[str] = []
+    for name in before | after:
+        if before.get(name) != after.get(name) and name.split(".")[-1] not in FREE:
+            minor = name.startswith(("settings.loop.", "machine."))
+            short = name.removeprefix("settings.").removeprefix("loop.").removeprefix("machine.")
+            (other if minor else task).append(f"{short} {before.get(name)} -> {after.get(name)}")
+    if task:
+        given = f"of a training run with other settings: {', '.join(task)}"
+        raise ValueError(f"{checkpoint}: {given}; choose another run folder or --fresh")
+    if other:
+        given = f"resumed with other settings, so not bit-identical: {', '.join(other)}"
+        warnings.warn(f"{checkpoint}: {given}", stacklevel=5)
 
 
 def truncate_log(path: Path, start: int) -> None:

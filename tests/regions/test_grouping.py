@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kit.images import disk, disk_and_square
-from ovs_lite.regions.grouping import SHARE, merge_by_colour, slic_merges
+from ovs_lite.regions.classical import SHARE, merge_by_colour, slic_merges
 
 IMAGE = disk_and_square(stripe=True)
 

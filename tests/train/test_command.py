@@ -59,12 +59,13 @@ def test_every_field_has_a_flag_with_a_help_text_and_the_flag_sets_that_field_al
     recipe = get_recipe(name)
     preset, found = recipe.presets["lite"], list(settings(recipe.presets["lite"]))
     leaves = [f for f in fields(preset) if not is_dataclass(getattr(preset, f.name))]
-    assert len(found) == len(leaves) + len(fields(LoopConfig)) == len({flag for flag, *_ in found})
+    assert len(found) == len(leaves) + len(fields(LoopConfig)) == len({key.split(".")[-1] for key, *_ in found})
     shown = build_parser(recipe).format_help()
-    for flag, key, kind, (value, text) in found:
-        assert len(text) > 5 and f"--{flag.replace('_', '-')}" in shown, f"{key} needs a comment that says what it does"
+    for key, kind, value, text in found:
+        flag = f"--{key.split('.')[-1].replace('_', '-')}"
+        assert len(text) > 5 and flag in shown, f"{key} needs a comment that says what it does"
         if kind in (int, float):
-            changed = resolve(recipe, arguments(name, [f"--{flag.replace('_', '-')}", str(changed_value(key, value))]))
+            changed = resolve(recipe, arguments(name, [flag, str(changed_value(key, value))]))
             differs = [k for k, before in leaf_items(preset) if before != dict(leaf_items(changed))[k]]
             assert differs == [key]
 

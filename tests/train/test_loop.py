@@ -14,7 +14,7 @@ from kit.runs import Crash, assert_same_bits, crashing, last_checkpoint, rows
 from kit.tasks import CONFIG, TinyContrast, TinyTask
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.train import LoopConfig, NonFiniteLoss, loop, total_loss, train
-from ovs_lite.train.schedules import learning_rate_factor
+from ovs_lite.train.optim import learning_rate_factor
 
 
 def run(out, at=None, task=None, **changes):

@@ -6,8 +6,15 @@ import torch
 from kit.runs import assert_same_bits
 from kit.tasks import TinyModel
 from ovs_lite.config import SCHEDULES, LoopConfig
-from ovs_lite.train.optim import build_optimizer, load_state_tensors, scale_rates, state_tensors, update
-from ovs_lite.train.schedules import CURVES, learning_rate_factor
+from ovs_lite.train.optim import (
+    CURVES,
+    build_optimizer,
+    learning_rate_factor,
+    load_state_tensors,
+    scale_rates,
+    state_tensors,
+    update,
+)
 
 
 def make_optimizer(muon_lr=0.02, model=None, **changes):

@@ -11,7 +11,7 @@ the quickest way to a lower loss is to collapse all images to one point. No labe
 
 from ovs_lite.clip import Clip
 from ovs_lite.methods.clip_pretraining.config import PRESETS
-from ovs_lite.methods.clip_pretraining.runs import build, load, save
+from ovs_lite.methods.clip_pretraining.training import build, load, save
 from ovs_lite.methods.recipe import Recipe
 
 RECIPE = Recipe(

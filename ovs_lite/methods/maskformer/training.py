@@ -6,6 +6,7 @@ B images, M_b masks, K classes, D embedding, h w a quarter of the image's sides.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from ovs_lite.distributed import total_count, world_size
 from ovs_lite.losses.set_prediction import class_loss, match_masks, matched_mask_losses
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
-from ovs_lite.methods.proposal_training import ProposalTraining, training_batches
+from ovs_lite.methods.proposer import ProposalTraining, training_batches
 
 
 class MaskFormerTraining(ProposalTraining):
@@ -36,17 +37,18 @@ class MaskFormerTraining(ProposalTraining):
         batches: Callable[[int], MaskBatch],
         no_object: float = 0.1,
         num_points: int | None = None,
+        found: dict[str, Any] | None = None,
     ):
-        super().__init__(proposer, batches)
+        super().__init__(proposer, batches, found)
         self.no_object, self.num_points = no_object, num_points
 
     def losses(self, batch: MaskBatch) -> dict[str, torch.Tensor]:
-        """Every layer is matched anew. Terms are divided by the targets of all processes, as the released code does.
+        """Every layer is matched again. Terms are divided by the targets of all processes, as the released code does.
 
         Raises ValueError naming the image for a label that is none of the K classes.
         """
         self._check(batch)
-        answers = self.model(self.inputs(batch))
+        answers = self.model(self.proposer.normalise(batch.images))
         targets = [masks.float().to(self.device) for masks in batch.masks]
         labels = [label.to(self.device) for label in batch.labels]
         count = max(1, total_count(sum(len(masks) for masks in batch.masks), self.device)) / world_size()
@@ -81,6 +83,5 @@ def build(config: MaskFormerConfig) -> MaskFormerTraining:
     classes = clip.text_embeddings(list(load_vocabulary(config.vocabulary).names)).cpu()
     proposer = MaskFormerProposer(config, classes)
     batches, found = training_batches(config, proposer)
-    task = MaskFormerTraining(proposer, batches, config.no_object, config.num_points or None)
-    task.found = found | {"text_tower": clip.fingerprint()}
-    return task
+    found |= {"text_tower": clip.fingerprint()}
+    return MaskFormerTraining(proposer, batches, config.no_object, config.num_points or None, found)

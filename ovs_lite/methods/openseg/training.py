@@ -11,8 +11,7 @@ from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.distributed import total_count, world_size
 from ovs_lite.losses.masks import best_match_dice_loss
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
-from ovs_lite.methods.proposal_training import ProposalTraining, training_batches
-from ovs_lite.methods.proposer import ProposalConfig
+from ovs_lite.methods.proposer import ProposalConfig, ProposalTraining, training_batches
 
 
 class BestMatchTraining(ProposalTraining):
@@ -22,7 +21,7 @@ class BestMatchTraining(ProposalTraining):
 
     def losses(self, batch: MaskBatch) -> dict[str, torch.Tensor]:
         """One term; its mean runs over all images with targets in all processes."""
-        logits = self.model(self.inputs(batch))
+        logits = self.model(self.proposer.normalise(batch.images))
         with_targets = total_count(sum(len(masks) > 0 for masks in batch.masks), self.device)
         targets = [covered_share(masks, logits.shape[-2:]).to(self.device) for masks in batch.masks]
         loss = best_match_dice_loss(logits.float().sigmoid(), targets, max(1, with_targets) / world_size())
@@ -37,7 +36,4 @@ def covered_share(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def build(config: ProposalConfig) -> BestMatchTraining:
     """A new proposal model and its images with masks."""
     proposer = OpenSegProposer(config)
-    batches, found = training_batches(config, proposer)
-    task = BestMatchTraining(proposer, batches)
-    task.found = found
-    return task
+    return BestMatchTraining(proposer, *training_batches(config, proposer))

@@ -63,7 +63,7 @@ def load_official_tcl(path: str | Path, clip: Clip | nn.Module | str | None = No
 
 def _names(state: Tensors, tensors: Tensors, text: str | None) -> Names:
     """Of the grounder, and of the towers that the file holds. text: prefix of the text tower in it."""
-    numbers = [int(key[len(BLOCK) :].split(".")[0]) for key in tensors if re.match(re.escape(BLOCK) + r"\d+\.", key)]
+    numbers = [int(found[1]) for key in tensors if (found := re.match(re.escape(BLOCK) + r"(\d+)\.", key))]
     block = f"{BLOCK}{max(numbers, default='N')}."
     visual, names = _holds_visual(tensors), {}
     for ours in state:
@@ -148,35 +148,29 @@ def _text_prefix(tensors: Tensors, path: Path) -> str | None:
 
 
 def _build(tensors: Tensors, text: str | None, path: Path) -> nn.Module:
-    """An open_clip model of the file's sizes, with random weights. Without `text` its text tower is a dummy."""
-    kernel, places, proj = (CLIP_VISUAL + "conv1.weight", CLIP_VISUAL + "positional_embedding", LAST_LAYER["proj"])
-    _need({kernel: 4, places: 2, proj: 2}, tensors, path)
-    width, _, patch, _ = tensors[kernel].shape
-    side = round((len(tensors[places]) - 1) ** 0.5)
-    vision = CLIPVisionCfg(
-        layers=_depth(tensors, CLIP_VISUAL), width=width, head_width=min(HEAD_WIDTH, width), patch_size=patch,
-        image_size=patch * side,
-    )  # fmt: skip
-    return CLIP(tensors[proj].shape[1], vision, _text_config(tensors, text, path), quick_gelu=True)
+    """An open_clip model of the file's sizes, with random weights. Without `text` its text tower is a dummy.
 
-
-def _text_config(tensors: Tensors, text: str | None, path: Path) -> CLIPTextCfg:
-    if text is None:
-        return CLIPTextCfg(context_length=4, vocab_size=4, width=HEAD_WIDTH, heads=1, layers=1)
-    table, places = text + TOKENS, text + "positional_embedding"
-    _need({table: 2, places: 2}, tensors, path)
-    vocabulary, width = tensors[table].shape
-    heads, depth = max(1, width // HEAD_WIDTH), _depth(tensors, text)
-    return CLIPTextCfg(len(tensors[places]), vocabulary, width=width, heads=heads, layers=depth)
-
-
-def _need(axes: dict[str, int], tensors: Tensors, path: Path) -> None:
-    """Raises ValueError unless the tensors that tell the sizes are there, with so many axes."""
+    Raises ValueError unless the tensors that give the sizes are there, with so many axes.
+    """
+    axes = {CLIP_VISUAL + "conv1.weight": 4, CLIP_VISUAL + "positional_embedding": 2, LAST_LAYER["proj"]: 2}
+    if text is not None:
+        axes |= {text + TOKENS: 2, text + "positional_embedding": 2}
     missing = [key for key in axes if key not in tensors]
     shapes = [f"{k} {tuple(tensors[k].shape)} for {n} axes" for k, n in axes.items()
               if k in tensors and tensors[k].ndim != n]  # fmt: skip
     if missing or shapes:
         raise ValueError(f"{path}: missing {missing}, of another shape {shapes}")
+    (width, _, patch, _), (places, _), (_, embed_dim), *of_text = (tensors[key].shape for key in axes)
+    vision = CLIPVisionCfg(
+        layers=_depth(tensors, CLIP_VISUAL), width=width, head_width=min(HEAD_WIDTH, width), patch_size=patch,
+        image_size=patch * round((places - 1) ** 0.5),
+    )  # fmt: skip
+    language = CLIPTextCfg(context_length=4, vocab_size=4, width=HEAD_WIDTH, heads=1, layers=1)
+    if text is not None:
+        (vocabulary, width), (length, _) = of_text
+        heads, depth = max(1, width // HEAD_WIDTH), _depth(tensors, text)
+        language = CLIPTextCfg(length, vocabulary, width=width, heads=heads, layers=depth)
+    return CLIP(embed_dim, vision, language, quick_gelu=True)
 
 
 def _depth(tensors: Tensors, tower: str) -> int:

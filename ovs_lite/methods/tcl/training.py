@@ -1,4 +1,4 @@
-"""How TCL is trained: a text draws its mask, and the masked picture must fit that text better than all others.
+"""How TCL is trained: a text draws its mask, and the masked image must fit that text better than all others.
 
 TCL (Cha et al., CVPR 2023), section 3.3, Eq. 6-12; weights, priors and which mask goes where as in its released code.
 Departures, each of them towards the whole batch: the last block, once it is unfrozen, has its gradients averaged over
@@ -22,6 +22,7 @@ from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.distributed import gather_with_gradient, rank
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.losses.tcl import area_loss, text_grounding_terms, tv_loss
+from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.models.text_masks import EPS, binary_gumbel, mask_logits
@@ -35,7 +36,7 @@ class PairsAtStep:
     train_block: bool
 
 
-class TclTraining:
+class TclTraining(Task):
     """Train a method's grounder on image-text pairs. Terms: image (Eq. 6), feature (Eq. 9), area (10), smooth (11).
 
     A fifth, contrastive, is the baseline of the paper's Table 2 and off by default: the usual InfoNCE of whole images,
@@ -45,7 +46,6 @@ class TclTraining:
     batches: index -> PairBatch, this process's share.
     config: weights (a term with weight 0 is not computed), priors, variant.
     chunk: texts at a time, see `losses.tcl`.
-    found: see `recipe.Task`.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class TclTraining:
         chunk: int | None = None,
         found: dict[str, Any] | None = None,
     ):
-        self.method, self.batches, self.model = method, batches, method.grounder
-        self.config, self.chunk, self.found = config or TclConfig(), chunk, found or {}
+        super().__init__(method, method.grounder, batches, found)
+        self.method, self.config, self.chunk = method, config or TclConfig(), chunk
         self.weights = self.config.weights()
         loop, never = self.config.loop, self.config.unfreeze >= 1
         # the first batch that trains the copy of CLIP's last block
@@ -68,10 +68,6 @@ class TclTraining:
         """The frozen CLIP."""
         return self.method.clip
 
-    def to(self, device: torch.device) -> None:
-        """Move the method, its CLIP included."""
-        self.method.to(device)
-
     def batch(self, index: int) -> PairsAtStep:
         """The pairs of an index; each process has its share of them."""
         return PairsAtStep(self.batches(index), self.unfreeze_batch is not None and index >= self.unfreeze_batch)
@@ -81,7 +77,7 @@ class TclTraining:
         return batch.pairs.total
 
     def image_ids(self, batch: PairsAtStep) -> list[str]:
-        """Names of this process's pictures."""
+        """Names of this process's images."""
         return batch.pairs.image_ids
 
     def losses(self, batch: PairsAtStep) -> dict[str, torch.Tensor]:
@@ -94,14 +90,14 @@ class TclTraining:
         pixels = self.method.pixel_embeddings(images, batch.train_block)
         if self.config.variant == "paper":
             pixels = F.normalize(pixels, dim=1, eps=EPS)
-        # all pairs of pictures and texts, once, and only where a term needs them
+        # all pairs of images and texts, once, and only where a term needs them
         terms = cache(lambda: text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk))
         found: dict[str, Callable[[], torch.Tensor]] = {
             "image": lambda: self._image_level(images, pixels, texts, own),
             "feature": lambda: info_nce(gather_with_gradient(terms().similarity), grounder.feature_scale),
             "area": lambda: self._areas(terms().positive_areas, terms().negative_areas),
             "smooth": lambda: terms().mask_tv + tv_loss(pixels),
-            "contrastive": lambda: self._whole_pictures(pixels, texts),
+            "contrastive": lambda: self._whole_images(pixels, texts),
         }
         return {name: term() for name, term in found.items() if self.weights[name]}
 
@@ -112,7 +108,7 @@ class TclTraining:
         masked = gather_with_gradient(self.clip.encode_image(images * shown))
         return info_nce(masked @ texts.T, self.model.image_scale)
 
-    def _whole_pictures(self, pixels, texts) -> torch.Tensor:
+    def _whole_images(self, pixels, texts) -> torch.Tensor:
         pooled = gather_with_gradient(F.normalize(pixels.mean((2, 3)), dim=1))
         return info_nce(pooled @ texts.T, self.model.image_scale)
 

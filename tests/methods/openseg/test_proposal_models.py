@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from kit.images import normal_images
-from ovs_lite.methods.maskformer.network import TEMPERATURE, MaskFormer, MaskFormerOutput
-from ovs_lite.methods.openseg.network import OpenSegProposals
+from ovs_lite.methods.maskformer.proposer import TEMPERATURE, MaskFormer, MaskFormerOutput
+from ovs_lite.methods.openseg.proposer import OpenSegProposals
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.models.fpn import PixelHead, PyramidSum
 from ovs_lite.models.query_decoder import sine_positions

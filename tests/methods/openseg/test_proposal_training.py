@@ -13,7 +13,7 @@ from kit.processes import launch, load
 from kit.proposal_training import BATCHES, ODD, TERMS, backward, make_batch, make_task, one_pixel
 from kit.proposers import CLASSES, texts
 from ovs_lite.data.loaders.mask_batches import MaskBatch
-from ovs_lite.methods.maskformer.network import MaskFormer, MaskFormerOutput
+from ovs_lite.methods.maskformer.proposer import MaskFormer, MaskFormerOutput
 from ovs_lite.methods.maskformer.training import MaskFormerTraining
 from ovs_lite.methods.openseg.training import BestMatchTraining, covered_share
 

@@ -8,7 +8,7 @@ import torch
 
 from kit.clips import shaken
 from kit.images import randn
-from ovs_lite.methods.tcl.decoder import GatedConv, GroundingDecoder
+from ovs_lite.methods.tcl.grounder import GatedConv, GroundingDecoder
 
 
 def slow_gated_conv(module, x):
