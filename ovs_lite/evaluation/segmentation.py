@@ -21,7 +21,6 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.inference import Window, best_classes, normalised, resize_image, sliding_scores
 from ovs_lite.methods import Method
@@ -73,9 +72,9 @@ def evaluate_segmentation(
     window = window or Window.for_clip(method.clip.image_size)
     text = method.clip.text_embeddings([names[place] for place in asked], templates)
     room = SCORES_AT_ONCE.get(text.device.type, SCORES_AT_ONCE["cuda"]) // len(text)
-    matrices = {number: ConfusionMatrix(len(names), ignore_index=len(names)) for number in thresholds}
     counts: dict[float | None, list[np.ndarray]] = {number: [] for number in thresholds}
     image_ids: list[str] = []
+    ignored = 0
     prepared = (_prepare(record, vocabulary, counted, window) for record in records)
     with _evaluation_mode(method):
         for ids, pixels, targets in _batches(prepared, batch, room):
@@ -87,13 +86,13 @@ def evaluate_segmentation(
             best, labels = best.cpu(), asked[labels.cpu().numpy()]
             for number in thresholds:
                 found = labels if number is None else np.where((best < number).numpy(), ground, labels)
-                matrices[number].update(found, targets)
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
+            ignored += int((targets == len(names)).sum())
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
     stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
-    return SegmentationReport(names, tuple(image_ids), matrices, stacked, protocol)
+    return SegmentationReport(names, tuple(image_ids), stacked, ignored, protocol)
 
 
 def _counted(vocabulary: Vocabulary, classes: Sequence[str] | None) -> tuple[int, ...]:

@@ -39,8 +39,8 @@ def test_background_partial_classes_and_present_only_equal_picture_by_picture(pr
     for cut in cuts if counted else [None]:
         expected = slow_pictures(method, RECORDS, GROUND, SLIDE, cut, kept, present)
         assert report.counts[cut].tolist() == as_counts(expected), cut
-        assert report.matrices[cut].compute().miou == pytest.approx(slow_miou(expected), rel=1e-12)
-    assert len({report.matrices[cut].matrix.tobytes() for cut in report.matrices}) == len(report.matrices)
+        assert (report.at(cut) if counted else report).scores.miou == pytest.approx(slow_miou(expected), rel=1e-12)
+    assert len({counts.tobytes() for counts in report.counts.values()}) == len(report.counts)
 
 
 def test_a_pixel_below_the_background_is_background_and_one_at_it_is_not():

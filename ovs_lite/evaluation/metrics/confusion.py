@@ -88,32 +88,8 @@ class ConfusionMatrix:
         return np.stack([self.matrix.diagonal(), self.matrix[:, :-1].sum(0), self.matrix.sum(1)])
 
     def compute(self, absent: str = "union") -> SegmentationScores:
-        """The scores so far. IoU = intersection / (predicted + target - intersection), per class over all pixels.
-
-        absent "union": a class is left out of the mean only if it occurs neither in the targets nor in the
-        predictions; one that is only predicted counts as 0 (mmseg, older detectron2: TCL's and OVSeg's tables).
-        absent "target": only classes with target pixels are averaged (newer detectron2: FC-CLIP's and Uni-OVSeg's);
-        higher on large vocabularies. Warns and returns NaN when no labelled pixel was counted.
-        """
-        if absent not in ABSENT_RULES:
-            raise ValueError(f"got absent={absent!r}, expected one of {', '.join(ABSENT_RULES)}")
-        right, predicted, target = self.class_pixels()
-        union = target + predicted - right
-        counted = target > 0 if absent == "target" else union > 0
-        pixels = int(target.sum())
-        if pixels == 0:
-            warnings.warn(f"no labelled pixel was counted ({self.ignored} ignored): scores are NaN", stacklevel=2)
-        iou = _ratio(right, union, counted)
-        return SegmentationScores(
-            iou=iou,
-            miou=_mean(iou),
-            pixel_accuracy=float(right.sum() / pixels) if pixels else float("nan"),
-            mean_accuracy=_mean(_ratio(right, target, target > 0)),
-            absent=absent,
-            classes_counted=int(counted.sum()),
-            pixels=pixels,
-            ignored=self.ignored,
-        )
+        """The scores so far, see `scores_of_counts`."""
+        return scores_of_counts(self.class_pixels(), self.ignored, absent)
 
     def _check_outside(self, target: np.ndarray, outside: int) -> int:
         ignored = 0 if self.ignore_index is None else int(np.count_nonzero(target == self.ignore_index))
@@ -125,6 +101,40 @@ class ConfusionMatrix:
             f"got target values {strays}, expected 0..{self.num_classes - 1} or ignore_index={self.ignore_index}; "
             "map void pixels to ignore_index first"
         )
+
+
+def scores_of_counts(counts: np.ndarray, ignored: int = 0, absent: str = "union") -> SegmentationScores:
+    """Scores from (3, C) right, predicted and target pixels of each class. IoU = right / (predicted + target - right).
+
+    absent "union": a class is left out of the mean only if it occurs neither in the targets nor in the predictions; one
+    that is only predicted counts as 0 (mmseg, older detectron2: TCL's and OVSeg's tables). absent "target": only
+    classes with target pixels are averaged (newer detectron2: FC-CLIP's and Uni-OVSeg's); higher on large vocabularies.
+    Warns and returns NaN when no labelled pixel was counted.
+    """
+    if absent not in ABSENT_RULES:
+        raise ValueError(f"got absent={absent!r}, expected one of {', '.join(ABSENT_RULES)}")
+    right, _, target = counts
+    iou, pixels = class_ious(counts), int(target.sum())
+    if absent == "target":
+        iou = np.where(target > 0, iou, np.nan)
+    if pixels == 0:
+        warnings.warn(f"no labelled pixel was counted ({ignored} ignored): scores are NaN", stacklevel=3)
+    return SegmentationScores(
+        iou=iou,
+        miou=_mean(iou),
+        pixel_accuracy=float(right.sum() / pixels) if pixels else float("nan"),
+        mean_accuracy=_mean(_ratio(right, target)),
+        absent=absent,
+        classes_counted=int(np.isfinite(iou).sum()),
+        pixels=pixels,
+        ignored=ignored,
+    )
+
+
+def class_ious(counts: np.ndarray) -> np.ndarray:
+    """(..., 3, C) summed counts -> (..., C) IoU, NaN for a class that is neither predicted nor in the targets."""
+    right, predicted, target = np.moveaxis(np.asarray(counts), -2, 0)
+    return _ratio(right, predicted + target - right)
 
 
 def _integers(labels: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
@@ -142,8 +152,8 @@ def _at_most(labels: np.ndarray, limit: int) -> np.ndarray:
     return np.minimum(unsigned, np.uint64(limit)).view(np.int64)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=valid)
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from math import inf, nan, sqrt
 import numpy as np
 from scipy.special import stdtrit
 
+from ovs_lite.evaluation.metrics.confusion import class_ious
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 MIN_IMAGES = 8
@@ -107,13 +108,6 @@ def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
     value, images = sum(part.value for part in parts) / len(parts), sum(part.images for part in parts)
     note = next((part.note for part in parts if part.note), "")
     return _with_interval(value, centre, error, freedom, images, max(part.seeds for part in parts), note)
-
-
-def class_ious(counts: np.ndarray) -> np.ndarray:
-    """(..., 3, C) summed counts -> (..., C) IoU, NaN for a class that is neither predicted nor in the targets."""
-    right, predicted, target = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
-    union = predicted + target - right
-    return np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
 
 
 def too_few_images(counts: np.ndarray) -> str:
