@@ -25,8 +25,7 @@ from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, get_profile, override, to_dict
 from ovs_lite.files import data_root, project_root, runs_root, write_json
-from ovs_lite.notebook.claims_log import CLAIMS
-from ovs_lite.notebook.metrics_log import METRICS
+from ovs_lite.notebook.logs import CLAIMS, METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
 from ovs_lite.reproduce.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_notebook_page, write_report
 

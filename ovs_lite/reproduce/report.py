@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ovs_lite.config import flatten
 from ovs_lite.files import write_text
-from ovs_lite.notebook.metrics_log import format_number, read_metrics
+from ovs_lite.notebook.logs import format_number, read_metrics
 from ovs_lite.reproduce.offline_html import INLINE_IMAGE, highlight_css, notebook_fragment
 from ovs_lite.reproduce.verdicts import MARKS, by_paper, counted, write_claims
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ovs_lite.claims import NOT_RUN, VERDICTS, Claim, Part, combined, load_claims
 from ovs_lite.files import write_json
-from ovs_lite.notebook.claims_log import read_claims, signed
+from ovs_lite.notebook.logs import read_claims, signed
 
 CLAIMS_JSON = "claims.json"
 MEASURED = ("verdict", "ours", "interval", "n", "seeds", "notebook")

@@ -11,8 +11,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 import ovs_lite.notebook as notebook
-from ovs_lite.notebook.claims_log import read_claims
-from ovs_lite.notebook.metrics_log import format_number, read_metrics
+from ovs_lite.notebook.logs import format_number, read_claims, read_metrics
 
 
 @pytest.fixture

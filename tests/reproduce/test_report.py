@@ -9,7 +9,8 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from ovs_lite.claims import load_claims
-from ovs_lite.notebook.claims_log import record_claim
+from ovs_lite.config import get_profile
+from ovs_lite.notebook import Context
 from ovs_lite.reproduce.offline_html import clean, draw_formulas
 from ovs_lite.reproduce.report import write_notebook_page, write_report
 from ovs_lite.reproduce.verdicts import counted, write_claims
@@ -177,7 +178,7 @@ def write_claims_of(folder, *rows):
     """Rows of claims.jsonl as `run.claim` writes them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part, ours, interval, n in rows:
-        record_claim(folder, name, ours, interval, n, (0, 1), part, {"notebook": folder.name})
+        Context(get_profile("smoke"), folder.name, folder).claim(name, ours, interval, n, (0, 1), part)
 
 
 def test_claims_json_has_every_claim_and_the_later_notebook_wins(tmp_path):
