@@ -11,17 +11,20 @@ from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.methods import METHODS, RECIPES
 from ovs_lite.methods.registry import DEFAULT_METHOD
 
+EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
-FORWARDED = {"train": "ovs_lite.train.command", "evaluate": "ovs_lite.commands.evaluate"}
+FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
+FORWARDED["train",] = "ovs_lite.train.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] and words[0] in FORWARDED:
-            import_module(FORWARDED[words[0]]).main(words[1:])
-            return 0
+        for command, module in FORWARDED.items():
+            if tuple(words[: len(command)]) == command:
+                import_module(module).main(words[len(command) :])
+                return 0
         args = build_parser().parse_args(words)
         return args.run(args) or 0
     except (ValueError, FileNotFoundError) as error:
@@ -44,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_data(commands)
     _command(commands, "train", None, f"train a model: {', '.join(RECIPES)}", "ovs-lite train tcl --steps 40")
-    _command(commands, "evaluate", None, "measure a model: clip, proposals, segmentation", "ovs-lite evaluate clip")
+    evaluate = _command(commands, "evaluate", None, "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
+    evaluate.add_argument("what", choices=EVALUATIONS, help="more on each: ovs-lite evaluate clip --help")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
     return parser
 

@@ -19,24 +19,18 @@ INK, PAPER = (25, 25, 25), (255, 255, 255)
 
 
 def overlay(
-    image: Image.Image,
-    labels: np.ndarray,
-    names: Sequence[str],
-    alpha: float = 0.5,
-    legend: bool = True,
-    on_regions: bool = True,
+    image: Image.Image, labels: np.ndarray, names: Sequence[str], alpha: float = 0.5, legend: bool = True
 ) -> Image.Image:
     """Picture with its segmentation, PIL RGB. Without legend the size is the picture's; the legend goes underneath.
 
-    alpha: share of the class colour inside regions, 0..1; contours are opaque, in the colour of their region.
-    on_regions: write each name at the point deepest inside its region. Raises ValueError where labels do not fit.
+    alpha: share of the class colour inside regions, 0..1; contours are opaque, in the colour of their region. Each name
+    stands at the point deepest inside its region. Raises ValueError where labels do not fit.
     """
     labels = _checked(image, labels, names)
     if not 0 <= alpha <= 1:
         raise ValueError(f"got alpha={alpha}, expected 0..1")
     picture = paint(image, labels, alpha)
-    if on_regions:
-        _write_names(picture, labels, names)
+    _write_names(picture, labels, names)
     return _with_legend(picture, areas(labels, names)) if legend else picture
 
 

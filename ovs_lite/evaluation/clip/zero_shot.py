@@ -63,15 +63,14 @@ def top1(similarity: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return ((similarity >= right).sum(1) == 1).cpu()
 
 
-def second_font_nouns(noun_ids: tuple[int, ...] = EVERY_NOUN) -> tuple[int, ...]:
-    """Those nouns that the second font can draw."""
-    drawable = glyph_atlas("fa")[1]
-    return tuple(noun for noun in noun_ids if drawable[noun])
+def second_font_nouns() -> tuple[int, ...]:
+    """Ids of the nouns that the second font can draw."""
+    return tuple(glyph_atlas("fa")[1].nonzero().flatten().tolist())
 
 
-def vocabulary_nouns(name: str = VOCABULARY) -> tuple[int, ...]:
-    """Ids of the nouns that a vocabulary names."""
-    names = set(load_vocabulary(name).names)
+def vocabulary_nouns() -> tuple[int, ...]:
+    """Ids of the nouns that VOCABULARY names."""
+    names = set(load_vocabulary(VOCABULARY).names)
     return tuple(i for i, noun in enumerate(load_nouns()) if noun.noun in names)
 
 
@@ -83,11 +82,12 @@ def noun_hits(
     if not noun_ids:
         raise ValueError("got no noun to choose from, expected at least one")
     style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
-    texts, column = _noun_texts(clip, noun_ids), _columns(noun_ids)
+    texts = _noun_texts(clip, noun_ids)
     hits = []
     for scene, rendering in held_out_scenes(style, scenes, clip.image_size, seed, "single"):
         images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
-        hits.append(top1(images @ texts.T, column[scene.noun_ids[:, 0]]))
+        columns = [noun_ids.index(noun) for noun in scene.noun_ids[:, 0].tolist()]
+        hits.append(top1(images @ texts.T, torch.tensor(columns)))
     return torch.cat(hits)
 
 
@@ -145,13 +145,6 @@ def retrieval_at_1(clip: Clip, rounds: int, seed: int = 0) -> float:
 
 def _noun_texts(clip: Clip, noun_ids: tuple[int, ...]) -> torch.Tensor:
     return clip.text_embeddings([load_nouns()[i].noun for i in noun_ids])
-
-
-def _columns(noun_ids: tuple[int, ...]) -> torch.Tensor:
-    """Noun id -> its position in noun_ids, -1 elsewhere."""
-    column = torch.full((len(EVERY_NOUN),), -1)
-    column[list(noun_ids)] = torch.arange(len(noun_ids))
-    return column
 
 
 def _encode_texts(clip: Clip, prompts: list[str]) -> torch.Tensor:
