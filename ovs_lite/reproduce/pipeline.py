@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +137,8 @@ def _stage(notebook: Path, folder: Path, profile: Profile, fresh: bool, cell_tim
     if (folder / EXECUTED).exists():
         write_notebook_page(folder, notebook.stem)
     result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds)
-    _write_stage(folder, result)
+    write_json(folder / STAGE, {**asdict(result), "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")})
     return result
-
-
-def _write_stage(folder: Path, result: StageResult) -> None:
-    outcome = {"status": result.status, "seconds": result.seconds, "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    failure = {"message": result.message, "traceback": result.traceback}
-    write_json(folder / STAGE, {"notebook": result.name, **outcome, **failure})
 
 
 def _execute(notebook: Path, folder: Path, parameters: dict[str, Any], cell_timeout: int) -> tuple[str, str]:

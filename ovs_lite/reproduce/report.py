@@ -56,29 +56,21 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def _template(name: str):
-    return Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True).get_template(name)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+    environment.filters["number"] = format_number
+    return environment.get_template(name)
 
 
 def _stage(folder: Path) -> dict[str, Any]:
-    stage = read_json(folder / STAGE)
     started = (folder / EXECUTED).exists()
     return {
+        "status": "did not finish" if started else "not run",
+        **read_json(folder / STAGE),
         "name": folder.name,
-        "status": stage.get("status", "did not finish" if started else "not run"),
-        "time": f"{stage['seconds']:.0f} s" if "seconds" in stage else "",
-        "finished": stage.get("finished", ""),
-        "message": stage.get("message", ""),
-        "traceback": stage.get("traceback", ""),
         "page": f"{folder.name}/{PAGE}" if (folder / PAGE).exists() else "",
-        "metrics": [_metric(row) for row in read_metrics(folder)],
+        "metrics": read_metrics(folder),
         "figures": _figures(folder / EXECUTED) if started else [],
     }
-
-
-def _metric(row: dict[str, Any]) -> dict[str, str]:
-    unit, paper, n = row.get("unit") or "", row.get("paper"), row.get("n")
-    value, expected = format_number(row.get("value"), unit), "" if paper is None else format_number(paper, unit)
-    return {"name": row["name"], "value": value, "n": "" if n is None else n, "paper": expected}
 
 
 def _figures(executed: Path) -> list[dict[str, str]]:
