@@ -18,20 +18,20 @@ FORWARDED["train",] = "ovs_lite.train.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, reported in one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         for command, module in FORWARDED.items():
-            if tuple(words[: len(command)]) == command:
-                import_module(module).main(words[len(command) :])
+            if tuple(arguments[: len(command)]) == command:
+                import_module(module).main(arguments[len(command) :])
                 return 0
-        args = build_parser().parse_args(words)
+        args = build_parser().parse_args(arguments)
         return args.run(args) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f"ovs-lite: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ovs-lite: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print("ovs-lite: interrupted; the same command resumes from what is finished", file=sys.stderr)
         return 130
 
 
@@ -80,11 +80,11 @@ def _add_reproduce(commands) -> None:
 
 def _add_segment(commands) -> None:
     example = "ovs-lite segment photo.jpg --queries 'cat, grass' --method maskclip --out masks.png"
-    parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
-    parser.add_argument("image", type=Path, help="the picture's file")
+    parser = _command(commands, "segment", _segment, "type words at an image, get masks", example)
+    parser.add_argument("image", type=Path, help="the image's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
     parser.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"one of {', '.join(METHODS)}")
-    parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
+    parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the image with masks is written")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
@@ -121,8 +121,8 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    if not args.image.is_file():  # told before a model is loaded
-        raise FileNotFoundError(f"no picture at {args.image}")
+    if not args.image.is_file():  # reported before a model is loaded
+        raise FileNotFoundError(f"no image at {args.image}")
     from ovs_lite.segmenter import load
     from ovs_lite.viz.overlay import alt_text
 
@@ -148,9 +148,9 @@ def _data_list(args: argparse.Namespace) -> None:
 def _data_show(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import sheet
 
-    picture = sheet(get_profile(args.profile), args.set, args.split, args.count)
+    image = sheet(get_profile(args.profile), args.set, args.split, args.count)
     out = args.out or Path(f"{args.set}.png")
-    picture.save(out)
+    image.save(out)
     print(f"wrote {out}")
 
 

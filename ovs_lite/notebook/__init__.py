@@ -1,4 +1,4 @@
-"""What a notebook needs besides the science: its configuration and folders, a record of numbers, progress, figures.
+"""What a notebook needs next to the science: its configuration and folders, a record of numbers, progress, figures.
 
 context = setup(profile, seed, out)          # in the cell after `parameters`
 for batch in progress(batches, "training"): ...
@@ -44,7 +44,7 @@ FIGURE_DPI = 110
 class Context:
     """A notebook's resolved profile, the name it runs under, and where its products go.
 
-    changes: {recipe: {dotted key: value}}, what `setup` was told to change in recipes.
+    changes: {recipe: {dotted key: value}}, what `setup` was asked to change in recipes.
     """
 
     profile: Profile
@@ -184,19 +184,19 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
             print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
 
 
-def show(picture: Figure | Image.Image, alt: str) -> None:
+def show(image: Figure | Image.Image, alt: str) -> None:
     """Display a matplotlib figure or a PIL image as PNG with a text for those who cannot see it.
 
     The figure is closed, so that it is not shown twice. Raises ValueError for an empty `alt`.
     """
     if not alt.strip():
-        raise ValueError("got an empty alt text, expected a sentence that says what the picture shows")
+        raise ValueError("got an empty alt text, expected a sentence that says what the image shows")
     buffer = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
-        pyplot.close(picture)
+    if isinstance(image, Figure):
+        image.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+        pyplot.close(image)
     else:
-        picture.save(buffer, format="PNG")
+        image.save(buffer, format="PNG")
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     tag = f'<img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%">'
-    display({"text/html": tag, "text/plain": f"[picture: {alt}]"}, raw=True)
+    display({"text/html": tag, "text/plain": f"[image: {alt}]"}, raw=True)

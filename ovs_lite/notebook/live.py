@@ -1,4 +1,4 @@
-"""Watching a training from a notebook: pass a `LiveCurve` to `train` as on_step.
+"""Watching a training run from a notebook: pass a `LiveCurve` to `train` as on_step.
 
 curve = LiveCurve(steps, ("loss",))
 train(task, config, out, on_step=curve, progress=False)
@@ -34,7 +34,7 @@ class LiveCurve:
         self._handle, self._drawn = None, 0.0
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
-        """What `train` calls after every step. Raises KeyError for a term that the training does not have."""
+        """What `train` calls after every step. Raises KeyError for a term that the task does not have."""
         self.steps_seen.append(step)
         for term in self.terms:
             self.history[term].append(row[term])

@@ -58,7 +58,7 @@ def reproduce(
     """Build the data where it is missing, run the notebooks that are not up to date, and write the report.
 
     only: numbers or names of notebooks, e.g. ("01",). fresh: forget what earlier runs left of the chosen notebooks.
-    cell_timeout: seconds that one cell may take. Stops after the first failure; the next call goes on there.
+    cell_timeout: seconds that one cell may take. Stops after the first failure; the next call resumes there.
     Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names or no notebooks.
     """
     resolved = override(get_profile(profile), {"seed": seed})
@@ -83,7 +83,7 @@ def reproduce(
 
 
 def find_notebooks(folder: str | Path | None = None) -> list[Path]:
-    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else beside the installed package."""
+    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else next to the installed package."""
     project, package = project_root() / "notebooks", Path(__file__).parents[2] / "notebooks"
     candidates = [Path(folder)] if folder else [project, package]
     for candidate in candidates:

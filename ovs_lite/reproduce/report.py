@@ -74,7 +74,7 @@ def _stage(folder: Path) -> dict[str, Any]:
 
 
 def _figures(executed: Path) -> list[dict[str, str]]:
-    """The pictures an executed notebook shows: those of `ovs_lite.notebook.show`, and bare PNG outputs."""
+    """The images an executed notebook shows: those of `ovs_lite.notebook.show`, and bare PNG outputs."""
     try:
         notebook = nbformat.read(executed, as_version=4)
     except (ValueError, nbformat.ValidationError):  # a kill while papermill was writing
@@ -83,9 +83,9 @@ def _figures(executed: Path) -> list[dict[str, str]]:
     for number, cell in enumerate(notebook.cells, 1):
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if "text/html" in data:
-                pictures = BeautifulSoup(data["text/html"], "html.parser").find_all("img")
-                found += [{"alt": tag.get("alt", ""), "source": tag.get("src", "")} for tag in pictures]
+                images = BeautifulSoup(data["text/html"], "html.parser").find_all("img")
+                found += [{"alt": tag.get("alt", ""), "source": tag.get("src", "")} for tag in images]
             elif "image/png" in data:
                 source = "data:image/png;base64," + "".join(data["image/png"].split())
-                found.append({"alt": f"picture without a description, cell {number}", "source": source})
+                found.append({"alt": f"image without a description, cell {number}", "source": source})
     return [figure for figure in found if INLINE_IMAGE.match(figure["source"])]

@@ -11,7 +11,7 @@ from ovs_lite.notebook.logs import read_claims, signed
 
 CLAIMS_JSON = "claims.json"
 MEASURED = ("verdict", "ours", "interval", "n", "seeds", "notebook")
-# A verdict is told apart by its word, then its mark; the colour (of the report's style sheet) only helps.
+# A verdict is known by its word, then its mark; the colour (of the report's style sheet) only helps.
 MARKS = {"holds": "\u2713", "reversed": "\u2717", "inconclusive": "?", "not run": "\u2013"}
 
 

@@ -1,6 +1,6 @@
 """Figures for notebooks and reports. Every function returns a matplotlib Figure and leaves nothing open in pyplot.
 
-Pictures are PIL images or arrays, (H, W, 3) uint8 RGB or (H, W).
+Images are PIL images or arrays, (H, W, 3) uint8 RGB or (H, W).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from scipy.stats import binned_statistic
 
 from ovs_lite.viz.palette import colour
 
-Picture = Image.Image | np.ndarray
+AnyImage = Image.Image | np.ndarray
 SIDE = 2.2  # inches of an image
 
 
-def image_row(images: Sequence[Picture], titles: Sequence[str] | None = None, side: float = SIDE) -> Figure:
+def image_row(images: Sequence[AnyImage], titles: Sequence[str] | None = None, side: float = SIDE) -> Figure:
     """Images side by side, each `side` inches wide, with a title above each."""
     figure, axes = _row(len(images), titles, side)
     for ax, image in zip(axes, images, strict=True):
@@ -25,7 +25,7 @@ def image_row(images: Sequence[Picture], titles: Sequence[str] | None = None, si
     return figure
 
 
-def heat_map(image: Picture, scores: np.ndarray, titles: Sequence[str] | None = None) -> Figure:
+def heat_map(image: AnyImage, scores: np.ndarray, titles: Sequence[str] | None = None) -> Figure:
     """The image, then (K, H, W) or (H, W) scores laid over it one by one, on one common colour scale."""
     scores = np.atleast_3d(np.asarray(scores).T).T  # (K, H, W)
     named = None if titles is None else ["", *titles]
@@ -105,7 +105,7 @@ def curves(
 def _row(count: int, titles: Sequence[str] | None, side: float) -> tuple[Figure, np.ndarray]:
     if count == 0 or (titles is not None and len(titles) != count):
         given = "no" if titles is None else len(titles)
-        raise ValueError(f"got {count} pictures and {given} titles, expected at least one picture, one title each")
+        raise ValueError(f"got {count} images and {given} titles, expected at least one image, one title each")
     figure, axes = plt.subplots(1, count, figsize=(side * count, side + 0.4), squeeze=False, layout="constrained")
     for ax, title in zip(axes[0], titles or [""] * count, strict=True):
         ax.set_axis_off()

@@ -170,7 +170,7 @@ def test_report_holds_results_figures_and_links(tmp_path):
     assert [link["href"] for link in soup.find_all("a")] == ["00_done/executed.html"]
     metrics = [[cell.get_text() for cell in row.find_all("td")] for row in tables["00_done"].find_all("tr")[1:]]
     assert metrics == [["accuracy", "41.23 %", "8", "20.1 %"], ["nothing", "undefined", "", ""]]
-    assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "picture without a description, cell 1"]
+    assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "image without a description, cell 1"]
     assert "1 of 4 notebooks are done" in soup.get_text() and "profile.seed" in soup.get_text()
 
 

@@ -1,4 +1,4 @@
-"""Scenes of IconWorld that no training can have seen: rendered on demand from seeds of their own.
+"""Scenes of IconWorld that no training run can have seen: rendered on demand from seeds of their own.
 
 B scenes of a chunk, T things, H W pixels. The training stream keeps to seeds below `FIRST_HELD_OUT_SEED`.
 """

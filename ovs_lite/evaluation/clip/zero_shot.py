@@ -1,10 +1,10 @@
-"""How good is a CLIP on natural pictures of IconWorld, and how much does it lose on masked crops?
+"""How good is a CLIP on whole images of IconWorld, and how much does it lose on masked crops?
 
-Every number comes from freshly rendered scenes whose seeds no training can use. Classification is zero-shot: the
+Every number comes from freshly rendered scenes whose seeds no training run can use. Classification is zero-shot: the
 embeddings of the class names, 14 templates, are the classifier (CLIP, Radford et al. 2021, section 3.1). The fall from
 unmasked to masked crops of the same objects is OVSeg's bottleneck (its section 1 and A.1).
 
-B pictures, K names, n answers, D embedding. `..._hits` functions return (n,) bool: which answers were right.
+B images, K names, n answers, D embedding. `..._hits` functions return (n,) bool: which answers were right.
 """
 
 import warnings
@@ -34,13 +34,13 @@ from ovs_lite.iconworld.caption_grammar import with_article
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES
 
-GROUP = 100  # captions that a picture has to choose from
+GROUP = 100  # captions that an image has to choose from
 TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the card. value, chance: fractions in [0, 1]. count: pictures, objects or scenes behind it."""
+    """One line of the card. value, chance: fractions in [0, 1]. count: images, objects or scenes behind it."""
 
     value: float
     chance: float
@@ -78,7 +78,7 @@ def vocabulary_nouns() -> tuple[int, ...]:
 def noun_hits(
     clip: Clip, noun_ids: tuple[int, ...], scenes: int, seed: int = 0, second_font: bool = False
 ) -> torch.Tensor:
-    """Top-1 among the names of `noun_ids` on pictures of one object each. (scenes,) bool."""
+    """Top-1 among the names of `noun_ids` on images of one object each. (scenes,) bool."""
     if not noun_ids:
         raise ValueError("got no noun to choose from, expected at least one")
     style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
@@ -101,12 +101,12 @@ def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Ten
     texts = _noun_texts(clip, EVERY_NOUN)
     hits = []
     for scene, rendering in held_out_scenes(MULTI, scenes, 2 * clip.image_size, seed, "crops"):
-        pictures = clip.normalise(rendering.images.to(clip.device))
+        whole = clip.normalise(rendering.images.to(clip.device))
         pairs = object_masks(scene, rendering)
         crops = torch.cat(
             [
-                masked_crops(picture, masks.to(clip.device), clip.image_size, masked)
-                for picture, (masks, _) in zip(pictures, pairs, strict=True)
+                masked_crops(one, masks.to(clip.device), clip.image_size, masked)
+                for one, (masks, _) in zip(whole, pairs, strict=True)
             ]
         )
         images = torch.cat([clip.encode_image(some) for some in crops.split(CHUNK)])
@@ -116,7 +116,7 @@ def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Ten
 
 @torch.no_grad()
 def colour_hits(clip: Clip, scenes: int, seed: int = 0) -> torch.Tensor:
-    """How often "a photo of a red cat" beats the nine other colours, on pictures of one object each. (scenes,) bool."""
+    """How often "a photo of a red cat" beats the nine other colours, on images of one object each. (scenes,) bool."""
     hits = []
     for scene, rendering in held_out_scenes(SINGLE, scenes, clip.image_size, seed, "colour"):
         images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
@@ -132,8 +132,8 @@ def retrieval_hits(clip: Clip, rounds: int, seed: int = 0, group: int = GROUP) -
     """Image-to-text retrieval: does a scene find its caption among `group` different ones? (rounds * group,) bool."""
     hits = []
     for number in range(rounds):
-        pictures, captions = caption_group(clip.image_size, group, seed, number)
-        images = torch.cat([clip.encode_image(clip.normalise(p.to(clip.device))) for p in pictures.split(CHUNK)])
+        drawn, captions = caption_group(clip.image_size, group, seed, number)
+        images = torch.cat([clip.encode_image(clip.normalise(some.to(clip.device))) for some in drawn.split(CHUNK)])
         hits.append(top1(images @ _encode_texts(clip, captions).T, torch.arange(group)))
     return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
 
@@ -184,7 +184,7 @@ def _figures(clip: Clip, scenes: int, seed: int) -> dict[str, Callable[[], Figur
 
 
 def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
-    """All figures of the card. scenes: pictures behind the first ones; the slower ones take half as many."""
+    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many."""
     if scenes < 1:
         raise ValueError(f"got {scenes} scenes, expected at least 1")
     bar = tqdm(_figures(clip, scenes, seed).items(), desc=clip.name, unit="figure", disable=not progress)

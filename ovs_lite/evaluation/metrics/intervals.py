@@ -24,7 +24,7 @@ from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 MIN_IMAGES = 8
 ONE_IMAGE = "no interval: one image"
-Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of trainings with different seeds
+Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of training runs with different seeds
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Estimate:
 
 
 def miou_interval(report: Reports) -> Estimate:
-    """mIoU of one method and its interval. Several reports, of trainings with different seeds: of their mean.
+    """mIoU of one method and its interval. Several reports, of training runs with different seeds: of their mean.
 
     Raises ValueError for reports on different images or classes, and where no labelled pixel was counted.
     """
