@@ -7,9 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from ovs_lite import __version__
-from ovs_lite.config import PROFILES, get_profile
-from ovs_lite.methods import METHODS, RECIPES
-from ovs_lite.methods.registry import DEFAULT_METHOD
+from ovs_lite.config import PROFILES, Profile, get_profile, override, read_changes
+from ovs_lite.methods.registry import DEFAULT_METHOD, METHODS, RECIPES, split_changes
 
 EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
@@ -64,6 +63,7 @@ def _command(commands, name: str, run: Callable | None, text: str, example: str)
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="how much data and training")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file that changes the profile or recipes")
 
 
 def _add_reproduce(commands) -> None:
@@ -116,7 +116,8 @@ def _add_data(commands) -> None:
 def _reproduce(args: argparse.Namespace) -> int:
     from ovs_lite.reproduce.pipeline import reproduce
 
-    results = reproduce(args.profile, args.only, args.fresh, args.seed, args.notebooks, args.runs, args.cell_timeout)
+    folders = (args.notebooks, args.runs)
+    results = reproduce(args.profile, args.only, args.fresh, args.seed, *folders, args.cell_timeout, args.config)
     return int(any(result.status == "failed" for result in results))
 
 
@@ -132,23 +133,28 @@ def _segment(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}: {alt_text(result.labels, result.queries)}")
 
 
+def _profile(args: argparse.Namespace) -> Profile:
+    of_profile, _ = split_changes(read_changes(args.config) if args.config else {})
+    return override(get_profile(args.profile), of_profile)
+
+
 def _data_build(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import build
 
-    for folder in build(get_profile(args.profile), args.only):
+    for folder in build(_profile(args), args.only):
         print(folder)
 
 
 def _data_list(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import describe
 
-    print("\n".join(describe(get_profile(args.profile))))
+    print("\n".join(describe(_profile(args))))
 
 
 def _data_show(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import sheet
 
-    image = sheet(get_profile(args.profile), args.set, args.split, args.count)
+    image = sheet(_profile(args), args.set, args.split, args.count)
     out = args.out or Path(f"{args.set}.png")
     image.save(out)
     print(f"wrote {out}")

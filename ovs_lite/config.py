@@ -134,10 +134,18 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def override_from_file(config: Any, path: str | Path) -> Any:
-    """Like `override`, with the (nested or dotted) keys of a YAML or JSON file, such as a run's config.json.
+    """Like `override`, with the keys of `read_changes`. Raises ValueError naming the file."""
+    try:
+        return override(config, read_changes(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
-    What a run adds there besides its settings ("recipe", "found") is passed over. Raises FileNotFoundError, and
-    ValueError naming the file.
+
+def read_changes(path: str | Path) -> dict[str, Any]:
+    """{dotted key: value} of a YAML or JSON file with nested or dotted keys, such as a run's config.json.
+
+    What a run adds there besides its settings ("recipe", "found") is left out. Raises FileNotFoundError, and ValueError
+    naming the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,11 +156,7 @@ def override_from_file(config: Any, path: str | Path) -> Any:
         raise ValueError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of configuration keys, got {type(content).__name__}")
-    kept = {key: value for key, value in content.items() if key not in ("recipe", "found")}
-    try:
-        return override(config, dict(flatten(kept)))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return dict(flatten({key: value for key, value in content.items() if key not in ("recipe", "found")}))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

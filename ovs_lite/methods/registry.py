@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovs_lite.config import lookup
 
@@ -53,6 +53,18 @@ def get_method(name: str, clip: Clip) -> Method:
 def get_recipe(name: str) -> Recipe:
     """What trains under that name. Raises ValueError listing the valid names."""
     return _module(lookup(RECIPES, name, "recipe")).RECIPE
+
+
+def split_changes(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Dotted changes of a profile, and {recipe: changes} of those whose key begins with a recipe's name."""
+    of_profile, of_recipes = {}, {}
+    for key, value in changes.items():
+        first, _, rest = key.partition(".")
+        if first in RECIPES:
+            of_recipes.setdefault(first, {})[rest] = value
+        else:
+            of_profile[key] = value
+    return of_profile, of_recipes
 
 
 def _module(entry: Entry):

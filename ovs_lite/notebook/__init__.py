@@ -26,10 +26,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ovs_lite.claims import get_claim, verdict
-from ovs_lite.config import Profile, get_profile, override, to_dict
+from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
 from ovs_lite.files import data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
-from ovs_lite.methods import RECIPES, get_recipe
+from ovs_lite.methods.registry import get_recipe, split_changes
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
 from ovs_lite.train import OnStep
@@ -129,17 +129,13 @@ def setup(profile: str, seed: int = 0, out: str | Path | None = None, **override
 
     out: the run's folder; None, as in a notebook opened by hand, is runs/by-hand/<profile>/<notebook>.
     overrides: changes with dotted keys, of the profile or of a recipe, as in setup("lite", **{"data.val_scenes": 8,
-        "tcl.batch": 32}).
+        "tcl.batch": 32}). They come on top of those of the file $OVS_CONFIG (`ovs-lite reproduce --config`).
     Raises ValueError for an unknown profile or key.
     """
     global _current
-    of_recipes = {key: value for key, value in overrides.items() if key.split(".")[0] in RECIPES}
-    of_profile = {key: value for key, value in overrides.items() if key not in of_recipes}
+    from_file = read_changes(os.environ["OVS_CONFIG"]) if os.environ.get("OVS_CONFIG") else {}
+    of_profile, changes = split_changes({**from_file, **overrides})
     resolved = override(get_profile(profile), {**of_profile, "seed": seed})
-    changes: dict[str, dict[str, Any]] = {}
-    for key, value in of_recipes.items():
-        recipe, _, setting = key.partition(".")
-        changes.setdefault(recipe, {})[setting] = value
     if out is None:
         by_hand = Path(os.environ.get("JPY_SESSION_NAME", "notebook")).stem
         out = runs_root() / "by-hand" / resolved.name / by_hand

@@ -23,8 +23,9 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
-from ovs_lite.config import Profile, get_profile, override, to_dict
+from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
 from ovs_lite.files import data_root, project_root, runs_root, write_json
+from ovs_lite.methods.registry import split_changes
 from ovs_lite.notebook.logs import CLAIMS, METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
 from ovs_lite.reproduce.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_notebook_page, write_report
@@ -54,14 +55,17 @@ def reproduce(
     notebooks_dir: str | Path | None = None,
     runs_dir: str | Path | None = None,
     cell_timeout: int = CELL_TIMEOUT,
+    config: str | Path | None = None,
 ) -> list[StageResult]:
     """Build the data where it is missing, run the notebooks that are not up to date, and write the report.
 
     only: numbers or names of notebooks, e.g. ("01",). fresh: forget what earlier runs left of the chosen notebooks.
-    cell_timeout: seconds that one cell may take. Stops after the first failure; the next call resumes there.
+    cell_timeout: seconds that one cell may take. config: YAML file that changes the profile or recipes.
+    Stops after the first failure; the next call resumes there.
     Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names or no notebooks.
     """
-    resolved = override(get_profile(profile), {"seed": seed})
+    of_profile, of_recipes = split_changes({} if config is None else read_changes(config))
+    resolved = override(get_profile(profile), {**of_profile, "seed": seed})
     every = find_notebooks(notebooks_dir)
     chosen = select(every, only)
     run = Path(runs_dir or runs_root()) / resolved.name
@@ -69,9 +73,9 @@ def reproduce(
     write_json(run / RUN, _run_facts(resolved))
     results: list[StageResult] = []
     try:
-        with _kernel_environment(run.parent), tqdm(chosen, desc="notebooks", unit="notebook") as bar:
+        with _kernel_environment(run.parent, config), tqdm(chosen, desc="notebooks", unit="notebook") as bar:
             for notebook in bar:
-                result = _stage(notebook, run / notebook.stem, resolved, fresh, cell_timeout)
+                result = _stage(notebook, run / notebook.stem, resolved, of_recipes, fresh, cell_timeout)
                 tqdm.write(_line(result))
                 results.append(result)
                 if result.status == "failed":
@@ -117,9 +121,11 @@ def why_run(folder: Path, now: dict[str, dict[str, str]]) -> str:
     return "; ".join(changes(read_json(folder / MADE_FROM), now))
 
 
-def _stage(notebook: Path, folder: Path, profile: Profile, fresh: bool, cell_timeout: int) -> StageResult:
+def _stage(
+    notebook: Path, folder: Path, profile: Profile, recipes: dict[str, Any], fresh: bool, cell_timeout: int
+) -> StageResult:
     parameters = {"profile": profile.name, "seed": profile.seed, "out": str(folder.resolve())}
-    now = fingerprint(notebook, to_dict(profile), data_root() / profile.data.folder)
+    now = fingerprint(notebook, to_dict(profile) | recipes, data_root() / profile.data.folder)
     reason = "asked to run afresh" if fresh else why_run(folder, now)
     if not reason:
         finished = read_json(folder / STAGE).get("finished")
@@ -192,11 +198,12 @@ def _run_facts(profile: Profile) -> dict[str, Any]:
 
 
 @contextmanager
-def _kernel_environment(runs: Path):
+def _kernel_environment(runs: Path, config: str | Path | None):
     """What kernels inherit: absolute folders, line-wise progress, and a package that imports without installation."""
     package = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     folders = {"OVS_DATA": str(data_root().resolve()), "OVS_RUNS": str(runs.resolve())}
+    folders |= {"OVS_CONFIG": str(Path(config).resolve())} if config else {}
     before = dict(os.environ)
     os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

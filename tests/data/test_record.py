@@ -305,9 +305,9 @@ def test_semantic_map_refuses_contradictions():
 
 def test_report_counts_lists_and_judges():
     report = ReaderReport(read=99, annotations_read=10)
-    report.skip("a.jpg", "cut\noff")
+    report.skip("a.jpg", "not\nthere")
     report.check()
-    assert report.skipped == [("a.jpg", "truncated")] and "a.jpg: truncated" in report.summary()
+    assert report.skipped == [("a.jpg", "not there")] and "a.jpg: not there" in report.summary()
     report.skip("b.jpg", "gone")
     with pytest.raises(ValueError, match=r"2 of 101 images.*2\.0%(.|\n)*b\.jpg: gone"):
         report.check()

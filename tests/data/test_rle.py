@@ -59,7 +59,7 @@ def test_lying_rle_is_refused(rle, message):
 
 
 def test_rle_of_another_picture_is_refused():
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match="the image's"):
         decode_rle(encode_rle(blobs(0, 4, 5)), 5, 4)
 
 

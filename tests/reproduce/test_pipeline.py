@@ -77,6 +77,22 @@ def test_run_then_skip_then_only_what_changed(world, capsys):
 
 
 @pytest.mark.slow
+def test_a_file_of_changes_reaches_the_notebooks_and_another_one_makes_them_run_again(world, capsys):
+    show = "from ovs_lite import notebook\nrun = notebook.setup(profile, seed, out)"
+    write_notebook(world / "notebooks" / "00_first.ipynb", show, "print(run.config('tcl').batch, run.profile.seed)")
+    changes = world / "mine.yaml"
+    for batch, status in ((3, "done"), (3, "up to date"), (4, "done")):
+        changes.write_text(f"tcl: {{batch: {batch}}}\ndata: {{val_scenes: 5}}\n")
+        assert statuses(reproduce(world, seed=7, only=["00"], config=changes)) == [status]
+        assert f"{batch} 7" in (world / "runs" / "smoke" / "00_first" / "executed.ipynb").read_text()
+    assert "parameters changed: tcl.batch" in capsys.readouterr().out
+    assert json.loads((world / "runs" / "smoke" / "run.json").read_text())["profile"]["data"]["val_scenes"] == 5
+    changes.write_text("data: {val_scene: 5}")
+    with pytest.raises(ValueError, match="did you mean 'val_scenes'"):
+        reproduce(world, config=changes)
+
+
+@pytest.mark.slow
 def test_a_failing_cell_is_shown_and_the_next_call_goes_on_there(world, capsys):
     write_notebook(world / "notebooks" / "01_second.ipynb", "x = 1", "raise ValueError('no <b>luck</b>')")
     write_notebook(world / "notebooks" / "02_third.ipynb", "print(1)")

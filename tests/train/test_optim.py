@@ -42,7 +42,7 @@ def test_muon_takes_the_block_matrices_and_adamw_the_rest():
 def test_muons_step_depends_on_the_gradients_direction_alone_and_is_as_long_as_its_rate():
     """Newton-Schulz brings the leading singular values near 1, whatever the gradient's size."""
     steps = {}
-    for scale in (1.0, 1e3):
+    for scale in (1.0, 1024.0):  # a power of two: no other rounding
         model, optimizer = make_optimizer()
         before = [block.weight.detach().flatten(1).clone() for block in model.blocks]
         backward(model, scale)
@@ -51,8 +51,7 @@ def test_muons_step_depends_on_the_gradients_direction_alone_and_is_as_long_as_i
         steps[scale] = [(old * (1 - 0.02 * 0.01) - new) / 0.02 for old, new in zip(before, after, strict=True)]
     for small, large in zip(*steps.values(), strict=True):
         assert 0.7 < torch.linalg.svdvals(small).max() < 1.3
-        assert torch.nn.functional.cosine_similarity(small.flatten(), large.flatten(), dim=0) > 0.98
-        assert small.norm() == pytest.approx(large.norm(), rel=0.1)
+        torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-4)
 
 
 def test_the_fallback_is_torchs_adamw():

@@ -88,7 +88,7 @@ def test_bad_pairs_are_skipped_and_listed(world, fault):
     records, report = read(world)
     assert list(records) == ["b"] and len(report.skipped) == 1
     assert report.skipped[0][0] == "a" and "a." in report.skipped[0][1]
-    with pytest.raises(ValueError, match="1 of 2 pictures"):
+    with pytest.raises(ValueError, match="1 of 2 images"):
         report.check()
 
 

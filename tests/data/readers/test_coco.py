@@ -157,7 +157,7 @@ def test_bad_pictures_are_skipped_and_listed(world, fault):
     records, report = read(world)
     assert list(records) == ["1", "3", "4"] and report.read == 3
     assert len(report.skipped) == 1 and report.skipped[0][1]
-    with pytest.raises(ValueError, match="1 of 4 pictures"):
+    with pytest.raises(ValueError, match="1 of 4 images"):
         report.check()
     report.check(max_fraction=0.25)
 
