@@ -8,9 +8,7 @@ B images, K names, n answers, D embedding. `..._hits` functions return (n,) bool
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from tqdm.auto import tqdm
@@ -152,40 +150,31 @@ def _encode_texts(clip: Clip, prompts: list[str]) -> torch.Tensor:
     return torch.cat([clip.encode_text(prompts[i : i + TEXTS_AT_ONCE]) for i in parts])
 
 
-def _dense_figure(clip: Clip, scenes: int, seed: int) -> Figure:
-    found, guessed = segmentation_scores(clip, scenes, seed)
-    return Figure(found.miou, guessed.miou, scenes)
+def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
+    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many.
 
-
-def _figures(clip: Clip, scenes: int, seed: int) -> dict[str, Callable[[], Figure]]:
-    """Name -> how to measure it, in the card's order. A tower without dense embeddings lacks the last one."""
-
-    def share(hits: Callable[..., torch.Tensor], choices: int, *args, **options) -> Callable[[], Figure]:
-        return lambda: Figure.of(hits(clip, *args, seed=seed, **options), choices)
-
+    Warns where a tower has no dense embeddings, and leaves the last figure out.
+    """
+    if scenes < 1:
+        raise ValueError(f"got {scenes} scenes, expected at least 1")
     every, some, other = len(EVERY_NOUN), vocabulary_nouns(), second_font_nouns()
     half, rounds = max(1, scenes // 2), max(1, scenes // GROUP)
-    figures = {
-        f"top-1 of {every} nouns": share(noun_hits, every, EVERY_NOUN, scenes),
-        f"top-1 of the {len(some)} nouns of {VOCABULARY}": share(noun_hits, len(some), some, scenes),
-        f"top-1 of {len(other)} nouns, second font": share(noun_hits, len(other), other, scenes, second_font=True),
-        f"top-1 of {every} nouns, unmasked crops": share(crop_hits, every, half, masked=False),
-        f"top-1 of {every} nouns, masked crops": share(crop_hits, every, half, masked=True),
-        f"colour word among {len(COLOUR_NAMES)}": share(colour_hits, len(COLOUR_NAMES), half),
-        f"retrieval R@1 among {GROUP}": share(retrieval_hits, GROUP, rounds, group=GROUP),
+    hits = {  # name: choices, how to measure it
+        f"top-1 of {every} nouns": (every, lambda: noun_hits(clip, EVERY_NOUN, scenes, seed)),
+        f"top-1 of the {len(some)} nouns of {VOCABULARY}": (len(some), lambda: noun_hits(clip, some, scenes, seed)),
+        f"top-1 of {len(other)} nouns, second font": (len(other), lambda: noun_hits(clip, other, scenes, seed, True)),
+        f"top-1 of {every} nouns, unmasked crops": (every, lambda: crop_hits(clip, half, False, seed)),
+        f"top-1 of {every} nouns, masked crops": (every, lambda: crop_hits(clip, half, True, seed)),
+        f"colour word among {len(COLOUR_NAMES)}": (len(COLOUR_NAMES), lambda: colour_hits(clip, half, seed)),
+        f"retrieval R@1 among {GROUP}": (GROUP, lambda: retrieval_hits(clip, rounds, seed, GROUP)),
     }
+    bar = tqdm(hits.items(), desc=clip.name, unit="figure", disable=not progress)
+    figures = {name: Figure.of(measured(), choices) for name, (choices, measured) in bar}
     try:
         patch_stride(clip.network.visual)
     except ValueError as error:
         warnings.warn(f"{clip.name} is not measured on {VOCABULARY}: {error}", stacklevel=2)
         return figures
     tower = "MaskCLIP" if clip.patch_size is not None else "last feature map"
-    return figures | {f"mIoU on {VOCABULARY}, {tower}": partial(_dense_figure, clip, half, seed)}
-
-
-def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
-    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many."""
-    if scenes < 1:
-        raise ValueError(f"got {scenes} scenes, expected at least 1")
-    bar = tqdm(_figures(clip, scenes, seed).items(), desc=clip.name, unit="figure", disable=not progress)
-    return {name: figure() for name, figure in bar}
+    found, guessed = segmentation_scores(clip, half, seed)
+    return figures | {f"mIoU on {VOCABULARY}, {tower}": Figure(found.miou, guessed.miou, half)}
