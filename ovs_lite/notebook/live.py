@@ -43,18 +43,15 @@ class LiveCurve:
                 values = ", ".join(f"{term} {row[term]:.3f}" for term in self.terms)
                 print(f"step {step + 1} of {self.steps}: {values}", flush=True)
         elif time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self._draw()
+            if self._handle is None:
+                self._handle = display(self.figure(), display_id=True)
+            else:
+                self._handle.update(self.figure())
+            self._drawn = time.monotonic()
 
     def figure(self) -> Figure:
         """The curves so far."""
         return curves({term: (self.steps_seen, values) for term, values in self.history.items()}, "step", "")
-
-    def _draw(self) -> None:
-        if self._handle is None:
-            self._handle = display(self.figure(), display_id=True)
-        else:
-            self._handle.update(self.figure())
-        self._drawn = time.monotonic()
 
 
 class MaskFilm:
