@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kit.calls import gradients, mask_batches
+from kit.distributed_calls import gradients, mask_batches
 from kit.processes import launch, load
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
@@ -36,7 +36,7 @@ def test_shards_are_disjoint_and_complete(count, length):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    done = launch("kit.calls.every_call", out)
+    done = launch("kit.distributed_calls.every_call", out)
     assert done.returncode == 0, done.stderr
     return load(out)
 
@@ -87,7 +87,7 @@ def test_two_processes_of_8_have_the_gradient_of_one_of_16(ranks):
 
 @pytest.mark.slow
 def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
-    done = launch("kit.calls.contrast", tmp_path / "two")
+    done = launch("kit.distributed_calls.contrast", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     train(TinyContrast(), LoopConfig(**CONFIG), tmp_path / "one", progress=False)
     one, two = (load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("one", "two"))
@@ -100,6 +100,6 @@ def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
-    done = launch("kit.calls.one_gets_a_signal", tmp_path)
+    done = launch("kit.distributed_calls.one_gets_a_signal", tmp_path)
     assert done.returncode != 0 and "stopped by a signal after step 5" in done.stderr, done.stderr
     assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6

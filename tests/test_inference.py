@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip
 from ovs_lite.inference import (
     Window,
     best_classes,
@@ -25,8 +25,7 @@ from ovs_lite.methods import Method, get_method
 
 @pytest.fixture(scope="module")
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 class Echo(Method):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import ovs_lite
+from kit.images import noise
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window
 from ovs_lite.methods import METHODS, get_method, method_class
@@ -30,12 +31,8 @@ def model():
     return Segmenter(get_method("maskclip", load_clip("ViT-Lite-8", pretrained=None)))
 
 
-def photo(height: int = 48, width: int = 72) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
 def test_the_result_keeps_its_promises(model):
-    result = model.segment(photo(), QUERIES)
+    result = model.segment(noise(48, 72), QUERIES)
     assert result.labels.shape == (48, 72) and result.labels.dtype == np.int64
     assert result.logits.shape == (3, 48, 72) and result.logits.dtype == np.float32
     assert result.queries == QUERIES and (result.labels == result.logits.argmax(0)).all()
@@ -44,7 +41,7 @@ def test_the_result_keeps_its_promises(model):
 
 
 def test_path_pil_and_array_are_the_same_picture(model, tmp_path):
-    array = photo()
+    array = noise(48, 72)
     Image.fromarray(array).save(tmp_path / "photo.png")
     expected = model.segment(array, QUERIES).logits
     for image in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(array)):
@@ -52,7 +49,7 @@ def test_path_pil_and_array_are_the_same_picture(model, tmp_path):
 
 
 def test_grey_and_rgba_are_their_rgb(model):
-    grey = photo()[..., 0]
+    grey = noise(48, 72)[..., 0]
     expected = model.segment(np.repeat(grey[..., None], 3, 2), QUERIES).logits
     opaque = Image.fromarray(grey).convert("RGBA")
     for image in (grey, Image.fromarray(grey), opaque):
@@ -62,7 +59,7 @@ def test_grey_and_rgba_are_their_rgb(model):
 def test_a_turned_photo_is_segmented_upright(model, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying, to be turned clockwise
-    stored = Image.fromarray(photo(48, 72))
+    stored = Image.fromarray(noise(48, 72))
     stored.save(tmp_path / "turned.png", exif=exif)
     result = model.segment(tmp_path / "turned.png", QUERIES)
     upright = stored.transpose(Image.Transpose.ROTATE_270)
@@ -78,36 +75,36 @@ def test_pictures_of_odd_sizes_have_labels_and_an_overlay(model, size):
 
 
 def test_background_leaves_weak_pixels_unlabelled(model):
-    scores = model.segment(photo(), QUERIES).logits.max(0)
+    scores = model.segment(noise(48, 72), QUERIES).logits.max(0)
     middle = float(np.median(scores))
-    labels = model.segment(photo(), QUERIES, background=middle).labels
+    labels = model.segment(noise(48, 72), QUERIES, background=middle).labels
     assert ((labels == -1) == (scores < middle)).all() and (labels == -1).any() and (labels >= 0).any()
-    assert (model.segment(photo(), QUERIES, background=2).labels == -1).all()
+    assert (model.segment(noise(48, 72), QUERIES, background=2).labels == -1).all()
     for wrong in ("grass", True):
         with pytest.raises(ValueError, match="background"):
-            model.segment(photo(), QUERIES, background=wrong)
+            model.segment(noise(48, 72), QUERIES, background=wrong)
 
 
 def test_auto_is_the_threshold_of_the_methods_authors(model):
     tcl = load("tcl", device="cpu")
-    scores = tcl.segment(photo(), QUERIES).logits.max(0)
-    labels = tcl.segment(photo(), QUERIES, background="auto").labels
+    scores = tcl.segment(noise(48, 72), QUERIES).logits.max(0)
+    labels = tcl.segment(noise(48, 72), QUERIES, background="auto").labels
     assert tcl.method.background == 0.4 and ((labels == -1) == (scores < 0.4)).all()
     with pytest.raises(ValueError, match="background='auto', but maskclip names no threshold"):
-        model.segment(photo(), QUERIES, background="auto")
+        model.segment(noise(48, 72), QUERIES, background="auto")
 
 
 @pytest.mark.parametrize("window", [None, Window(64, 48, 24), Window(64, 48, 24, resize="bilinear")])
 def test_new_words_for_an_encoded_image_do_not_encode_it_again(model, window):
     seen = []
     handle = model.clip.network.visual.conv1.register_forward_hook(lambda *given: seen.append(1))
-    encoded = model.encode(photo(), window=window)
+    encoded = model.encode(noise(48, 72), window=window)
     windows = len(seen)
     asked = [(QUERIES, {}), ("boat", {}), (["sky", "cat"], {"background": 0.1, "key_smoothing": "paper"})]
     found = [encoded.segment(queries, **options) for queries, options in asked]
     assert windows == (2 if window is None else 2 * 3) and len(seen) == windows
     for result, (queries, options) in zip(found, asked, strict=True):
-        whole = model.segment(photo(), queries, window=window, **options)
+        whole = model.segment(noise(48, 72), queries, window=window, **options)
         np.testing.assert_array_equal(result.logits, whole.logits)
         np.testing.assert_array_equal(result.labels, whole.labels)
         assert result.queries == whole.queries and result.image.tobytes() == whole.image.tobytes()
@@ -119,11 +116,11 @@ def test_mistakes_in_the_request_are_reported_before_the_image_is_encoded(model,
     monkeypatch.setattr(model.method, "encode", lambda images: pytest.fail("the image was encoded"))
     for queries, background in (("cat,", None), ("cat", "grass"), ("cat", "auto")):
         with pytest.raises(ValueError, match="queries|background"):
-            model.segment(photo(), queries, background)
+            model.segment(noise(48, 72), queries, background)
 
 
 def test_the_order_of_queries_only_orders_the_logits(model):
-    forth, back = model.segment(photo(), QUERIES), model.segment(photo(), QUERIES[::-1])
+    forth, back = model.segment(noise(48, 72), QUERIES), model.segment(noise(48, 72), QUERIES[::-1])
     np.testing.assert_allclose(forth.logits, back.logits[::-1], atol=1e-6)
 
 
@@ -137,7 +134,7 @@ def test_predict_gives_scores_at_input_size(model):
 def test_load_knows_every_method(name, monkeypatch):
     monkeypatch.setattr("ovs_lite.methods.reco.method.iconworld_bank", lambda clip: iconworld_bank(clip, count=20))
     weights = "lite" if method_class(name).trains else None  # trained weights belong to one CLIP
-    assert load(name, pretrained=weights).segment(photo(), QUERIES).labels.shape == (48, 72)
+    assert load(name, pretrained=weights).segment(noise(48, 72), QUERIES).labels.shape == (48, 72)
     assert ovs_lite.load is load
 
 
@@ -165,11 +162,11 @@ def test_wrong_pictures_and_names_are_named(model, tmp_path, monkeypatch):
         load("maskclip", checkpoint="mine.safetensors")
     monkeypatch.setattr("ovs_lite.segmenter.MAX_SCORES", 100)
     with pytest.raises(ValueError, match="fewer names"):
-        model.segment(photo(), QUERIES)
+        model.segment(noise(48, 72), QUERIES)
 
 
 def test_save_writes_by_suffix_and_leaves_nothing_behind(model, tmp_path, monkeypatch):
-    result = model.segment(photo(), QUERIES)
+    result = model.segment(noise(48, 72), QUERIES)
     for name, kind in (("a.png", "PNG"), ("b.JPG", "JPEG"), ("c.jpeg", "JPEG")):
         result.save(tmp_path / name)
         with Image.open(tmp_path / name) as written:

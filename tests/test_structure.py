@@ -283,3 +283,34 @@ def test_cross_process_calls_live_in_one_file():
             users.add(path.name)
             wrong += [] if path == ROOT / PACKAGE / "distributed.py" else [str(path.relative_to(ROOT))]
     assert "distributed.py" in users and not wrong, wrong
+
+
+def imported_tests(source: str) -> list[str]:
+    """The test modules that a source imports, in its own lines or in those that it gives to another process."""
+    way = r"""(?:\bfrom|\bimport|\bimport_module\(|__import__\()\s*["']?"""
+    return re.findall(way + r"((?:\w+\.)*(?:test|bench)_\w+)", source)
+
+
+def test_no_test_module_imports_another():
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
+    wrong = [f"{path.relative_to(ROOT)}: {name}" for path, text in sources.items() for name in imported_tests(text)]
+    assert not wrong, f"move what several test modules need to tests/kit/:\n{wrong}"
+    assert len(sources) >= 100
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from {} import toy",
+        "from data.{} import toy",
+        "    from data import {}",
+        "import {} as t",
+        "code = 'import sys; from {} import write'",
+        "importlib.import_module('data.{}')",
+    ],
+)
+def test_every_import_of_a_test_module_is_seen(source):
+    for name in ("test_record", "bench_pamr"):
+        (found,) = imported_tests(source.format(name))
+        assert found.endswith(name)
+    assert not imported_tests(source.format("kit.records") + "\ndef test_record(): ...\nimport pytest")

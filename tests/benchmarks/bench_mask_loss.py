@@ -6,20 +6,16 @@ image and then stacked; the forward pass alone shows what the pairs cost.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from peak_memory import MIB, in_a_process, resident, start_counting
 
 from ovs_lite.losses.masks import best_match_dice_loss
 
 BATCH, PROPOSALS, TARGETS = 16, 128, 20
 SIDES = (32, 128)
-MIB = 2**20
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc returns freed blocks at once: the peak is what was in use
 
 
 def broadcast_best_match(mask_probs: torch.Tensor, target_masks: list[torch.Tensor]) -> torch.Tensor:
@@ -33,12 +29,6 @@ def broadcast_best_match(mask_probs: torch.Tensor, target_masks: list[torch.Tens
 
 
 VARIANTS = {"broadcast": broadcast_best_match, "best_match_dice_loss": best_match_dice_loss}
-
-
-def resident(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def inputs(side: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -57,8 +47,7 @@ def measure(variant: str, side: int, repeats: int = 5) -> dict[str, float]:
     small = torch.rand(1, 2, 8, 8, requires_grad=True)
     loss(small, [torch.ones(1, 8, 8)]).backward()  # what torch loads at first use is not the loss's
     probs, targets = inputs(side)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here, not from the making of the inputs
-    before, seconds = resident("VmRSS"), []
+    before, seconds = start_counting(), []
     value = loss(probs, targets)
     forward = resident("VmHWM") - before
     value.backward()
@@ -71,15 +60,10 @@ def measure(variant: str, side: int, repeats: int = 5) -> dict[str, float]:
     return {"forward": forward, "peak": peak, "seconds": min(seconds), "loss": value.item()}
 
 
-def in_a_process(variant: str, side: int) -> dict[str, float]:
+def memory_and_time(variant: str, side: int) -> dict[str, float]:
     """Memory from one process, time from another, whose allocator is left as it is."""
-    command = [sys.executable, __file__, variant, str(side)]
-    answers = []
-    for extra in (GIVE_BACK, {}):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **extra}
-        ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-        answers.append(json.loads(ended.stdout))
-    return {**answers[0], "seconds": answers[1]["seconds"]}
+    memory, timed = (in_a_process(__file__, variant, side, give_back=given) for given in (True, False))
+    return {**memory, "seconds": timed["seconds"]}
 
 
 def main() -> None:
@@ -87,7 +71,7 @@ def main() -> None:
     print(f"batch {BATCH}, {PROPOSALS} proposals, {TARGETS} targets, one thread; MiB beyond the inputs")
     print(f"{'':30}{'forward':>9}{'+ backward':>12}{'seconds':>10}{'loss':>11}")
     for side in SIDES:
-        found = {variant: in_a_process(variant, side) for variant in VARIANTS}
+        found = {variant: memory_and_time(variant, side) for variant in VARIANTS}
         for variant, row in found.items():
             memory = f"{row['forward'] / MIB:9.1f}{row['peak'] / MIB:12.1f}"
             print(f"{side:4} px  {variant:22}{memory}{row['seconds']:10.3f}{row['loss']:11.6f}")

@@ -5,23 +5,18 @@ VmHWM of /proc/self/status) with two iterations, in the second of which every bu
 is left to `pamr` alone: stacked, it would take more than 12 GB.
 """
 
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from peak_memory import MIB, growth, in_a_process
 
 from ovs_lite.pamr import DILATIONS, ITERATIONS, pamr
 
 CASES = {(112, 21): 5, (112, 150): 2, (448, 21): 1}  # side, classes: repeats
 ALONE = (448, 150)
-MIB = 2**20
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc returns freed blocks at once: the peak is what was in use
 
 
 def neighbours(planes: torch.Tensor, dilations: Sequence[int], taps: Sequence[int]) -> torch.Tensor:
@@ -56,27 +51,10 @@ def inputs(side: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image, torch.rand(1, classes, side, side, generator=generator)
 
 
-def resident(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-
-def growth(variant: str, side: int, classes: int) -> int:
-    """Bytes at the peak of one call beyond what was there before, the result included, the inputs not."""
+def peak(variant: str, side: int, classes: int) -> int:
+    """Bytes that this process grows by in two iterations beyond their inputs."""
     VARIANTS[variant](*inputs(64, 2), DILATIONS, 1)  # what torch loads at first use is not the variant's
-    image, masks = inputs(side, classes)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here, not from the making of the inputs
-    before = resident("VmRSS")
-    VARIANTS[variant](image, masks, DILATIONS, 2)
-    return resident("VmHWM") - before
-
-
-def growth_in_a_process(variant: str, side: int, classes: int) -> int:
-    command = [sys.executable, __file__, variant, str(side), str(classes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **GIVE_BACK}
-    ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(ended.stdout)
+    return growth(VARIANTS[variant], *inputs(side, classes), DILATIONS, 2)
 
 
 def times(side: int, classes: int, repeats: int, variants: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -102,7 +80,7 @@ def main() -> None:
     for (side, classes), repeats in {**CASES, ALONE: 1}.items():
         label, variants = f"{side:4} px {classes:4} classes  ", ("pamr",) if (side, classes) == ALONE else (*VARIANTS,)
         seconds, difference = times(side, classes, repeats, variants)
-        peaks = {variant: growth_in_a_process(variant, side, classes) for variant in variants}
+        peaks = {variant: in_a_process(__file__, variant, side, classes) for variant in variants}
         for variant in variants:
             masks = peaks[variant] / (4 * classes * side**2)
             print(f"{label}{variant:10}{seconds[variant]:9.3f}{peaks[variant] / MIB:9.1f}{masks:8.2f}", flush=True)
@@ -114,6 +92,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 4:
-        print(growth(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+        print(peak(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
     else:
         main()

@@ -5,23 +5,18 @@ turn, in one process. Memory is what a fresh process grows by (Linux: VmHWM of /
 pixels included. The naive variant makes no Gumbel draw, which the released code makes for all masks. --all: more sizes.
 """
 
-import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from peak_memory import MIB, growth, in_a_process
 
 from ovs_lite.losses.tcl import area_loss, text_grounding_terms, tv_loss
 
 SIZES = [(16, 64, 28), (64, 64, 28), (256, 64, 28), (64, 128, 56), (16, 512, 56), (64, 512, 56)]  # B = T, C, H = W
 MORE_SIZES = [(128, 64, 28), (128, 128, 56), (512, 64, 28)]
 TEXTS = (64, 256, 1024)  # at 64 images, C = 64, 28 x 28
-MIB = 2**20
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc returns freed blocks at once: the peak is what was in use
 
 
 def naive_tv(x: torch.Tensor) -> torch.Tensor:
@@ -84,28 +79,15 @@ def times(size: tuple[int, int, int], repeats: int = 3) -> dict[str, float]:
     return {variant: min(round_[variant] for round_ in rounds) for variant in VARIANTS}
 
 
-def resident(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-
-def growth(variant: str, images: int, texts: int, channels: int, side: int) -> int:
+def peak(variant: str, images: int, texts: int, channels: int, side: int) -> int:
     """Bytes that this process grows by in one step beyond its inputs."""
     step(variant, inputs(2, 2, 4, 4))  # what torch loads at first use is not the loss's
-    leaves = inputs(images, texts, channels, side)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here, not from the making of the inputs
-    before = resident("VmRSS")
-    step(variant, leaves)
-    return resident("VmHWM") - before
+    return growth(step, variant, inputs(images, texts, channels, side))
 
 
-def peak(variant: str, *size: int) -> float:
-    """`growth` in a process of its own, in MiB."""
-    command = [sys.executable, __file__, variant, *map(str, size)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **GIVE_BACK}
-    ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(ended.stdout) / MIB
+def peak_mib(variant: str, *size: int) -> float:
+    """`peak` in a process of its own."""
+    return in_a_process(__file__, variant, *size) / MIB
 
 
 def main(sizes: list[tuple[int, int, int]]) -> None:
@@ -117,14 +99,14 @@ def main(sizes: list[tuple[int, int, int]]) -> None:
     peaks = {}
     for size in sizes:
         spent = times(size)
-        peaks[size] = {variant: peak(variant, size[0], *size) for variant in VARIANTS}
+        peaks[size] = {variant: peak_mib(variant, size[0], *size) for variant in VARIANTS}
         cells = (f"{spent['naive']:14.3f}{spent['walked']:9.3f}{spent['walked'] / spent['naive']:7.2f}",
                  f"{peaks[size]['naive']:13.1f}{peaks[size]['walked']:9.1f}"
                  f"{peaks[size]['walked'] / peaks[size]['naive']:7.2f}")  # fmt: skip
         print(f"{str(size):>16}{''.join(cells)}", flush=True)
     grown = [peaks[256, 64, 28][variant] / peaks[64, 64, 28][variant] for variant in VARIANTS]
     print(f"peak from B = T = 64 to 256: naive x {grown[0]:.2f}, walked x {grown[1]:.2f}")
-    by_texts = {texts: peak("walked", 64, texts, 64, 28) for texts in TEXTS}
+    by_texts = {texts: peak_mib("walked", 64, texts, 64, 28) for texts in TEXTS}
     print(f"walked, B = 64, peak by T: {', '.join(f'{texts}: {mib:.1f} MiB' for texts, mib in by_texts.items())}, "
           f"x {by_texts[TEXTS[-1]] / by_texts[TEXTS[0]]:.2f}")  # fmt: skip
     embedding = inputs(64, 1, 128, 56)[0]
@@ -136,6 +118,6 @@ def main(sizes: list[tuple[int, int, int]]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        print(growth(sys.argv[1], *map(int, sys.argv[2:])))
+        print(peak(sys.argv[1], *map(int, sys.argv[2:])))
     else:
         main(SIZES + MORE_SIZES * ("--all" in sys.argv))

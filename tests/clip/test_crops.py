@@ -5,24 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.images import randn, random_masks
 from ovs_lite.clip import crops, load_clip
 from ovs_lite.clip.crops import encode_regions, mask_boxes, masked_crops
 
 
-def picture(channels=3, height=48, width=72, seed=0, **options):
-    return torch.randn(channels, height, width, generator=torch.Generator().manual_seed(seed), **options)
-
-
-def random_masks(count=7, height=48, width=72, seed=3):
-    """Rectangles with holes, the last three: a corner pixel, a whole column, everything."""
-    rng = np.random.default_rng(seed)
-    masks = np.zeros((count, height, width), bool)
-    for mask in masks[:-3]:
-        y, x = rng.integers(0, height - 9), rng.integers(0, width - 9)
-        mask[y : y + rng.integers(2, 30), x : x + rng.integers(2, 30)] = True
-        mask &= rng.random((height, width)) < 0.7
-    masks[-3, -1, -1], masks[-2, :, 5], masks[-1] = True, True, True
-    return torch.from_numpy(masks)
+def odd_masks(height=48, width=72, seed=3):
+    """Four rectangles with holes, a corner pixel, a whole column, everything."""
+    odd = torch.zeros(3, height, width, dtype=torch.bool)
+    odd[0, -1, -1], odd[1, :, 5], odd[2] = True, True, True
+    return torch.cat([random_masks(4, height, width, seed=seed), odd])
 
 
 def slow_box(mask):
@@ -44,31 +36,31 @@ def slow_crop(image, mask, size, masked):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("size", [1, 16, 64])
 def test_equals_one_resize_per_mask(size, masked):
-    image, masks = picture(), random_masks()
+    image, masks = randn(3, 48, 72), odd_masks()
     expected = torch.stack([slow_crop(image, mask, size, masked) for mask in masks])
     torch.testing.assert_close(masked_crops(image, masks, size, masked), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_boxes_are_tight(seed):
-    masks = random_masks(seed=seed)
+    masks = odd_masks(seed=seed)
     assert mask_boxes(masks).tolist() == [[int(side) for side in slow_box(mask)] for mask in masks]
     assert mask_boxes(masks[:0]).shape == (0, 4)
     assert mask_boxes(torch.zeros(2, 5, 6, dtype=torch.bool)).tolist() == [[0, 0, 0, 0]] * 2
 
 
 def test_masking_changes_only_what_lies_outside():
-    image, mask = picture(), random_masks()[:1]
+    image, mask = randn(3, 48, 72), odd_masks()[:1]
     masked, unmasked = (masked_crops(image, mask, 24, flag) for flag in (True, False))
     assert (masked - unmasked).abs().max() > 0.1
-    elsewhere = torch.where(mask[0], image, picture(seed=9))
+    elsewhere = torch.where(mask[0], image, randn(3, 48, 72, seed=9))
     torch.testing.assert_close(masked_crops(elsewhere, mask, 24), masked)
     assert (masked_crops(elsewhere, mask, 24, masked=False) - unmasked).abs().max() > 0.1
     assert (masked_crops(image, mask, 24) == masked).all(), "masked is the default"
 
 
 def test_an_empty_mask_gives_zeros_and_one_pixel_gives_its_colour():
-    image, masks = picture(), torch.zeros(3, 48, 72, dtype=torch.bool)
+    image, masks = randn(3, 48, 72), torch.zeros(3, 48, 72, dtype=torch.bool)
     masks[1, 10, 20] = masks[2, 0, 0] = True
     for masked in (True, False):
         found = masked_crops(image, masks, 8, masked)
@@ -78,7 +70,7 @@ def test_an_empty_mask_gives_zeros_and_one_pixel_gives_its_colour():
 
 
 def test_each_region_alone_any_order_and_any_chunk(monkeypatch):
-    image, masks = picture(), random_masks()
+    image, masks = randn(3, 48, 72), odd_masks()
     together = masked_crops(image, masks, 16)
     alone = torch.cat([masked_crops(image, mask[None], 16) for mask in masks])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
@@ -89,18 +81,18 @@ def test_each_region_alone_any_order_and_any_chunk(monkeypatch):
 
 
 def test_pictures_of_other_channels_and_precision():
-    masks = random_masks()
-    one = masked_crops(picture(1), masks, 8)
+    masks = odd_masks()
+    one = masked_crops(randn(1, 48, 72), masks, 8)
     assert one.shape == (7, 1, 8, 8) and one.dtype == torch.float32
-    assert masked_crops(picture(dtype=torch.float64), masks, 8).dtype == torch.float64
+    assert masked_crops(randn(3, 48, 72, dtype=torch.float64), masks, 8).dtype == torch.float64
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_gradients_are_those_of_the_slow_crop(masked):
-    masks, weight = random_masks(), picture(3, 16, 16, seed=5)
-    image = picture().requires_grad_()
+    masks, weight = odd_masks(), randn(3, 16, 16, seed=5)
+    image = randn(3, 48, 72).requires_grad_()
     (masked_crops(image, masks, 16, masked) * weight).sum().backward()
-    slow = picture().requires_grad_()
+    slow = randn(3, 48, 72).requires_grad_()
     (torch.stack([slow_crop(slow, mask, 16, masked) for mask in masks]) * weight).sum().backward()
     torch.testing.assert_close(image.grad, slow.grad, atol=1e-4, rtol=1e-4)
 
@@ -110,19 +102,19 @@ def test_gradients_are_those_of_the_slow_crop(masked):
 )
 def test_masks_of_another_size_or_type_are_refused(masks):
     with pytest.raises(ValueError, match=r"expected bool \(N, \(48, 72\)\)"):
-        masked_crops(picture(), masks, 8)
+        masked_crops(randn(3, 48, 72), masks, 8)
 
 
 @pytest.mark.parametrize("name", ["ViT-Lite-8", "ConvNeXt-Lite"])
 @torch.no_grad()
 def test_encoded_regions_are_the_embeddings_of_their_crops(name):
-    clip, image, masks = load_clip(name, pretrained=None), picture(), random_masks()
+    clip, image, masks = load_clip(name, pretrained=None), randn(3, 48, 72), odd_masks()
     for masked in (True, False):
         expected = clip.encode_image(torch.stack([slow_crop(image, mask, 64, masked) for mask in masks]))
         for batch in (128, 3, 1):
             found = encode_regions(clip, image, masks, masked, batch)
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    other = encode_regions(clip, picture(seed=7), masks)
+    other = encode_regions(clip, randn(3, 48, 72, seed=7), masks)
     assert (other - encode_regions(clip, image, masks)).abs().max() > 1e-4, "another picture, other regions"
     assert encode_regions(clip, image, masks[:0]).shape == (0, clip.embed_dim)
     assert encode_regions(clip, image, masks[:1]).norm() == pytest.approx(1, abs=1e-5)

@@ -6,35 +6,21 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
-from torch import nn
 
-from ovs_lite.clip import load_clip, wrap_clip
+from kit.clips import random_clip, shaken
+from kit.images import randn
+from ovs_lite.clip import wrap_clip
 from ovs_lite.clip.dense import check_family, dense_features, dense_maps, is_mean_of_map, patch_stride, resize_positions
-
-
-def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """Random weights with no zero bias and no unit scale, so that a forgotten term shows."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in module.parameters():
-            value += 0.1 * torch.randn(value.shape, generator=generator)
-    return module
 
 
 @pytest.fixture(scope="module")
 def vit():
-    torch.manual_seed(0)
-    return shaken(load_clip("ViT-Lite-8", pretrained=None))
+    return shaken(random_clip())
 
 
 @pytest.fixture(scope="module")
 def convnet():
-    torch.manual_seed(0)
-    return shaken(load_clip("ConvNeXt-Lite", pretrained=None))
+    return shaken(random_clip("ConvNeXt-Lite"))
 
 
 def slow_block(block, tokens, mask):
@@ -68,7 +54,7 @@ def slow_dense(visual, images, alone: bool):
 @pytest.mark.parametrize("mode", ["value", "last"])
 @torch.no_grad()
 def test_both_modes_equal_attention_written_out(mode, vit):
-    images = pictures(2, 3, 64, 64)
+    images = randn(2, 3, 64, 64)
     expected = slow_dense(vit.network.visual, images, alone=mode == "value")
     torch.testing.assert_close(vit.dense(images, mode), expected, atol=1e-5, rtol=1e-5)
     other = slow_dense(vit.network.visual, images, alone=mode != "value")
@@ -77,7 +63,7 @@ def test_both_modes_equal_attention_written_out(mode, vit):
 
 @torch.no_grad()
 def test_last_equals_the_patch_tokens_of_open_clip(vit):
-    visual, images = vit.network.visual, pictures(2, 3, 64, 64)
+    visual, images = vit.network.visual, randn(2, 3, 64, 64)
     visual.output_tokens = True
     try:
         _, tokens = visual(images)
@@ -90,7 +76,7 @@ def test_last_equals_the_patch_tokens_of_open_clip(vit):
 
 @torch.no_grad()
 def test_positions_keep_the_class_token_and_are_untouched_at_native_size():
-    embedding = pictures(1 + 8 * 8, 16)
+    embedding = randn(1 + 8 * 8, 16)
     assert resize_positions(embedding, (8, 8)) is embedding
     resized = resize_positions(embedding, (12, 5))
     assert resized.shape == (1 + 60, 16) and (resized[0] == embedding[0]).all()
@@ -106,7 +92,7 @@ def test_positions_keep_the_class_token_and_are_untouched_at_native_size():
 @torch.no_grad()
 def test_sides_that_are_no_multiple_are_padded_with_the_mean_colour(tower, height, width, request):
     clip = request.getfixturevalue(tower)
-    stride, images = patch_stride(clip.network.visual)[0], pictures(2, 3, height, width)
+    stride, images = patch_stride(clip.network.visual)[0], randn(2, 3, height, width)
     assert stride == (8 if tower == "vit" else 32)
     padded = torch.zeros(2, 3, -(-height // stride) * stride, -(-width // stride) * stride)
     padded[..., :height, :width] = images
@@ -117,7 +103,7 @@ def test_sides_that_are_no_multiple_are_padded_with_the_mean_colour(tower, heigh
 
 @torch.no_grad()
 def test_the_mean_over_a_convnets_map_is_the_image_embedding(convnet):
-    images = pictures(3, 3, 64, 96)
+    images = randn(3, 3, 64, 96)
     dense = convnet.dense(images)
     assert dense.shape == (3, convnet.embed_dim, 2, 3)
     torch.testing.assert_close(dense.mean((2, 3)), convnet.network.encode_image(images), atol=1e-5, rtol=1e-5)
@@ -128,7 +114,7 @@ def test_the_mean_over_a_convnets_map_is_the_image_embedding(convnet):
 @pytest.mark.parametrize("tower", ["vit", "convnet"])
 def test_the_mean_over_the_map_is_the_image_embedding_where_the_kit_says_so(tower, request):
     network = request.getfixturevalue(tower).network
-    images = pictures(2, 3, 64, 64)
+    images = randn(2, 3, 64, 64)
     assert is_mean_of_map(network.visual)
     torch.testing.assert_close(
         dense_features(network.visual, images, "last").mean((2, 3)), network.encode_image(images)
@@ -140,7 +126,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
     sizes = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
     for more in ({"pool_type": "tok"}, {"pool_type": "avg", "final_ln_after_pool": True}):
         tower = shaken(_build_vision_tower(12, CLIPVisionCfg(**sizes, **more)))
-        images = pictures(2, 3, 32, 32)
+        images = randn(2, 3, 32, 32)
         assert not is_mean_of_map(tower)
         assert not torch.allclose(dense_features(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
 
@@ -148,20 +134,20 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
 @pytest.mark.parametrize("tower", ["vit", "convnet"])
 @torch.no_grad()
 def test_a_picture_alone_and_in_a_batch(tower, request):
-    clip, images = request.getfixturevalue(tower), pictures(3, 3, 64, 96)
+    clip, images = request.getfixturevalue(tower), randn(3, 3, 64, 96)
     for mode in ("value", "last"):
         torch.testing.assert_close(clip.dense(images, mode)[1:2], clip.dense(images[1:2], mode), atol=1e-5, rtol=1e-4)
 
 
 def test_dense_is_differentiable_in_the_image(vit):
-    images = pictures(1, 3, 64, 64).requires_grad_()
+    images = randn(1, 3, 64, 64).requires_grad_()
     vit.dense(images)[0, :, 2, 5].sum().backward()
     assert images.grad.abs().sum() > 0
 
 
 def test_an_unknown_mode_is_named(vit):
     with pytest.raises(ValueError, match="'first', expected one of value, last"):
-        vit.dense(pictures(1, 3, 64, 64), "first")
+        vit.dense(randn(1, 3, 64, 64), "first")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +180,7 @@ def slow_pool(pool, features, alone):
 @pytest.mark.parametrize("mode", ["value", "last"])
 @torch.no_grad()
 def test_a_resnets_attention_pool_equals_loops_over_places_and_heads(mode, resnet):
-    images, seen = pictures(2, 3, 64, 64), []
+    images, seen = randn(2, 3, 64, 64), []
     handle = resnet.layer4.register_forward_hook(lambda *given: seen.append(given[-1]))
     pooled = resnet(images)
     handle.remove()
@@ -220,7 +206,7 @@ def test_a_resnet_sees_any_size_densely_and_its_own_as_a_whole(resnet):
         open_clip.model.CLIPTextCfg(8, 49408, width=16, heads=1, layers=1),
     )  # fmt: skip
     network.visual.load_state_dict(resnet.state_dict())
-    clip, images = wrap_clip(network, "small resnet").eval(), pictures(2, 3, 70, 130)
+    clip, images = wrap_clip(network, "small resnet").eval(), randn(2, 3, 70, 130)
     assert clip.patch_size is None and clip.image_size == 64
     for mode in ("value", "last"):
         assert clip.dense(images, mode).shape == (2, 16, 3, 5)
@@ -240,7 +226,7 @@ def test_towers_without_patches_in_the_joint_space_are_refused():
     ]
     for tower, found in towers:
         with pytest.raises(ValueError, match=f"got {found}, expected a ViT .*ResNet of OpenAI's .*ConvNeXt"):
-            dense_features(tower, pictures(1, 3, 100, 224))
+            dense_features(tower, randn(1, 3, 100, 224))
 
 
 def family(config):
@@ -287,7 +273,7 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
     for small in towers.values():
         tower = _build_vision_tower(12, small).eval()
         for mode in ("value", "last"):
-            dense = dense_features(tower, pictures(1, 3, 64, 96), mode)
+            dense = dense_features(tower, randn(1, 3, 64, 96), mode)
             stride = patch_stride(tower)[0]
             assert dense.shape == (1, 12, 64 // stride, 96 // stride) and torch.isfinite(dense).all()
 
@@ -296,8 +282,8 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
 @torch.no_grad()
 def test_other_convnets_of_timm(name):
     tower = TimmModel(name, 16, 64).eval()
-    dense = dense_features(tower, pictures(1, 3, 40, 65))
+    dense = dense_features(tower, randn(1, 3, 40, 65))
     assert dense.shape == (1, 16, 2, 3)
     if name == "resnet18":  # no norm after its last block: pooling and projecting change places
-        torch.testing.assert_close(dense_features(tower, pictures(1, 3, 64, 64)).mean((2, 3)),
-                                   tower(pictures(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip
+        torch.testing.assert_close(dense_features(tower, randn(1, 3, 64, 64)).mean((2, 3)),
+                                   tower(randn(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip

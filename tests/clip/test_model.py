@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
+from kit.clips import random_clip
+from kit.images import randn
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import save_lite
 
@@ -20,20 +22,15 @@ TINY = {
 }  # fmt: skip
 
 
-def pictures(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture(scope="module")
 def clips():
-    torch.manual_seed(0)
-    return {name: load_clip(name, pretrained=None) for name in SHIPPED}
+    return {name: random_clip(name) for name in SHIPPED}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 @torch.no_grad()
 def test_embeddings_have_length_one_alone_and_in_a_batch(name, clips):
-    clip, images, texts = clips[name], pictures(3, 3, 64, 64), ["a cat", "a photo of a red boat.", ""]
+    clip, images, texts = clips[name], randn(3, 3, 64, 64), ["a cat", "a photo of a red boat.", ""]
     for found, alone in (
         (clip.encode_image(images), [clip.encode_image(image[None]) for image in images]),
         (clip.encode_text(texts), [clip.encode_text([text]) for text in texts]),
@@ -46,7 +43,7 @@ def test_embeddings_have_length_one_alone_and_in_a_batch(name, clips):
 
 @torch.no_grad()
 def test_a_vit_gets_its_native_size_and_a_convnet_the_picture_as_it_is(clips):
-    images = pictures(2, 3, 90, 150)
+    images = randn(2, 3, 90, 150)
     native = F.interpolate(images, (64, 64), mode="bicubic", antialias=True, align_corners=False)
     vit, convnet = clips["ViT-Lite-8"], clips["ConvNeXt-Lite"]
     torch.testing.assert_close(vit.encode_image(images), vit.encode_image(native), atol=1e-5, rtol=1e-4)
@@ -76,7 +73,7 @@ def test_too_long_prompts_are_cut(clips):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_both_towers_and_the_scale_can_be_trained(name):
     clip = load_clip(name, pretrained=None)
-    cosines = clip.encode_image(pictures(2, 3, 64, 64)) @ clip.encode_text(["a cat", "a boat"]).T
+    cosines = clip.encode_image(randn(2, 3, 64, 64)) @ clip.encode_text(["a cat", "a boat"]).T
     (cosines * clip.logit_scale.exp()).logsumexp(1).sum().backward()
     without = [key for key, value in clip.network.named_parameters() if value.grad is None]
     assert without == []
@@ -140,7 +137,7 @@ def test_a_checkpoint_file_of_a_shipped_and_of_any_other_model(clips, tmp_path, 
     path = tmp_path / "mine.safetensors"
     for name, clip in clips.items():
         save_lite(clip.network, path, clip.tokenizer(["a cat"]).unique(), {})
-        loaded, images = load_clip(name, str(path)), pictures(2, 3, 64, 64)
+        loaded, images = load_clip(name, str(path)), randn(2, 3, 64, 64)
         torch.testing.assert_close(loaded.encode_image(images), clip.encode_image(images), atol=5e-3, rtol=0)
         torch.testing.assert_close(loaded.encode_text(["a cat"]), clip.encode_text(["a cat"]), atol=5e-3, rtol=0)
     with pytest.raises(ValueError, match=f"{path}: missing .*visual.class_embedding.* unexpected .*visual.trunk"):
@@ -166,7 +163,7 @@ def test_a_file_of_weights_that_may_need_quickgelu_is_warned_about_by_the_name_t
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
     torch.manual_seed(0)
     reference = open_clip.create_model("Tiny", force_quick_gelu=True, load_weights=False).eval()
-    path, images = tmp_path / "openai.safetensors", pictures(1, 3, 32, 32)
+    path, images = tmp_path / "openai.safetensors", randn(1, 3, 32, 32)
     save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, path)
     expected = F.normalize(reference.encode_image(images), dim=1)
     with pytest.warns(UserWarning, match=f"{path}: Tiny computes with GELU, .*load it as Tiny-quickgelu"):

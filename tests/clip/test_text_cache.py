@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors import SafetensorError
 
+from kit.clips import random_clip
 from ovs_lite.clip import load_clip, text_cache, wrap_clip
 from ovs_lite.data import prompts
 
@@ -20,8 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from kit.segmentation import FOUR, GROUND, RECORDS, Likeness, Plain
+from kit.colour_methods import RECORDS, Likeness, Plain
+from kit.vocabularies import FOUR, GROUND
 from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
 from ovs_lite.commands.evaluate_segmentation import as_markdown, parse_options

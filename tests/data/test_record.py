@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,26 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.processes import environment
+from kit.records import three_segments
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
-from ovs_lite.data.rle import decode_rle, encode_rle
+from ovs_lite.data.rle import decode_rle
 from ovs_lite.data.schema import RECORD_COLUMNS
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
-
-
-def make_record(index, masks=False):
-    """A 12 x 16 picture with three segments: a thing, unlabelled stuff and a crowd."""
-    rng = np.random.default_rng(index)
-    segments = np.zeros((12, 16), dtype=np.int32)
-    segments[:5, :7], segments[6:, 9:], segments[8:, :3] = 1, 300, 65535
-    infos = [
-        describe_segment(segments == 1, 1, 4, True, False),
-        describe_segment(segments == 300, 300, -1, False, False),
-        describe_segment(segments == 65535, 65535, 2, True, True),
-    ]
-    image = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
-    record = {"image_id": f"r{index}", "image": image, "segments": segments, "segments_info": infos, "captions": ["a"]}
-    return record | ({"masks": [encode_rle(segments == 1), encode_rle(segments > 0)]} if masks else {})
 
 
 def tree_digest(folder):
@@ -41,7 +27,7 @@ def tree_digest(folder):
 
 
 def write(folder, count=70, **options):
-    return write_split((make_record(i) for i in range(count)), folder, progress=False, **options)
+    return write_split((three_segments(i) for i in range(count)), folder, progress=False, **options)
 
 
 def test_what_is_written_comes_back(tmp_path):
@@ -50,7 +36,7 @@ def test_what_is_written_comes_back(tmp_path):
     assert tuple(dataset.column_names) == RECORD_COLUMNS and len(dataset) == manifest["count"] == 70
     assert manifest["creator"] == {"seed": 3}
     for index in (0, 33, 69):  # first, second and last batch
-        expected, row = make_record(index), dataset[index]
+        expected, row = three_segments(index), dataset[index]
         assert row["image_id"] == f"r{index}" and row["captions"] == ["a"]
         assert np.array_equal(np.asarray(row["image"]), expected["image"]) and row["image"].mode == "RGB"
         assert np.array_equal(decode_segments(row["segments"]), expected["segments"])
@@ -58,27 +44,30 @@ def test_what_is_written_comes_back(tmp_path):
 
 
 def test_null_segments_bytes_and_masks(tmp_path):
-    plain = make_record(0) | {"segments": None, "segments_info": None, "captions": []}
-    encoded = make_record(1) | {"image": Image.new("L", (16, 12))}
+    plain = three_segments(0) | {"segments": None, "segments_info": None, "captions": []}
+    encoded = three_segments(1) | {"image": Image.new("L", (16, 12))}
     encoded["segments"] = encode_segments(encoded["segments"])
     write_split([plain, encoded], tmp_path / "a", progress=False)
     first, second = load_split(tmp_path / "a")
     assert first["segments"] is None and first["segments_info"] is None and first["captions"] == []
-    assert np.array_equal(decode_segments(second["segments"]), make_record(1)["segments"])
-    write_split([make_record(2, masks=True)], tmp_path / "b", masks=True, progress=False)
+    assert np.array_equal(decode_segments(second["segments"]), three_segments(1)["segments"])
+    write_split([three_segments(2, masks=True)], tmp_path / "b", masks=True, progress=False)
     (row,) = load_split(tmp_path / "b")
-    assert np.array_equal(decode_rle(row["masks"][1]), make_record(2)["segments"] > 0)
+    assert np.array_equal(decode_rle(row["masks"][1]), three_segments(2)["segments"] > 0)
 
 
 def test_same_records_same_bytes(tmp_path):
     """Twice here and once in another process with another hash seed."""
     write(tmp_path / "a")
     write(tmp_path / "b" / "a")
-    code = "import sys; from test_record import write; write(sys.argv[1])"
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1])])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c" / "a")], env=environment, check=True)
+    code = """
+import sys
+from kit.records import three_segments
+from ovs_lite.data.record import write_split
+write_split(map(three_segments, range(70)), sys.argv[1], progress=False)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "c" / "a")]
+    subprocess.run(command, env=environment() | {"PYTHONHASHSEED": "7"}, check=True)
     digests = {tree_digest(tmp_path / name) for name in ("a", "b/a", "c/a")}
     assert len(digests) == 1
     write(tmp_path / "d" / "a", count=69)
@@ -112,7 +101,7 @@ def test_records_are_streamed(tmp_path):
     def source():
         for index in range(200):
             sizes.append(sum(path.stat().st_size for path in tmp_path.rglob("*.arrow")))
-            yield make_record(index)
+            yield three_segments(index)
 
     write_split(source(), tmp_path / "a", progress=False)
     assert sizes[0] == 0 and 0 < sizes[96] < sizes[160] < sizes[192]
@@ -121,7 +110,7 @@ def test_records_are_streamed(tmp_path):
 def test_the_bars_of_datasets_are_hidden_and_come_back(tmp_path, capsys):
     for shown, switch in ((True, datasets.enable_progress_bars), (False, datasets.disable_progress_bars)):
         switch()
-        write_split([make_record(0)], tmp_path / str(shown) / "val", total=1)
+        write_split([three_segments(0)], tmp_path / str(shown) / "val", total=1)
         assert datasets.are_progress_bars_disabled() is not shown
     datasets.enable_progress_bars()
     bars = capsys.readouterr().err
@@ -131,7 +120,7 @@ def test_the_bars_of_datasets_are_hidden_and_come_back(tmp_path, capsys):
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
 def test_failure_leaves_nothing_behind(tmp_path, fault):
     def source():
-        yield from (make_record(i) for i in range(40))
+        yield from (three_segments(i) for i in range(40))
         raise fault("power")
 
     with pytest.raises(fault):
@@ -145,7 +134,7 @@ def test_failure_keeps_the_old_folder(tmp_path):
     with pytest.raises(FileExistsError, match="overwrite"):
         write(tmp_path / "a", count=4)
     with pytest.raises(ValueError, match="r0.*twice|twice"):
-        write_split([make_record(0), make_record(0)], tmp_path / "a", overwrite=True, progress=False)
+        write_split([three_segments(0), three_segments(0)], tmp_path / "a", overwrite=True, progress=False)
     assert tree_digest(tmp_path / "a") == before
     write(tmp_path / "a", count=4, overwrite=True)
     assert len(load_split(tmp_path / "a")) == 4 and [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -174,29 +163,29 @@ def test_a_killed_process_leaves_the_old_folder(tmp_path, when):
     before = tree_digest(tmp_path / "a")
     code = """
 import os, signal, sys, datasets
-from test_record import make_record, write_split
+from kit.records import three_segments
+from ovs_lite.data.record import write_split
 die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 def source():
-    yield from map(make_record, range(40))
+    yield from map(three_segments, range(40))
     if sys.argv[2] == "rows":
         die()
 original = datasets.Dataset.save_to_disk
 datasets.Dataset.save_to_disk = lambda self, path, **options: (original(self, path, **options), die())
 write_split(source(), sys.argv[1], overwrite=True, progress=False)
 """
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     command = [sys.executable, "-c", code, str(tmp_path / "a"), when]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert tree_digest(tmp_path / "a") == before and len(load_split(tmp_path / "a", verify=True)) == 3
 
 
 def spoil(**changes):
-    return make_record(0) | changes
+    return three_segments(0) | changes
 
 
 def spoiled_info(**changes):
-    infos = make_record(0)["segments_info"]
+    infos = three_segments(0)["segments_info"]
     return spoil(segments_info=[infos[0] | changes, *infos[1:]])
 
 
@@ -213,9 +202,9 @@ def spoiled_info(**changes):
         (spoil(segments=None), "without the other"),
         (spoil(segments_info=None), "without the other"),
         (spoil(segments=np.zeros((12, 15), int)), "12, 15"),
-        (spoil(segments=make_record(0)["segments"] + 1), "65536"),
-        (spoil(segments=make_record(0)["segments"].astype(float)), "integers"),
-        (spoil(segments_info=make_record(0)["segments_info"][:2]), "what the map holds"),
+        (spoil(segments=three_segments(0)["segments"] + 1), "65536"),
+        (spoil(segments=three_segments(0)["segments"].astype(float)), "integers"),
+        (spoil(segments_info=three_segments(0)["segments_info"][:2]), "what the map holds"),
         (spoiled_info(id=2), "what the map holds"),
         (spoiled_info(area=1), "what the map holds"),
         (spoiled_info(category_id=-2), "category_id"),
@@ -286,7 +275,7 @@ def naive_semantic_map(segments, infos, ignore):
 
 @pytest.mark.parametrize("ignore", [255, -1, 1000])
 def test_semantic_map(ignore):
-    record = make_record(0)
+    record = three_segments(0)
     result = semantic_map(record["segments"], record["segments_info"], ignore)
     assert result.dtype == np.int64
     assert np.array_equal(result, naive_semantic_map(record["segments"], record["segments_info"], ignore))
@@ -295,7 +284,7 @@ def test_semantic_map(ignore):
 
 
 def test_semantic_map_refuses_contradictions():
-    record = make_record(0)
+    record = three_segments(0)
     with pytest.raises(ValueError, match=r"\[300\]"):
         semantic_map(record["segments"], [info for info in record["segments_info"] if info["id"] != 300])
     with pytest.raises(ValueError, match="ignore=4"):

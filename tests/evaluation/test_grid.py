@@ -5,31 +5,26 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.proposer import make_proposer
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip
+from kit.proposers import make_proposer
+from kit.records import make_record
+from kit.vocabularies import vocabulary
 from ovs_lite.data.segments import describe_segment
-from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.grid import CLASSIFIERS, GROUND_TRUTH, ORACLE, PURE_ORACLE, evaluate_grid
 from ovs_lite.regions.classifiers import CLIP_CLASSIFIERS
 from ovs_lite.regions.sources import BASELINES
 
-NAMES = ("cat", "grass", "sky", "boat")
+WORLD = vocabulary("cat", "grass", "sky", "boat")
 
 
 @pytest.fixture(scope="module")
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture(autouse=True)
 def own_text_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path))
-
-
-def vocabulary() -> Vocabulary:
-    count = len(NAMES)
-    return Vocabulary("toy", "test", 255, None, NAMES, ((),) * count, (True,) * count, (None,) * count, (None,) * count)
 
 
 def record(number: int = 0, crowds: tuple[int, ...] = ()) -> dict:
@@ -43,14 +38,11 @@ def record(number: int = 0, crowds: tuple[int, ...] = ()) -> dict:
     image += np.array([(0, 0, 0), (20, 180, 40), (90, 140, 190), (190, 90, 10), (10, 10, 10)], np.uint8)[segments]
     category = {1: 1, 2: 2, 3: 0, 4: -1}
     infos = [describe_segment(segments == i, i, category[i], i == 3, i in crowds) for i in (1, 2, 3, 4)]
-    return {
-        "image_id": f"r{number}", "image": Image.fromarray(image),
-        "segments": segments, "segments_info": infos, "captions": [],
-    }  # fmt: skip
+    return make_record(f"r{number}", Image.fromarray(image), segments, infos)
 
 
 def test_the_grid_on_records_with_void_and_unlabelled_segments(clip):
-    grid = evaluate_grid([record(0), record(1)], clip, vocabulary())
+    grid = evaluate_grid([record(0), record(1)], clip, WORLD)
     assert list(grid.table) == [GROUND_TRUTH, *BASELINES]
     assert all(list(row) == list(CLASSIFIERS) for row in grid.table.values())
     assert grid.table[GROUND_TRUTH][ORACLE] == 1.0 and grid.images == 2
@@ -65,7 +57,7 @@ def test_the_grid_on_records_with_void_and_unlabelled_segments(clip):
 
 
 def test_a_crowd_is_no_region_and_its_pixels_are_ignored(clip):
-    grid = evaluate_grid([record(crowds=(2,))], clip, vocabulary(), {})
+    grid = evaluate_grid([record(crowds=(2,))], clip, WORLD, {})
     assert grid.table[GROUND_TRUTH][ORACLE] == 1.0
     assert {row["target"] for row in grid.regions} == {0, 1}
     crowd = int((record()["segments"] == 2).sum())
@@ -80,7 +72,7 @@ def overlapping(image, budget):
 
 
 def test_the_plain_oracle_gives_every_region_one_vote_and_the_other_prefers_the_purer(clip):
-    grid = evaluate_grid([record()], clip, vocabulary(), {"two": overlapping}, [ORACLE, PURE_ORACLE])
+    grid = evaluate_grid([record()], clip, WORLD, {"two": overlapping}, [ORACLE, PURE_ORACLE])
     plain, pure = (grid.report("two", name).scores.iou for name in (ORACLE, PURE_ORACLE))
     assert pure[0] == 1.0, "the cat's own region is the purer one"
     assert plain[0] == 1.0 and plain[1] == pure[1], "a tie goes to the lower class id, the cat's"
@@ -97,7 +89,7 @@ def test_soft_masks_name_regions_where_they_exceed_one_half_and_vote_with_their_
     def unsure(image, budget):
         return 0.5 * overlapping(image, budget)
 
-    grid = evaluate_grid([record()], clip, vocabulary(), {"sure": sure, "soft": soft, "unsure": unsure})
+    grid = evaluate_grid([record()], clip, WORLD, {"sure": sure, "soft": soft, "unsure": unsure})
     rows = {name: [row for row in grid.regions if row["source"] == name] for name in ("sure", "soft", "unsure")}
     assert len(rows["sure"]) == 2 * 3 and rows["unsure"] == []
     for hard, row in zip(rows["sure"], rows["soft"], strict=True):
@@ -114,41 +106,41 @@ def test_a_learned_proposer_is_a_row_like_any_other(clip):
         asked.append((image.shape, image.dtype, budget))
         return proposer.propose(image, budget)
 
-    grid = evaluate_grid([record()], clip, vocabulary(), {"learned": learned}, budget=3)
+    grid = evaluate_grid([record()], clip, WORLD, {"learned": learned}, budget=3)
     assert asked == [((64, 80, 3), np.uint8, 3)] and set(grid.table["learned"]) == set(CLASSIFIERS)
     assert len([row for row in grid.regions if row["source"] == "learned"]) <= 3 * 3
 
 
 def test_the_budget_is_for_the_sources_and_never_cuts_the_ground_truth(clip):
-    grid = evaluate_grid([record()], clip, vocabulary(), classifiers=[ORACLE], budget=1)
+    grid = evaluate_grid([record()], clip, WORLD, classifiers=[ORACLE], budget=1)
     assert grid.table[GROUND_TRUTH][ORACLE] == 1.0 > grid.table["superpixels"][ORACLE]
 
 
 def test_a_source_without_masks_finds_nothing_and_one_of_the_wrong_size_is_refused(clip):
     nothing = {"nothing": lambda i, b: np.zeros((0, 64, 80), bool), "empty": lambda i, b: np.zeros((2, 64, 80), bool)}
-    grid = evaluate_grid([record()], clip, vocabulary(), nothing)
+    grid = evaluate_grid([record()], clip, WORLD, nothing)
     assert all(value == 0 for name in nothing for value in grid.table[name].values())
     assert {row["source"] for row in grid.regions} == {GROUND_TRUTH}
     with pytest.raises(ValueError, match=r"^small gave masks \(1, 4, 4\), expected \(N, 64, 80\)"):
-        evaluate_grid([record()], clip, vocabulary(), {"small": lambda i, b: np.ones((1, 4, 4), bool)})
+        evaluate_grid([record()], clip, WORLD, {"small": lambda i, b: np.ones((1, 4, 4), bool)})
     with pytest.raises(ValueError, match="guess"):
-        evaluate_grid([record()], clip, vocabulary(), classifiers=["guess"])
+        evaluate_grid([record()], clip, WORLD, classifiers=["guess"])
     with pytest.raises(ValueError, match="'r0' has no segments"):
-        evaluate_grid([{**record(), "segments": None, "segments_info": None}], clip, vocabulary())
+        evaluate_grid([{**record(), "segments": None, "segments_info": None}], clip, WORLD)
     with pytest.warns(UserWarning, match="no labelled pixel"):
-        assert evaluate_grid([], clip, vocabulary(), nothing).images == 0
+        assert evaluate_grid([], clip, WORLD, nothing).images == 0
 
 
 def test_a_cell_as_a_report_has_the_counts_of_each_image(clip):
     records = [record(number) for number in range(3)]
-    grid = evaluate_grid(records, clip, vocabulary())
+    grid = evaluate_grid(records, clip, WORLD)
     for source, classifier in (("grid", ORACLE), (GROUND_TRUTH, "masked crops")):
         report = grid.report(source, classifier)
-        assert report.image_ids == ("r0", "r1", "r2") and report.names == NAMES
+        assert report.image_ids == ("r0", "r1", "r2") and report.names == WORLD.names
         assert report.scores.miou == grid.table[source][classifier]
         for row, one in zip(report.per_image, records, strict=True):
-            alone = evaluate_grid([one], clip, vocabulary())
+            alone = evaluate_grid([one], clip, WORLD)
             assert (row == alone.counts[source, classifier][0]).all()
     with pytest.warns(UserWarning, match="no labelled pixel"):
-        empty = evaluate_grid([], clip, vocabulary())
+        empty = evaluate_grid([], clip, WORLD)
     assert empty.report("grid", ORACLE).per_image.shape == (0, 3, 4)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from kit.proposer import make_proposer
+from kit.oracles.masks import pixels
+from kit.proposers import make_proposer
+from kit.records import make_record
 from ovs_lite.cli import main
 from ovs_lite.commands.evaluate_proposals import as_markdown
 from ovs_lite.config import get_profile
@@ -22,7 +24,7 @@ WORLD, SEEN = SimpleNamespace(names=NAMES), ("sky", "cat", "horse")
 CUTS = (0.3, 0.5, 0.8)
 
 
-def toy(seed, size=(9, 11)):
+def red_numbers(seed, size=(9, 11)):
     """A record of noise in which segment k is painted with k in red; one is a crowd, one has no class."""
     rng = np.random.default_rng(seed)
     ids = np.zeros(size, np.int32)
@@ -33,7 +35,7 @@ def toy(seed, size=(9, 11)):
     infos = [{"id": k, "category_id": -1 if k == 2 else int(rng.integers(5)), "is_crowd": k == 4} for k in kept]
     image = rng.integers(0, 256, (*size, 3), np.uint8)
     image[..., 0] = ids
-    return {"image_id": f"toy-{seed}", "image": image, "segments": ids, "segments_info": infos}
+    return make_record(f"toy-{seed}", image, ids, infos)
 
 
 def perfect(image, budget):
@@ -52,12 +54,8 @@ def sloppy(image, budget):
     return torch.from_numpy(np.where(masks, 0.6, 0.4))
 
 
-RECORDS = [toy(seed, (9, 11 + seed % 2)) for seed in range(6)]
+RECORDS = [red_numbers(seed, (9, 11 + seed % 2)) for seed in range(6)]
 SOURCES = {"perfect": perfect, "empty": empty, "sloppy": sloppy}
-
-
-def pixels(mask):
-    return set(zip(*np.nonzero(np.asarray(mask) > 0.5), strict=True))
 
 
 def belongs(info, group):

@@ -7,23 +7,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from kit.segmentation import (
-    FOUR,
-    GROUND,
-    RECORDS,
-    RGB,
-    SLIDE,
-    WHOLE,
-    Likeness,
-    Plain,
-    as_counts,
-    by_name,
-    category_map,
-    logits_of,
-    noise,
-    slow_miou,
-    slow_pictures,
-)
+from kit.colour_methods import RECORDS, SLIDE, WHOLE, Likeness, Plain
+from kit.oracles.segmentation import as_counts, category_map, logits_of, slow_images, slow_miou
+from kit.records import by_name, painted_noise
+from kit.vocabularies import FOUR, GROUND, RGB
 from ovs_lite.clip import load_clip
 from ovs_lite.config import get_profile
 from ovs_lite.data.record import load_split
@@ -40,9 +27,9 @@ from ovs_lite.methods import get_method
 def test_batches_equal_picture_by_picture_exactly(batch, window):
     method, world = Likeness(), FOUR
     report = evaluate_segmentation(method, iter(RECORDS), world, window=window, batch=batch, gain=1.5)
-    expected = slow_pictures(method, RECORDS, world, window, gain=1.5)
+    expected = slow_images(method, RECORDS, world, window, gain=1.5)
     assert report.per_image.tolist() == as_counts(expected)
-    assert report.scores.miou == pytest.approx(slow_miou(expected), rel=1e-12)
+    assert report.scores.miou == pytest.approx(slow_miou(as_counts(expected))[0], rel=1e-12)
     assert report.image_ids == tuple(record["image_id"] for record in RECORDS) and report.images == len(RECORDS)
     assert len({counts["white"] for counts in expected}) > 5, "the toy must disagree with the truth in its own ways"
 
@@ -89,11 +76,11 @@ def test_windows_of_a_batch_at_the_same_place_go_together():
 
 
 def test_the_truth_may_have_another_size_than_the_picture():
-    small = noise(5, 9, 12)
+    small = painted_noise(5, 9, 12)
     record = small | {"image": np.asarray(Image.fromarray(small["image"]).resize((30, 21)))}
     report = evaluate_segmentation(Likeness(), [record, small], FOUR, window=SLIDE)
     assert report.scores.pixels == 2 * (category_map(small) >= 0).sum()
-    assert report.per_image.tolist() == as_counts(slow_pictures(Likeness(), [record, small], FOUR, SLIDE))
+    assert report.per_image.tolist() == as_counts(slow_images(Likeness(), [record, small], FOUR, SLIDE))
 
 
 def test_half_precision_of_a_method_changes_nothing_but_the_scores_themselves():
@@ -103,7 +90,7 @@ def test_half_precision_of_a_method_changes_nothing_but_the_scores_themselves():
 
     for window in (SLIDE, WHOLE):
         report = evaluate_segmentation(Half(), RECORDS, FOUR, window=window)
-        assert report.per_image.tolist() == as_counts(slow_pictures(Half(), RECORDS, FOUR, window))
+        assert report.per_image.tolist() == as_counts(slow_images(Half(), RECORDS, FOUR, window))
 
 
 def test_records_are_read_once_and_not_far_ahead():
@@ -153,7 +140,7 @@ def test_records_and_scores_that_cannot_be_counted_are_named():
     bare = RECORDS[0] | {"segments": None, "segments_info": None}
     for records, message in (
         ([bare], "record 'noise-0' has no segments"),
-        ([noise(1, 8, 8, 6)], r"'noise-1' has categories \[4, 5\], expected -1..3 of 'toy'"),
+        ([painted_noise(1, 8, 8, 6)], r"'noise-1' has categories \[4, 5\], expected -1..3 of 'toy'"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_segmentation(Likeness(), records, GROUND, background=0.4)

@@ -6,21 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.segmentation import (
-    FOUR,
-    GROUND,
-    RECORDS,
-    RGB,
-    SLIDE,
-    Likeness,
-    Plain,
-    as_counts,
-    by_name,
-    category_map,
-    painted,
-    slow_miou,
-    slow_pictures,
-)
+from kit.colour_methods import RECORDS, SLIDE, Likeness, Plain
+from kit.oracles.segmentation import as_counts, category_map, slow_images, slow_miou
+from kit.records import by_name, painted
+from kit.vocabularies import FOUR, GROUND, RGB
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.inference import Window, encode_image
 
@@ -37,9 +26,10 @@ def test_background_partial_classes_and_present_only_equal_picture_by_picture(pr
     assert report.names == tuple(kept or GROUND.names) and report.protocol["present_only"] is present
     assert list(report.by_background) == (list(cuts) if counted else [])
     for cut in cuts if counted else [None]:
-        expected = slow_pictures(method, RECORDS, GROUND, SLIDE, cut, kept, present)
+        expected = slow_images(method, RECORDS, GROUND, SLIDE, cut, kept, present)
         assert report.counts[cut].tolist() == as_counts(expected), cut
-        assert (report.at(cut) if counted else report).scores.miou == pytest.approx(slow_miou(expected), rel=1e-12)
+        miou = (report.at(cut) if counted else report).scores.miou
+        assert miou == pytest.approx(slow_miou(as_counts(expected))[0], rel=1e-12)
     assert len({counts.tobytes() for counts in report.counts.values()}) == len(report.counts)
 
 

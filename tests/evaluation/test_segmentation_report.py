@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from kit.segmentation import FOUR, GROUND, RECORDS, RGB, SLIDE, Likeness, Plain, by_name
+from kit.colour_methods import RECORDS, SLIDE, Likeness, Plain
+from kit.records import by_name
+from kit.vocabularies import FOUR, GROUND, RGB
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 
 

@@ -1,6 +1,6 @@
-"""Two processes: `launch("kit.tcl.two_processes", folder)` calls that function in each, inside a process group.
+"""Two processes: `launch("kit.tcl_training.two_processes", folder)` calls that function in each, in a process group.
 
-The function gets the folder and saves what it found as rank-0.pt and rank-1.pt with `save`.
+The function gets the folder and saves what it found as rank-0.pt and rank-1.pt with `save`. `as_process` only pretends.
 """
 
 import os
@@ -38,6 +38,12 @@ def save(found: object, folder: str | Path) -> None:
 def load(folder: Path) -> list:
     """What the two processes left."""
     return [torch.load(folder / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+def as_process(monkeypatch, rank: int, count: int) -> None:
+    """`distributed` believes that this is process `rank` of `count`; no calls between them."""
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: count)
 
 
 def main(function: str, *words: str) -> None:

@@ -1,6 +1,5 @@
 """Mask losses against slow oracles; who gets a gradient, shares of a batch, precision, images without masks."""
 
-import math
 import re
 
 import pytest
@@ -8,14 +7,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from kit.oracles.masks import of_matched_pairs, slow_dice, slow_focal
 from ovs_lite.losses.masks import best_match_dice_loss, dice_loss, focal_loss
 from ovs_lite.matching import pairwise_dice, pairwise_focal
-
-
-def slow_dice(s, t, smooth=0.0):
-    """Of two lists of numbers."""
-    above, below = smooth + sum(2 * x * y for x, y in zip(s, t, strict=True)), smooth + sum(s) + sum(t)
-    return above / below if below else 0.0
 
 
 def slow_best_match(probs, target_masks):
@@ -30,18 +24,6 @@ def slow_best_match(probs, target_masks):
             lost.append(1 - best)
         per_image += [sum(lost) / len(lost)] if lost else []
     return sum(per_image) / len(per_image) if per_image else 0.0
-
-
-def slow_focal(logits, targets, alpha, gamma):
-    """Lin et al., Eq. 5 with p_t, for targets of 0 and 1."""
-    pairs = []
-    for row, wanted in zip(logits.tolist(), targets.tolist(), strict=True):
-        pairs.append(0.0)
-        for x, y in zip(row, wanted, strict=True):
-            p = 1 / (1 + math.exp(-x))
-            p_t, alpha_t = (p, alpha) if y else (1 - p, 1 - alpha)
-            pairs[-1] -= alpha_t * (1 - p_t) ** gamma * math.log(p_t) / len(row)
-    return sum(pairs) / len(pairs)
 
 
 def picture(counts, n=5, size=(4, 3), seed=0):
@@ -167,8 +149,7 @@ def test_pairs_in_two_processes_have_the_gradient_of_one(loss):
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_dice_loss_equals_the_slow_oracle(m, p, smooth):
     logits, targets = pairs(m, p)
-    rows = zip(logits.sigmoid().tolist(), targets.tolist(), strict=True)
-    expected = sum(1 - slow_dice(s, t, smooth) for s, t in rows) / m
+    expected = 1 - of_matched_pairs(slow_dice, logits.sigmoid(), targets, smooth)
     assert float(dice_loss(logits, targets, smooth)) == pytest.approx(expected)
 
 
@@ -178,7 +159,7 @@ def test_focal_loss_equals_the_slow_oracle_and_those_of_torch(m, p, alpha, gamma
     logits, soft = pairs(m, p)
     targets = (soft > 0.5).double()
     found = focal_loss(logits, targets > 0, alpha, gamma)
-    assert float(found) == pytest.approx(slow_focal(logits, targets, alpha, gamma))
+    assert float(found) == pytest.approx(of_matched_pairs(slow_focal, logits, targets, alpha, gamma))
     torch.testing.assert_close(found, sigmoid_focal_loss(logits, targets, alpha, gamma, reduction="mean"))
     unweighted = focal_loss(logits, soft, alpha=-1, gamma=0)
     torch.testing.assert_close(unweighted, F.binary_cross_entropy_with_logits(logits, soft))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kit.bilinear import slow_sample
+from kit.oracles.bilinear import slow_sample
 from ovs_lite.losses.points import sample_points, uncertain_points
 
 

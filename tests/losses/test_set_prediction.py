@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.bilinear import slow_resize, slow_sample
+from kit.oracles.bilinear import slow_resize, slow_sample
+from kit.oracles.masks import slow_dice, slow_focal
 from ovs_lite.losses import set_prediction
 from ovs_lite.losses.masks import dice_loss, focal_loss
 from ovs_lite.losses.points import uncertain_points
@@ -23,14 +24,10 @@ MATCHES = [(torch.tensor([3, 1]), torch.tensor([0, 1])), (torch.tensor([2]), tor
 def slow_cost(class_row, mask, label, target, weights):
     """Cost of one proposal for one target, by loops over Python floats."""
     odds = [math.exp(float(x)) for x in class_row]
-    focal = overlap = sizes = 0.0
-    for x, y in zip(mask.flatten().tolist(), target.flatten().tolist(), strict=True):
-        p = 1 / (1 + math.exp(-x))
-        focal += y * 0.25 * (1 - p) ** 2 * -math.log(p) + (1 - y) * 0.75 * p**2 * -math.log(1 - p)
-        overlap, sizes = overlap + p * y, sizes + p + y
-    dice = (2 * overlap + 1) / (sizes + 1)
+    logits, wanted = mask.flatten().tolist(), target.flatten().tolist()
+    dice = slow_dice([1 / (1 + math.exp(-x)) for x in logits], wanted, smooth=1)
     return (
-        weights["focal"] * focal / mask.numel()
+        weights["focal"] * slow_focal(logits, wanted, 0.25, 2)
         + weights["dice"] * (1 - dice)
         - weights["class"] * (odds[int(label)] / sum(odds))
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.tcl_oracles import case, released_terms, slow_masks, slow_similarity, slow_tv
+from kit.oracles.tcl import case, released_terms, slow_masks, slow_similarity, slow_tv
 from ovs_lite.losses import tcl_blocks
 from ovs_lite.losses.tcl import (
     area_loss,

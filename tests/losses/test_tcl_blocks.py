@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kit.tcl_oracles import case, gradients, mixed, released_terms
+from kit.oracles.tcl import case, gradients, mixed, released_terms
 from ovs_lite.losses import tcl_blocks
 from ovs_lite.losses.tcl import area_loss, feature_similarity, mask_logits, text_grounding_terms, tv_loss
 

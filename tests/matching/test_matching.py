@@ -7,39 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.oracles.masks import of_all_pairs, slow_dice, slow_focal
 from ovs_lite.matching import focal_terms, hungarian, pairwise_dice, pairwise_focal
 from ovs_lite.tensors import at_least_float32
 
 SIZES = [(1, 1, 1), (2, 5, 7), (5, 2, 7), (4, 4, 1), (3, 3, 30)]  # N, M, P
-
-
-def slow_dice(first, second, smooth):
-    """2 |s t| / (|s| + |t|) by loops over Python floats."""
-    rows = []
-    for s in first.tolist():
-        rows.append([])
-        for t in second.tolist():
-            above, below = smooth, smooth
-            for p in range(len(s)):
-                above += 2 * s[p] * t[p]
-                below += s[p] + t[p]
-            rows[-1].append(above / below if below else 0.0)
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def slow_focal(logits, targets, alpha, gamma):
-    """Lin et al., Eq. 5, pixel by pixel: a soft target is a mixture of the two sides."""
-    rows = []
-    for s in logits.tolist():
-        rows.append([])
-        for t in targets.tolist():
-            total = 0.0
-            for x, y in zip(s, t, strict=True):
-                p = 1 / (1 + math.exp(-x))
-                one, zero = -((1 - p) ** gamma) * math.log(p), -(p**gamma) * math.log(1 - p)
-                total += y * one * (alpha if alpha >= 0 else 1) + (1 - y) * zero * (1 - alpha if alpha >= 0 else 1)
-            rows[-1].append(total / len(s))
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def lowest_total(cost):
@@ -62,7 +34,7 @@ def test_dice_equals_the_slow_oracle(size, smooth):
     logits, targets = masks(*size)
     for wanted in (targets, targets > 0.5):
         found = pairwise_dice(logits.sigmoid(), wanted, smooth)
-        torch.testing.assert_close(found, slow_dice(logits.sigmoid(), wanted, smooth))
+        torch.testing.assert_close(found, of_all_pairs(slow_dice, logits.sigmoid(), wanted, smooth))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -71,7 +43,7 @@ def test_focal_equals_the_slow_oracle(size, alpha, gamma):
     logits, targets = masks(*size)
     for wanted in (targets, targets > 0.5):
         found = pairwise_focal(logits, wanted, alpha, gamma)
-        torch.testing.assert_close(found, slow_focal(logits, wanted, alpha, gamma))
+        torch.testing.assert_close(found, of_all_pairs(slow_focal, logits, wanted, alpha, gamma))
 
 
 def test_focal_without_its_weights_is_binary_cross_entropy():

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from kit.clips import random_texts
+from kit.images import randn
 from ovs_lite import cli
 from ovs_lite.clip import load_clip
 from ovs_lite.config import get_profile
@@ -30,10 +32,6 @@ def test_without_transformers_the_cure_is_named(monkeypatch):
 def test_another_clip_is_refused():
     with pytest.raises(ValueError, match="got the CLIP ViT-Lite-8.*load_own"):
         GroupVit(load_clip("ViT-Lite-8", pretrained=None))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def slow_classes(logits, picture, top):
@@ -135,7 +133,7 @@ def test_a_patch_has_a_distribution_over_groups_at_any_size(method, height, widt
 @pytest.mark.parametrize("height, width", [(64, 64), (40, 70)])
 @torch.no_grad()
 def test_scores_equal_a_loop_over_pixels(method, options, height, width):
-    images, text = randn(1, 3, height, width), F.normalize(randn(7, 24, seed=1), dim=1)
+    images, text = randn(1, 3, height, width), random_texts(7, 24)
     groups, picture, maps = method.clip.groups(images)
     scale = float(method.clip.logit_scale.exp())
     top = options.get("top", 5)
@@ -154,7 +152,7 @@ def test_scores_equal_a_loop_over_pixels(method, options, height, width):
 
 
 def test_the_scale_is_at_most_a_hundred(method):
-    images, text = randn(1, 3, 64, 64), F.normalize(randn(4, 24, seed=1), dim=1)
+    images, text = randn(1, 3, 64, 64), random_texts(4, 24)
     before = method.clip.logit_scale.data.clone()
     try:
         found = [method.clip.logit_scale.data.fill_(log) and method.predict(images, text) for log in (4.6052, 9.0)]
@@ -172,7 +170,7 @@ def test_it_segments_with_windows_like_every_method(method):
 
 
 def test_pictures_queries_and_company(method):
-    images, text = randn(2, 3, 64, 64), F.normalize(randn(7, 24, seed=1), dim=1)
+    images, text = randn(2, 3, 64, 64), random_texts(7, 24)
     scores, order = method.predict(images, text), torch.randperm(7)
     torch.testing.assert_close(method.predict(images, text[order]), scores[:, order], atol=1e-5, rtol=1e-4)
     alone = torch.cat([method.predict(image[None], text) for image in images])
@@ -186,7 +184,7 @@ def test_groups_are_found_once_for_any_texts(method):
     handle = method.clip.network.vision_model.embeddings.register_forward_hook(lambda *given: seen.append(1))
     features = method.encode(images)
     for options in ({}, {"top": 2}, {"assignment": "soft"}):
-        for text in (F.normalize(randn(count, 24, seed=count), dim=1) for count in (7, 1)):
+        for text in (random_texts(count, 24, seed=count) for count in (7, 1)):
             found = method.scores(features, text, **options)
             assert len(seen) == 1 and torch.equal(found, method.predict(images, text, **options))
             seen.pop()
@@ -226,7 +224,7 @@ def test_the_front_doors_take_it_by_name(folder, data, tmp_path, monkeypatch, ca
 
 def test_pamr_refines_it_too(method):
     """As in TCL's Table 3."""
-    images, text = randn(1, 3, 40, 70), F.normalize(randn(4, 24, seed=1), dim=1)
+    images, text = randn(1, 3, 40, 70), random_texts(4, 24)
     plain, refined = method.predict(images, text), WithPamr(method).predict(images, text)
     assert refined.shape == plain.shape and (refined - plain).abs().max() > 1e-3
     assert refined.min() >= plain.min() - 1e-5 and refined.max() <= plain.max() + 1e-5
@@ -245,7 +243,7 @@ def test_its_fingerprint_is_of_its_text_tower(method):
 
 
 def test_wrong_options_are_named(method):
-    images, text = randn(1, 3, 64, 64), F.normalize(randn(4, 24, seed=1), dim=1)
+    images, text = randn(1, 3, 64, 64), random_texts(4, 24)
     with pytest.raises(ValueError, match="assignment='softly', expected 'hard' or 'soft'"):
         method.predict(images, text, assignment="softly")
     with pytest.raises(ValueError, match=r"patches have no embedding.*groups\(images\)"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.images import randn
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.dense import key_features, penultimate_tokens
 from ovs_lite.methods import get_method
@@ -22,10 +23,6 @@ OPTIONS = [
 @pytest.fixture(scope="module")
 def method():
     return get_method("maskclip", load_clip("ViT-Lite-8"))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def cosines(batch=2, classes=3, height=2, width=4, seed=0):

@@ -4,8 +4,9 @@ import functools
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+from kit.clips import random_texts
+from kit.images import randn
 from ovs_lite.checkpoints import load_method
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window, encode_windows, sliding_scores
@@ -45,12 +46,8 @@ def encoded(method):
     handle.remove()
 
 
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def texts(method, count=3, seed=1):
-    return F.normalize(randn(count, method.clip.embed_dim, seed=seed), dim=1)
+    return random_texts(count, method.clip.embed_dim, seed)
 
 
 def options_of(method):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kit.clips import random_texts
 from ovs_lite.clip import load_clip
 from ovs_lite.methods import get_method
 from ovs_lite.methods.with_pamr import WithPamr
@@ -13,14 +14,10 @@ def clip():
     return load_clip("ViT-Lite-8")
 
 
-def words(clip, number=3):
-    return torch.nn.functional.normalize(torch.randn(number, clip.embed_dim, generator=torch.manual_seed(1)), dim=1)
-
-
 def test_a_picture_of_one_colour_is_only_smoothed(clip):
     """Every neighbour looks the same, so that refining is averaging: extremes shrink, the mean stays about."""
     method, flat = get_method("maskclip", clip), torch.zeros(1, 3, 128, 128)
-    before, after = (m.predict(flat, words(clip)) for m in (method, WithPamr(method)))
+    before, after = (m.predict(flat, random_texts(3)) for m in (method, WithPamr(method)))
     assert after.shape == before.shape
     assert (after.amax((2, 3)) <= before.amax((2, 3)) + 1e-5).all()
     assert (after.amin((2, 3)) >= before.amin((2, 3)) - 1e-5).all()
@@ -39,7 +36,7 @@ def test_scores_follow_the_border_between_two_colours(clip):
     picture = torch.full((1, 3, 128, 128), -1.5)
     picture[..., 64:] = 1.5
     off = Off(clip)
-    labels = [m.predict(picture, words(clip, 2)).argmax(1)[0, 20:108, 64:74].float() for m in (off, WithPamr(off))]
+    labels = [m.predict(picture, random_texts(2)).argmax(1)[0, 20:108, 64:74].float() for m in (off, WithPamr(off))]
     assert labels[0].mean() == 0 and labels[1].mean() > 0.6
 
 
@@ -47,7 +44,7 @@ def test_scores_follow_the_border_between_two_colours(clip):
 def test_any_size_and_the_methods_own_options(clip, size):
     refined = WithPamr(get_method("tcl", clip).eval())
     images = torch.randn(2, 3, *size, generator=torch.manual_seed(0))
-    plain = refined.predict(images, words(clip), refine=False, kp_weight=0.0)
+    plain = refined.predict(images, random_texts(3), refine=False, kp_weight=0.0)
     assert plain.shape == (2, 3, *size) and torch.isfinite(plain).all()
-    assert not torch.equal(plain, refined.predict(images, words(clip), refine=False, kp_weight=1.0))
+    assert not torch.equal(plain, refined.predict(images, random_texts(3), refine=False, kp_weight=1.0))
     assert (refined.name, refined.background) == ("tcl + PAMR", 0.4) and refined.trained_part() is None

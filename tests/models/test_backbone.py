@@ -8,6 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from kit.images import normal_images
 from ovs_lite.clip import load_clip
 from ovs_lite.models.backbone import STRIDES, Backbone
 
@@ -15,10 +16,6 @@ SIDES = [(64, 64), (64, 96), (33, 65), (31, 100), (17, 4), (3, 5), (1, 1)]
 CHANNELS = {"convnext_lite": [32, 64, 128, 256], "resnet18": [64, 128, 256, 512]}
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # maps reach values of 10; kernels differ with the memory's alignment
-
-
-def pictures(height, width, seed=0, batch=2):
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def statistics(module):
@@ -44,7 +41,7 @@ def swin():
 
 def check_maps(backbone, channels, height, width):
     with torch.no_grad():
-        maps = backbone(pictures(height, width))
+        maps = backbone(normal_images(height, width))
     assert backbone.channels == channels
     for level, count, stride in zip(maps, channels, STRIDES, strict=True):
         assert level.shape == (2, count, math.ceil(height / stride), math.ceil(width / stride))
@@ -69,7 +66,7 @@ def test_maps_are_those_of_the_plain_network():
     plain = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3, 4)).eval()
     plain.load_state_dict(found.network.model.state_dict(), strict=False)
     with torch.no_grad():
-        maps, expected = found(pictures(64, 96)), plain(pictures(64, 96))
+        maps, expected = found(normal_images(64, 96)), plain(normal_images(64, 96))
     assert len(maps) == len(expected) == 4
     for level, wanted in zip(maps, expected, strict=True):
         torch.testing.assert_close(level, wanted, **CLOSE)
@@ -77,7 +74,7 @@ def test_maps_are_those_of_the_plain_network():
 
 @pytest.mark.parametrize(("height", "width"), [(33, 65), (3, 5), (63, 32)])
 def test_odd_sides_are_filled_with_the_mean_colour_at_the_right_and_bottom(backbone, height, width):
-    picture = pictures(height, width)
+    picture = normal_images(height, width)
     whole = torch.zeros(2, 3, math.ceil(height / 32) * 32, math.ceil(width / 32) * 32)
     whole[..., :height, :width] = picture
     with torch.no_grad():
@@ -86,7 +83,7 @@ def test_odd_sides_are_filled_with_the_mean_colour_at_the_right_and_bottom(backb
 
 
 def test_a_picture_does_not_see_its_neighbours_in_the_batch(backbone):
-    batch = pictures(48, 33, batch=3)
+    batch = normal_images(48, 33, batch=3)
     with torch.no_grad():
         for together, alone in zip(backbone(batch), backbone(batch[1:2]), strict=True):
             torch.testing.assert_close(together[1:2], alone, **CLOSE)
@@ -95,9 +92,9 @@ def test_a_picture_does_not_see_its_neighbours_in_the_batch(backbone):
 def test_a_clips_trunk_keeps_its_numbers(trunk):
     backbone = Backbone("convnext_lite", trunk=trunk).eval()
     with torch.no_grad():
-        found = backbone(pictures(64, 96))[-1]
-        torch.testing.assert_close(found, trunk.forward_features(pictures(64, 96)), **CLOSE)
-        assert not torch.allclose(found, Backbone("convnext_lite").eval()(pictures(64, 96))[-1])
+        found = backbone(normal_images(64, 96))[-1]
+        torch.testing.assert_close(found, trunk.forward_features(normal_images(64, 96)), **CLOSE)
+        assert not torch.allclose(found, Backbone("convnext_lite").eval()(normal_images(64, 96))[-1])
 
 
 def test_the_trunk_is_copied_and_not_shared(trunk):
@@ -151,15 +148,15 @@ def test_batch_statistics_stay_while_training(trunk, fresh):
     backbone = backbone if fresh else torch.nn.Sequential(backbone).eval().train()[0]
     assert backbone.training
     before = statistics(backbone)
-    found = backbone(3 + 2 * pictures(64, 64))[-1]
+    found = backbone(3 + 2 * normal_images(64, 64))[-1]
     assert all(torch.equal(before[name], value) for name, value in statistics(backbone).items())
     with torch.no_grad():
-        torch.testing.assert_close(found, backbone.eval()(3 + 2 * pictures(64, 64))[-1], **CLOSE)
+        torch.testing.assert_close(found, backbone.eval()(3 + 2 * normal_images(64, 64))[-1], **CLOSE)
 
 
 def test_every_weight_learns_in_training_mode(trunk):
     learner = Backbone("convnext_lite", trunk=trunk)
-    sum(level.square().mean() for level in learner(pictures(40, 64))).backward()
+    sum(level.square().mean() for level in learner(normal_images(40, 64))).backward()
     assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
@@ -173,6 +170,6 @@ def test_the_next_mode_still_reaches_everything_but_batch_normalisation(backbone
 
 
 def test_gradients_reach_the_pixels_of_an_odd_picture(backbone):
-    picture = pictures(35, 5).requires_grad_()
+    picture = normal_images(35, 5).requires_grad_()
     F.relu(backbone(picture)[0]).sum().backward()
     assert picture.grad.shape == picture.shape and picture.grad.isfinite().all() and picture.grad.abs().sum() > 0

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import ovs_lite.notebook as notebook
-from kit.tcl import pairs
+from kit.records import shape_pairs
 from ovs_lite.config import get_profile
 from ovs_lite.data.record import write_split
 from ovs_lite.iconworld.build import split_folder
@@ -16,7 +16,7 @@ def world(tmp_path, monkeypatch):
     """Seven pairs where the smoke profile's icon-caption would lie."""
     monkeypatch.setenv("OVS_DATA", str(tmp_path / "data"))
     folder = split_folder(tmp_path / "data", get_profile("smoke").data, "icon-caption", "train")
-    write_split(pairs(7), folder, progress=False)
+    write_split(shape_pairs(7), folder, progress=False)
     return tmp_path
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip, random_texts
+from kit.images import random_masks
 from ovs_lite.regions.classifiers import (
     CLIP_CLASSIFIERS,
     blank_fraction,
@@ -19,23 +20,12 @@ from ovs_lite.regions.fusion import label_map
 
 @pytest.fixture(scope="module")
 def clip():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture(scope="module")
 def text(clip):
-    return F.normalize(torch.randn(4, clip.embed_dim, generator=torch.Generator().manual_seed(1)), dim=-1)
-
-
-def random_masks(count: int = 6, height: int = 48, width: int = 72) -> torch.Tensor:
-    rng = np.random.default_rng(3)
-    masks = np.zeros((count, height, width), bool)
-    for mask in masks:
-        y, x = rng.integers(0, height - 12), rng.integers(0, width - 12)
-        mask[y : y + rng.integers(8, 30), x : x + rng.integers(8, 30)] = True
-        mask &= rng.random((height, width)) < 0.8
-    return torch.from_numpy(masks)
+    return random_texts(4, clip.embed_dim)
 
 
 def soft(masks, seed=0):
@@ -62,7 +52,7 @@ def test_the_oracle_takes_the_majority_and_counts_no_void():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_counts_equal_a_loop_over_pixels_and_the_two_oracles_agree_on_the_class(seed):
-    draw, masks = np.random.default_rng(seed), random_masks(5, 20, 24)
+    draw, masks = np.random.default_rng(seed), random_masks(5, 20, 24, smallest=8)
     target = draw.choice([-1, 0, 1, 2, 255], (20, 24))
     counts = class_counts(target, masks, 3)
     assert torch.equal(counts, slow_counts(target, masks.numpy(), 3)) and counts.dtype == torch.int64
@@ -83,7 +73,7 @@ def test_where_no_regions_overlap_both_oracles_give_the_same_map():
 @pytest.mark.parametrize("classifier", ["masked crops", "unmasked crops"])
 @torch.no_grad()
 def test_crops_take_a_soft_mask_where_it_exceeds_one_half(classifier, clip, text):
-    image, masks = torch.randn(3, 48, 72, generator=torch.Generator().manual_seed(2)), random_masks()
+    image, masks = torch.randn(3, 48, 72, generator=torch.Generator().manual_seed(2)), random_masks(6, smallest=8)
     hard = region_scores(classifier, clip, image, masks, text)
     assert torch.equal(region_scores(classifier, clip, image, soft(masks), text), hard)
     nowhere = region_scores(classifier, clip, image, 0.5 * masks.float(), text)
@@ -94,7 +84,7 @@ def test_crops_take_a_soft_mask_where_it_exceeds_one_half(classifier, clip, text
 def test_pooling_weights_every_pixel_by_its_soft_mask(clip):
     """At the pooling's own size a patch is an 8 x 8 block of pixels, so the mean can be taken by a loop."""
     image = torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(5))
-    masks, dense = soft(random_masks(3, 128, 128)), clip.dense(image[None])[0]
+    masks, dense = soft(random_masks(3, 128, 128, smallest=8)), clip.dense(image[None])[0]
     side = 128 // dense.shape[1]
     for mask, found in zip(masks, pooled_features(clip, image, masks), strict=True):
         total = torch.zeros(clip.embed_dim)
@@ -111,7 +101,7 @@ def test_pooling_weights_every_pixel_by_its_soft_mask(clip):
 @pytest.mark.parametrize("classifier", CLIP_CLASSIFIERS)
 @torch.no_grad()
 def test_region_scores_are_cosines_of_each_region_alone(classifier, clip, text, monkeypatch):
-    image, masks = torch.randn(3, 48, 72, generator=torch.Generator().manual_seed(2)), random_masks()
+    image, masks = torch.randn(3, 48, 72, generator=torch.Generator().manual_seed(2)), random_masks(6, smallest=8)
     scores = region_scores(classifier, clip, image, masks, text)
     assert scores.shape == (6, 4) and scores.abs().max() <= 1 + 1e-5
     alone = torch.cat([region_scores(classifier, clip, image, mask[None], text) for mask in masks])
@@ -124,7 +114,7 @@ def test_region_scores_are_cosines_of_each_region_alone(classifier, clip, text, 
 @torch.no_grad()
 def test_masking_blanks_the_background_and_only_that(clip, text):
     generator = torch.Generator().manual_seed(4)
-    image, mask = torch.randn(3, 48, 72, generator=generator), random_masks()[:1]
+    image, mask = torch.randn(3, 48, 72, generator=generator), random_masks(6, smallest=8)[:1]
     outside = torch.where(mask, image, torch.randn(3, 48, 72, generator=generator))
     masked = [region_scores("masked crops", clip, picture, mask, text) for picture in (image, outside)]
     unmasked = [region_scores("unmasked crops", clip, picture, mask, text) for picture in (image, outside)]

@@ -5,21 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from kit.images import disk, disk_and_square
 from ovs_lite.regions.grouping import SHARE, merge_by_colour, slic_merges
 
-
-def scene(height: int = 96, width: int = 128) -> np.ndarray:
-    """A red disk with an orange stripe and a blue square on a green ground, with a little noise."""
-    image = np.full((height, width, 3), (40, 160, 60))
-    image[disk(height, width)] = (210, 30, 30)
-    image[disk(height, width) & (abs(np.mgrid[:height, :width][0] - 50) < 4)] = (240, 120, 30)
-    image[20:50, 80:115] = (30, 40, 200)
-    return np.clip(image + np.random.default_rng(0).normal(0, 3, image.shape), 0, 255).astype(np.uint8)
-
-
-def disk(height: int = 96, width: int = 128) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    return (x - 40) ** 2 + (y - 50) ** 2 < 20**2
+IMAGE = disk_and_square(stripe=True)
 
 
 def partition(seed: int, height: int = 12, width: int = 15) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +83,7 @@ def test_corners_do_not_touch():
 
 
 def test_objects_and_their_parts_are_found():
-    masks = slic_merges(scene())
+    masks = slic_merges(IMAGE)
     square = np.zeros((96, 128), bool)
     square[20:50, 80:115] = True
     stripe = disk() & (abs(np.mgrid[:96, :128][0] - 50) < 4)
@@ -103,7 +92,7 @@ def test_objects_and_their_parts_are_found():
 
 
 def test_one_hierarchy_holds_only_masks_that_are_nested_or_apart():
-    masks = slic_merges(scene(), 500, levels=((60, 40.0),))
+    masks = slic_merges(IMAGE, 500, levels=((60, 40.0),))
     assert masks[0].all() and len(masks) == SHARE
     for first, second in combinations(masks, 2):
         shared = first & second
@@ -112,13 +101,13 @@ def test_one_hierarchy_holds_only_masks_that_are_nested_or_apart():
 
 def test_the_first_hierarchy_comes_before_the_second():
     levels = ((30, 80.0), (60, 20.0))
-    both, first, second = (slic_merges(scene(), 500, levels=some) for some in (levels, levels[:1], levels[1:]))
+    both, first, second = (slic_merges(IMAGE, 500, levels=some) for some in (levels, levels[:1], levels[1:]))
     assert (both[: len(first)] == first).all() and len(first) < len(both) < len(first) + len(second)
     assert {mask.tobytes() for mask in both} == {mask.tobytes() for mask in (*first, *second)}
 
 
 def test_a_larger_image_has_the_same_regions():
-    small, large = slic_merges(scene(), max_side=128), slic_merges(scene().repeat(5, 0).repeat(5, 1), max_side=128)
+    small, large = slic_merges(IMAGE, max_side=128), slic_merges(IMAGE.repeat(5, 0).repeat(5, 1), max_side=128)
     assert (large[:, ::5, ::5] == small).all() and large.shape == (len(small), 480, 640)
 
 
@@ -127,6 +116,6 @@ def test_wrong_arguments_are_refused():
         with pytest.raises(ValueError, match="uint8 RGB"):
             slic_merges(image)
     with pytest.raises(ValueError, match="budget=0"):
-        slic_merges(scene(), 0)
+        slic_merges(IMAGE, 0)
     with pytest.raises(ValueError, match="no levels"):
-        slic_merges(scene(), levels=())
+        slic_merges(IMAGE, levels=())

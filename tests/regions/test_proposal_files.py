@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kit.proposer import KINDS, TINY, make_proposer, noise
+from kit.images import noise
+from kit.proposers import KINDS, TINY, make_proposer
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import shipped_path
 from ovs_lite.methods import proposer as module

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.proposals import texts
-from kit.proposer import KINDS, TINY, make_proposer, noise
+from kit.images import noise
+from kit.oracles.masks import pixels
+from kit.proposers import KINDS, TINY, make_proposer, texts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.proposer import ProposalConfig
@@ -42,10 +43,6 @@ def guesses(count, seed=0, height=12, width=10):
         place = int(torch.randint(4, (1,), generator=generator))
         mask[place : place + 7, 2 * (place % 2) : 8] += 0.45
     return masks
-
-
-def pixels(mask):
-    return {(y, x) for y, row in enumerate(mask.tolist()) for x, value in enumerate(row) if value > 0.5}
 
 
 def slow_nms_order(masks, overlap=0.7):

@@ -4,45 +4,39 @@ import numpy as np
 import pytest
 import torch
 
-from kit.proposer import make_proposer
+from kit.images import disk_and_square
+from kit.proposers import make_proposer
 from kit.records import scene, toy, without_annotation
 from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth
 
+IMAGE = disk_and_square()
 SOURCES = CLASSICAL | BASELINES | {"learned": make_proposer("openseg-proposals").propose}
-
-
-def blocks(height: int = 96, width: int = 128) -> np.ndarray:
-    """A red block and a blue one on a green ground, with a little noise."""
-    image = np.full((height, width, 3), (40, 160, 60))
-    image[height // 5 : height // 2, width // 8 : width // 3] = (210, 30, 30)
-    image[height // 3 : -height // 8, width // 2 : -width // 9] = (30, 40, 200)
-    return np.clip(image + np.random.default_rng(0).normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("budget", [1, 5, 128])
 def test_every_source_keeps_the_contract(source, budget):
-    masks = source(blocks(), budget)
+    masks = source(IMAGE, budget)
     assert masks.dtype == torch.float32 and masks.shape[1:] == (96, 128) and 1 <= len(masks) <= budget
-    assert torch.equal(checked_masks(masks, blocks(), "it"), masks) and torch.equal(source(blocks(), budget), masks)
+    assert torch.equal(checked_masks(masks, IMAGE, "it"), masks) and torch.equal(source(IMAGE, budget), masks)
 
 
 @pytest.mark.parametrize("source", (CLASSICAL | BASELINES).values(), ids=CLASSICAL | BASELINES)
 def test_classical_masks_are_hard_unique_and_filled(source):
-    masks = source(blocks(), 128)
+    masks = source(IMAGE, 128)
     assert set(masks.unique().tolist()) == {0, 1} and masks.flatten(1).any(1).all()
     assert len({mask.numpy().tobytes() for mask in masks}) == len(masks)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_smaller_budget_is_the_start_of_a_larger_one(source):
-    assert torch.equal(source(blocks(), 5), source(blocks(), 60)[:5])
+    assert torch.equal(source(IMAGE, 5), source(IMAGE, 60)[:5])
 
 
 @pytest.mark.parametrize("source", CLASSICAL.values(), ids=CLASSICAL)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (40, 90), (500, 2)])
 def test_small_and_one_coloured_images_give_masks_of_their_size(source, shape):
-    for image in (np.full((*shape, 3), 200, np.uint8), np.resize(blocks(), (*shape, 3))):
+    for image in (np.full((*shape, 3), 200, np.uint8), np.resize(IMAGE, (*shape, 3))):
         masks = source(image, 128)
         assert masks.shape[1:] == shape and masks.any((1, 2)).all() and masks.any(0).all()
 

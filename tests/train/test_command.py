@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 
+from kit.records import shape_pairs
 from kit.runs import assert_same_bits, crash_then_resume, last_checkpoint, rows, train_command
-from kit.tcl import pairs
 from ovs_lite import cli
 from ovs_lite.config import PROFILES, LoopConfig, get_profile, to_dict
 from ovs_lite.data.record import write_split
@@ -33,7 +33,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVS_DATA", str(root))
         build_set("icon-coco", data, root, progress=False)
-        write_split(pairs(7), split_folder(root, data, "icon-caption", "train"), progress=False)
+        write_split(shape_pairs(7), split_folder(root, data, "icon-caption", "train"), progress=False)
         yield root
 
 

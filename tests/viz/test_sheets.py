@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.images import noise
 from ovs_lite.viz import contact_sheet, mask_sheet
 
 
@@ -43,13 +44,9 @@ def test_lists_that_do_not_fit_are_refused():
         contact_sheet(pictures(1), segments=[np.ones((32, 24), int)])
 
 
-def noise(height, width):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-
-
 @pytest.mark.parametrize("kind", [bool, np.uint8, np.float32, np.float64])
 def test_what_a_mask_leaves_out_is_dark_and_the_rest_as_it_is(kind):
-    picture, masks = noise(20, 20), np.random.default_rng(1).random((3, 20, 20)) < 0.5
+    picture, masks = Image.fromarray(noise(20, 20)), np.random.default_rng(1).random((3, 20, 20)) < 0.5
     masks[1] = True
     sheet = np.asarray(mask_sheet(picture, masks.astype(kind), columns=2, side=20))
     assert sheet.shape == (2 * 26 + 6, 2 * 26 + 6, 3)
@@ -71,14 +68,14 @@ def test_a_mask_sheet_keeps_the_pictures_proportions_and_has_titles():
     sheet = mask_sheet(Image.new("L", (60, 30), 99), masks)
     assert sheet.mode == "RGB" and sheet.size == (16 * 62 + 6, 2 * 62 + 6)
     assert np.asarray(sheet)[6:62, 6:62, 0].tolist().count([99] * 56) == 28, "half as high as wide"
-    titled = mask_sheet(noise(30, 60), masks, [f"no. {number}" for number in range(20)])
+    titled = mask_sheet(Image.fromarray(noise(30, 60)), masks, [f"no. {number}" for number in range(20)])
     assert titled.width == sheet.width and titled.height > sheet.height
     with pytest.raises(ValueError, match="1 captions for 20"):
-        mask_sheet(noise(30, 60), masks, ["one"])
+        mask_sheet(Image.fromarray(noise(30, 60)), masks, ["one"])
 
 
 @pytest.mark.parametrize("shape", [(0, 30, 60), (2, 60, 30), (30, 60), (2, 30, 61), (1, 30, 60, 3)])
 def test_masks_of_another_size_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(N, 30, 60\) with N >= 1") as error:
-        mask_sheet(noise(30, 60), np.ones(shape, bool))
+        mask_sheet(Image.fromarray(noise(30, 60)), np.ones(shape, bool))
     assert str(shape) in str(error.value)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from kit.ramps import box_of, ramp
+from kit.images import box_of, ramp
 from ovs_lite.data.loaders.augment import Augmentation, crop_box
 
 

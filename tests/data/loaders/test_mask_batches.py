@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kit.ranks import as_process
+from kit.processes import as_process
 from kit.records import COLOURS, GROUND, scene, toy, without_annotation
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches
 from ovs_lite.data.record import load_split, write_split

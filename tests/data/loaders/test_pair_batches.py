@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kit.ramps import box_of, pair
-from kit.ranks import as_process
+from kit.images import box_of
+from kit.processes import as_process
+from kit.records import ramp_pair
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.record import load_split, write_split
@@ -24,7 +25,7 @@ def same(first, second):
 
 
 def test_the_same_index_gives_the_same_batch_in_any_order_of_asking():
-    split = [pair(number, captions=["a left", "b", "c"]) for number in range(5)]
+    split = [ramp_pair(number, captions=["a left", "b", "c"]) for number in range(5)]
     first, second = PairBatches(split, 3, 16, seed=4), PairBatches(split, 3, 16, seed=4)
     expected = [first(index) for index in range(8)]
     assert all(same(second(index), expected[index]) for index in (5, 0, 3, 3, 1, 4, 2, 0, 7))
@@ -32,15 +33,15 @@ def test_the_same_index_gives_the_same_batch_in_any_order_of_asking():
 
 
 def test_another_seed_gives_another_order_and_other_crops():
-    split = [pair(number, 8, 8) for number in range(9)]
+    split = [ramp_pair(number, 8, 8) for number in range(9)]
     assert len({tuple(PairBatches(split, 9, 8, seed)(0).image_ids) for seed in range(5)}) == 5
-    found = [PairBatches([pair(0)], 1, 16, seed)(epoch) for seed in range(3) for epoch in range(4)]
+    found = [PairBatches([ramp_pair(0)], 1, 16, seed)(epoch) for seed in range(3) for epoch in range(4)]
     assert not any(same(found[a], found[b]) for a in range(12) for b in range(a))
 
 
 @pytest.mark.parametrize("augment", ["crop", "strong"])
 def test_a_run_that_starts_at_batch_7_sees_what_one_from_0_sees(augment):
-    split = [pair(number) for number in range(11)]
+    split = [ramp_pair(number) for number in range(11)]
     through = PairBatches(split, 4, 16, augment=augment)
     for index in range(7):
         through(index)
@@ -49,7 +50,7 @@ def test_a_run_that_starts_at_batch_7_sees_what_one_from_0_sees(augment):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 16])
 def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
-    split = [pair(number, 8, 8) for number in range(7)]
+    split = [ramp_pair(number, 8, 8) for number in range(7)]
     batches = PairBatches(split, batch_size, 8, seed=1)
     found = [batches(index) for index in range(-(-35 // batch_size))]
     names = [name for batch in found for name in batch.image_ids]
@@ -64,13 +65,13 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
 
 
 def test_each_caption_of_a_picture_is_used_as_often():
-    batches = PairBatches([pair(0, 8, 8, ["a", " ", "b", "c"])], 300, 8)
+    batches = PairBatches([ramp_pair(0, 8, 8, ["a", " ", "b", "c"])], 300, 8)
     counts = Counter(batches(0).captions)
     assert set(counts) == {"a", "b", "c"} and min(counts.values()) > 70
 
 
 def test_a_caption_is_mirrored_with_its_picture_and_only_then():
-    batches = PairBatches([pair(0, captions=["a dog Left of a cat, right-hand side"])], 60, 64)
+    batches = PairBatches([ramp_pair(0, captions=["a dog Left of a cat, right-hand side"])], 60, 64)
     batch = batches(0)
     for image, caption in zip(batch.images, batch.captions, strict=True):
         mirrored = box_of(image)[4]
@@ -81,7 +82,7 @@ def test_a_caption_is_mirrored_with_its_picture_and_only_then():
 
 
 def test_records_without_captions_are_left_out(tmp_path):
-    records = [pair(0, 8, 8, []), pair(1, 8, 8), pair(2, 8, 8, []), pair(3, 8, 8)]
+    records = [ramp_pair(0, 8, 8, []), ramp_pair(1, 8, 8), ramp_pair(2, 8, 8, []), ramp_pair(3, 8, 8)]
     write_split(records, tmp_path / "a", progress=False)
     for split in (records, load_split(tmp_path / "a")):
         batches = PairBatches(split, 2, 8)
@@ -92,7 +93,7 @@ def test_records_without_captions_are_left_out(tmp_path):
 
 
 def test_a_loaded_split_serves_as_well_as_dictionaries(tmp_path):
-    records = [pair(number, 20, 24, [f"{number} a", f"{number} b"]) for number in range(5)]
+    records = [ramp_pair(number, 20, 24, [f"{number} a", f"{number} b"]) for number in range(5)]
     write_split(records, tmp_path / "a", progress=False)
     first, second = PairBatches(records, 3, 16), PairBatches(load_split(tmp_path / "a").with_format("torch"), 3, 16)
     assert second._loader.split.column_names == ["image_id", "image", "captions"], "no segments are decoded for nothing"
@@ -117,17 +118,17 @@ class Stream:
 
 
 def test_a_split_with_an_order_of_its_own_keeps_it():
-    split = Stream([pair(number, 8, 8) for number in range(4)])
+    split = Stream([ramp_pair(number, 8, 8) for number in range(4)])
     batches = PairBatches(split, 2, 8, seed=1)
     names = [name for index in range(4) for name in batches(index).image_ids]
     assert names == ["p3", "p0", "p1", "p2", "p2", "p3", "p0", "p1"] and split.asked == [(1, 0), (1, 1)]
     with pytest.raises(ValueError, match="record 'p0' without a caption"):
-        PairBatches(Stream([pair(0, captions=[])]), 1, 8)(0)
+        PairBatches(Stream([ramp_pair(0, captions=[])]), 1, 8)(0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_processes_shares_are_the_whole_batch(monkeypatch, workers):
-    split = [pair(number, captions=["a", "left"]) for number in range(10)]
+    split = [ramp_pair(number, captions=["a", "left"]) for number in range(10)]
     for index in (0, 3):
         whole = PairBatches(split, 4, 16)(index)
         for rank in range(2):
@@ -140,7 +141,7 @@ def test_the_processes_shares_are_the_whole_batch(monkeypatch, workers):
 
 def test_a_process_reads_only_its_share(monkeypatch):
     read = []
-    split = Stream([pair(number, 8, 8) for number in range(8)])
+    split = Stream([ramp_pair(number, 8, 8) for number in range(8)])
     monkeypatch.setattr(Stream, "__getitem__", lambda self, index: read.append(index) or self.records[index])
     as_process(monkeypatch, 1, 4)
     PairBatches(split, 8, 8)(0)
@@ -149,7 +150,7 @@ def test_a_process_reads_only_its_share(monkeypatch):
 
 @pytest.mark.parametrize("augment", ["crop", "strong"])
 def test_worker_processes_change_no_number(augment):
-    split = [pair(number, captions=["a", "left"]) for number in range(5)]
+    split = [ramp_pair(number, captions=["a", "left"]) for number in range(5)]
     alone, helped = (PairBatches(split, 4, 16, augment=augment, workers=workers) for workers in (0, 2))
     state = torch.get_rng_state()
     assert all(same(alone(index), helped(index)) for index in (3, 4, 5, 5, 0))
@@ -161,7 +162,7 @@ def test_workers_continue_as_long_as_the_indices_follow(monkeypatch):
     original = PairBatches._workers_from
     start = lambda self, index: started.append(index) or original(self, index)  # noqa: E731
     monkeypatch.setattr(PairBatches, "_workers_from", start)
-    batches = PairBatches([pair(number, 8, 8) for number in range(5)], 2, 8, workers=1)
+    batches = PairBatches([ramp_pair(number, 8, 8) for number in range(5)], 2, 8, workers=1)
     for index in (2, 3, 4, 4, 5, 0, 1):
         batches(index)
     assert started == [2, 4, 0]
@@ -169,7 +170,7 @@ def test_workers_continue_as_long_as_the_indices_follow(monkeypatch):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_workers_end_when_their_batches_are_dropped(circular):
-    batches = PairBatches([pair(0, 8, 8)], 1, 8, workers=1)
+    batches = PairBatches([ramp_pair(0, 8, 8)], 1, 8, workers=1)
     batches(0)
     batches.itself = batches if circular else None
     assert multiprocessing.active_children()
@@ -180,7 +181,7 @@ def test_workers_end_when_their_batches_are_dropped(circular):
 
 def test_a_worker_that_is_started_afresh_can_be_given_all_it_needs(tmp_path):
     """Where processes are not forked, what they need is copied over; deepcopy asks the same of it."""
-    write_split([pair(number) for number in range(3)], tmp_path / "a", progress=False)
+    write_split([ramp_pair(number) for number in range(3)], tmp_path / "a", progress=False)
     for augment in ("crop", "strong"):
         batches = PairBatches(load_split(tmp_path / "a"), 3, 16, augment=augment)
         places = batches._places(1)
@@ -188,8 +189,8 @@ def test_a_worker_that_is_started_afresh_can_be_given_all_it_needs(tmp_path):
 
 
 def test_an_error_in_a_worker_is_raised_and_the_next_call_starts_again():
-    split = Stream([pair(number, 8, 8) for number in range(4)])
-    split.records[1] = pair(1, 8, 8, [])
+    split = Stream([ramp_pair(number, 8, 8) for number in range(4)])
+    split.records[1] = ramp_pair(1, 8, 8, [])
     batches = PairBatches(split, 1, 8, workers=1)
     assert batches(0).image_ids == ["p0"]
     for _ in range(2):
@@ -199,17 +200,17 @@ def test_an_error_in_a_worker_is_raised_and_the_next_call_starts_again():
 
 
 def test_prefetched_batches_are_the_same():
-    split = [pair(number) for number in range(5)]
+    split = [ramp_pair(number) for number in range(5)]
     ahead, plain = Prefetched(PairBatches(split, 3, 16)), PairBatches(split, 3, 16)
     assert all(same(ahead(index), plain(index)) for index in range(6))
 
 
 def test_encoded_and_grey_pictures_are_read_like_arrays():
     stream = io.BytesIO()
-    Image.fromarray(pair(3)["image"]).save(stream, "PNG")
-    plain = PairBatches([pair(3)], 2, 16)(0)
-    assert same(PairBatches([pair(3) | {"image": stream.getvalue()}], 2, 16)(0), plain)
-    grey = PairBatches([pair(3) | {"image": pair(3)["image"][..., 0]}], 2, 16)(0)
+    Image.fromarray(ramp_pair(3)["image"]).save(stream, "PNG")
+    plain = PairBatches([ramp_pair(3)], 2, 16)(0)
+    assert same(PairBatches([ramp_pair(3) | {"image": stream.getvalue()}], 2, 16)(0), plain)
+    grey = PairBatches([ramp_pair(3) | {"image": ramp_pair(3)["image"][..., 0]}], 2, 16)(0)
     assert torch.equal(grey.images, plain.images[:, :1].expand(-1, 3, -1, -1))
 
 
@@ -225,4 +226,4 @@ def test_encoded_and_grey_pictures_are_read_like_arrays():
 )
 def test_settings_that_cannot_be_are_named(words, message):
     with pytest.raises(ValueError, match=message):
-        PairBatches(**{"split": [pair(0)], "batch_size": 1, "size": 8, **words})
+        PairBatches(**{"split": [ramp_pair(0)], "batch_size": 1, "size": 8, **words})

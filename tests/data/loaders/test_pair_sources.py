@@ -1,26 +1,12 @@
 """Where pairs come from: one prepared split or shards, as a path or below the data folder."""
 
-import io
-import tarfile
-
 import pytest
 
-from kit.ramps import pair
-from ovs_lite.data.images import encode_image
+from kit.records import ramp_pair
+from kit.shards import sample, write_shard
 from ovs_lite.data.loaders.pair_sources import load_pairs
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.record import write_split
-
-
-def shard(path, numbers):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for number in numbers:
-            record = pair(number, 8, 8)
-            for kind, content in (("png", encode_image(record["image"])), ("txt", record["captions"][0].encode())):
-                info = tarfile.TarInfo(f"{number:09d}.{kind}")
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
 
 
 @pytest.fixture
@@ -30,9 +16,9 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    write_split([pair(number, 8, 8) for number in range(3)], tmp_path / "data" / "set" / "train", progress=False)
+    write_split([ramp_pair(number, 8, 8) for number in range(3)], tmp_path / "data" / "set" / "train", progress=False)
     for name, numbers in (("cc3m/0", (0, 1)), ("cc3m/1", (2,)), ("cc12m/0", (3, 4))):
-        shard(tmp_path / "data" / f"{name}.tar", numbers)
+        write_shard(tmp_path / "data" / f"{name}.tar", [part for number in numbers for part in sample(number)])
     return tmp_path
 
 

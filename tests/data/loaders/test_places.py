@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from kit.ranks import as_process
+from kit.processes import as_process
 from ovs_lite.data.loaders.places import Places
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import gzip
-import io
 import os
 import tarfile
 import threading
@@ -10,61 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from kit.shards import image_file, member, number_of, sample, write_shard, write_shards
 from ovs_lite.data.loaders import web_shards
 from ovs_lite.data.loaders.pair_batches import PairBatches
 from ovs_lite.data.loaders.web_shards import WebShards
-
-
-def picture(number, kind="PNG", side=8):
-    stream = io.BytesIO()
-    Image.new("RGB", (side, side + 1), (number % 256, number // 256, 7)).save(stream, kind)
-    return stream.getvalue()
-
-
-def member(name, content=b"", **header):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for key, value in header.items():
-        setattr(info, key, value)
-    return info, content
-
-
-def sample(number, text=None, key=None):
-    key, text = key or f"{number:09d}", f"picture {number}" if text is None else text
-    return [member(f"{key}.png", picture(number)), member(f"{key}.txt", text.encode()), member(f"{key}.json", b"{}")]
-
-
-def shard(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def shards(folder, counts, stem="part"):
-    """One shard per count; pictures are numbered through."""
-    starts = np.cumsum([0, *counts])
-    for number, count in enumerate(counts):
-        members = [part for i in range(count) for part in sample(int(starts[number]) + i)]
-        shard(folder / f"{stem}-{number:05d}.tar", members)
-    return folder / f"{stem}-*.tar"
 
 
 def opened(paths, tmp_path, **options):
     return WebShards(paths, cache=tmp_path / "cache", progress=False, **options)
 
 
-def number_of(record):
-    red, green, blue = record["image"].getpixel((0, 0))
-    assert blue == 7
-    return red + 256 * green
-
-
 def test_a_record_has_the_columns_that_every_split_has(tmp_path):
-    split = opened(shards(tmp_path, [3, 0, 2]), tmp_path)
+    split = opened(write_shards(tmp_path, [3, 0, 2]), tmp_path)
     assert len(split) == 5 and split.report.read == 0
     for index, record in enumerate(split):
         assert list(record) == ["image_id", "image", "segments", "segments_info", "captions"]
@@ -80,8 +37,8 @@ def test_a_record_has_the_columns_that_every_split_has(tmp_path):
 
 @pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "PNG"])
 def test_every_kind_of_picture_counts(tmp_path, kind):
-    content = picture(9, {"jpg": "JPEG"}.get(kind.lower(), kind.upper()))
-    path = shard(tmp_path / "a.tar", [member(f"x/1.{kind}", content), member("x/1.txt", b" a dog \n")])
+    content = image_file(9, {"jpg": "JPEG"}.get(kind.lower(), kind.upper()))
+    path = write_shard(tmp_path / "a.tar", [member(f"x/1.{kind}", content), member("x/1.txt", b" a dog \n")])
     record = opened(path, tmp_path)[0]
     assert record["image_id"] == "a/x/1" and record["captions"] == ["a dog"]
 
@@ -90,7 +47,7 @@ def test_a_text_may_stand_anywhere_and_the_first_of_a_name_counts(tmp_path):
     first, second = sample(1), sample(2)
     again = [member("000000001.txt", b"another"), member("000000001.jpg", b"another")]
     members = [first[1], *second, first[0], *again, *sample(3, key="./3")]
-    split = opened(shard(tmp_path / "a.tar", members), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
     assert [record["captions"] for record in split] == [["picture 2"], ["picture 1"], ["picture 3"]]
     assert split[2]["image_id"] == "a/3"
 
@@ -98,7 +55,7 @@ def test_a_text_may_stand_anywhere_and_the_first_of_a_name_counts(tmp_path):
 def test_long_and_foreign_names_are_kept_apart(tmp_path):
     keys = ["a" * 180 + "1", "a" * 180 + "2", "Straße", "b" * 256]
     members = [part for number, key in enumerate(keys) for part in sample(number, key=key)]
-    split = opened(shard(tmp_path / "a.tar", members), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
     assert [record["image_id"] for record in split] == [f"a/{key}" for key in keys[:3]]
 
 
@@ -117,9 +74,9 @@ HOSTILE = [
 @pytest.mark.parametrize(("name", "header"), HOSTILE)
 def test_hostile_members_are_no_samples_and_nothing_is_written(tmp_path, name, header):
     folder = tmp_path / "in"
-    content = b"" if "type" in header else picture(5)
+    content = b"" if "type" in header else image_file(5)
     members = [*sample(0), member(name, content, **header), member(name.replace("png", "txt"), b"text"), *sample(1)]
-    split = opened(shard(folder / "a.tar", members), tmp_path)
+    split = opened(write_shard(folder / "a.tar", members), tmp_path)
     assert [number_of(record) for record in split] == [0, 1] and not split.report.skipped
     assert sorted(path.name for path in tmp_path.rglob("*") if path.suffix != ".npy") == ["a.tar", "cache", "in"]
 
@@ -159,7 +116,7 @@ def negative(size):
 @pytest.mark.parametrize(("name", "size"), [("../x.txt", -1536), ("../x.txt", -512), ("0.txt", -100), ("0.txt", -1)])
 def test_a_header_that_leads_back_or_nowhere_is_damage(tmp_path, name, size):
     """The first two would be read again and again, the others have room for the next header where it belongs."""
-    path = shard(tmp_path / "a.tar", [member("0.png", picture(0)), member(name), *sample(1)])
+    path = write_shard(tmp_path / "a.tar", [member("0.png", image_file(0)), member(name), *sample(1)])
     with_header(path, 1024, negative(size))
     with pytest.raises(ValueError, match="claims -"):
         opened(path, tmp_path)
@@ -167,14 +124,14 @@ def test_a_header_that_leads_back_or_nowhere_is_damage(tmp_path, name, size):
 
 def test_a_bad_shard_changes_no_name(tmp_path):
     for folder in ("cc3m", "cc12m"):
-        shards(tmp_path / folder, [1])
+        write_shards(tmp_path / folder, [1])
     DAMAGE["no tar"](tmp_path / "cc12m" / "part-00000.tar")
     assert opened(tmp_path / "cc*/*.tar", tmp_path)[0]["image_id"] == "cc3m/part-00000/000000000"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_bad_shard_is_listed_and_left_out(tmp_path, damage):
-    pattern = shards(tmp_path, [2, 2, 2])
+    pattern = write_shards(tmp_path, [2, 2, 2])
     bad = tmp_path / "part-00001.tar"
     DAMAGE[damage](bad)
     split = opened(pattern, tmp_path)
@@ -187,17 +144,17 @@ def test_a_bad_shard_is_listed_and_left_out(tmp_path, damage):
 
 def test_a_shard_without_pairs_is_no_split(tmp_path):
     with pytest.raises(ValueError, match="got 1 shards without one pair"):
-        opened(shard(tmp_path / "a.tar", [member("1.txt", b"text"), member("readme.md", b"text")]), tmp_path)
+        opened(write_shard(tmp_path / "a.tar", [member("1.txt", b"text"), member("readme.md", b"text")]), tmp_path)
 
 
 def test_an_archive_without_end_mark_is_whole(tmp_path):
-    path = shard(tmp_path / "a.tar", sample(0)[:2])
+    path = write_shard(tmp_path / "a.tar", sample(0)[:2])
     os.truncate(path, 4 * 512)
     assert len(opened(path, tmp_path)) == 1
 
 
 def test_missing_shards_are_named(tmp_path):
-    shards(tmp_path, [1])
+    write_shards(tmp_path, [1])
     for wrong in ("part-{00000..00002}.tar", "other-*.tar", "", "part-{00002..00001}.tar"):
         with pytest.raises(FileNotFoundError, match="part-00001.tar|other-|no shard") as error:
             opened(tmp_path / wrong, tmp_path)
@@ -210,8 +167,8 @@ def test_missing_shards_are_named(tmp_path):
 
 def test_patterns_with_braces_stars_and_lists_name_shards_once(tmp_path, monkeypatch):
     for folder in ("cc3m", "cc12m"):
-        shards(tmp_path / folder, [1] * 12)
-    shard(tmp_path / "cc3m" / "odd[1]{a,b}.tar", sample(99))
+        write_shards(tmp_path / folder, [1] * 12)
+    write_shard(tmp_path / "cc3m" / "odd[1]{a,b}.tar", sample(99))
 
     def names(patterns):
         return [path.relative_to(tmp_path).as_posix() for path in opened(patterns, tmp_path).paths]
@@ -232,14 +189,14 @@ def test_patterns_with_braces_stars_and_lists_name_shards_once(tmp_path, monkeyp
 
 
 BAD = {
-    "no text": [member("bad.png", picture(1))],
-    "an empty text": [member("bad.png", picture(1)), member("bad.txt", b"  \n")],
-    "no UTF-8": [member("bad.png", picture(1)), member("bad.txt", b"\xff\xfe")],
-    "a long text": [member("bad.png", picture(1)), member("bad.txt", b"a" * 100_001)],
+    "no text": [member("bad.png", image_file(1))],
+    "an empty text": [member("bad.png", image_file(1)), member("bad.txt", b"  \n")],
+    "no UTF-8": [member("bad.png", image_file(1)), member("bad.txt", b"\xff\xfe")],
+    "a long text": [member("bad.png", image_file(1)), member("bad.txt", b"a" * 100_001)],
     "no image": [member("bad.png", b"nothing"), member("bad.txt", b"text")],
-    "half a picture": [member("bad.png", picture(1, "JPEG", 40)[:-30]), member("bad.txt", b"text")],
-    "a large file": [member("bad.png", picture(1) + bytes(2000)), member("bad.txt", b"text")],
-    "a large picture": [member("bad.png", picture(1, side=45)), member("bad.txt", b"text")],
+    "half a picture": [member("bad.png", image_file(1, "JPEG", 40)[:-30]), member("bad.txt", b"text")],
+    "a large file": [member("bad.png", image_file(1) + bytes(2000)), member("bad.txt", b"text")],
+    "a large picture": [member("bad.png", image_file(1, side=45)), member("bad.txt", b"text")],
 }
 REASONS = [
     "no text",
@@ -258,7 +215,7 @@ def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kin
     monkeypatch.setattr(web_shards, "MAX_IMAGE_BYTES", 2000)
     read, tried = web_shards.read_image, []
     monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source, max_pixels=1700))
-    split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD[kind], *sample(2)]), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", [*sample(0), *BAD[kind], *sample(2)]), tmp_path)
     assert [number_of(split[index]) for index in (0, 1, 2, 1)] == [0, 2, 2, 2]
     [(name, found)] = split.report.skipped
     assert name == "a/bad" and reason in found, "listed once, though it was met twice"
@@ -267,7 +224,7 @@ def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kin
 
 
 def test_a_bad_sample_that_two_threads_meet_at_once_is_listed_once(tmp_path, monkeypatch):
-    split = opened(shard(tmp_path / "a.tar", [*sample(0), *BAD["no image"]]), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", [*sample(0), *BAD["no image"]]), tmp_path)
     both, read = threading.Barrier(2), web_shards.read_image
 
     def together(source):
@@ -282,13 +239,13 @@ def test_a_bad_sample_that_two_threads_meet_at_once_is_listed_once(tmp_path, mon
 
 
 def test_behind_the_last_sample_comes_the_first(tmp_path):
-    split = opened(shard(tmp_path / "a.tar", [*sample(0), *sample(1), *BAD["no text"]]), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", [*sample(0), *sample(1), *BAD["no text"]]), tmp_path)
     assert number_of(split[2]) == 0
 
 
 def test_a_hundred_bad_samples_in_a_row_end_the_run(tmp_path):
     bad = [member(f"{number}.png", b"nothing") for number in range(100)]
-    split = opened(shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path)
+    split = opened(write_shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path)
     with pytest.raises(ValueError, match="100 bad samples in a row from 1; look at the shard\n0 images read, 100"):
         split[1]
     assert number_of(split[2]) == 1 and len(split.report.skipped) == 100
@@ -302,16 +259,16 @@ def headers_read(monkeypatch):
 
 def test_headers_are_read_once_and_again_when_a_shard_changes(tmp_path, monkeypatch):
     read = headers_read(monkeypatch)
-    pattern = shards(tmp_path, [2, 3])
+    pattern = write_shards(tmp_path, [2, 3])
     first = [record["image_id"] for record in opened(pattern, tmp_path)]
     assert read == ["part-00000.tar", "part-00001.tar"]
     assert [record["image_id"] for record in opened(pattern, tmp_path)] == first and len(read) == 2
     time = (tmp_path / "part-00001.tar").stat().st_mtime_ns
-    shard(tmp_path / "part-00001.tar", [part for number in range(5, 9) for part in sample(number)])
+    write_shard(tmp_path / "part-00001.tar", [part for number in range(5, 9) for part in sample(number)])
     os.utime(tmp_path / "part-00001.tar", ns=(time, time))
     assert [number_of(record) for record in opened(pattern, tmp_path)] == [0, 1, 5, 6, 7, 8]
     assert read[2:] == ["part-00001.tar"], "another size"
-    shard(tmp_path / "part-00001.tar", sample(8))
+    write_shard(tmp_path / "part-00001.tar", sample(8))
     os.utime(tmp_path / "part-00001.tar", ns=(1, 1))
     assert [number_of(record) for record in opened(pattern, tmp_path)] == [0, 1, 8]
     assert read[3:] == ["part-00001.tar"], "another time"
@@ -333,7 +290,7 @@ def other_index(**changes):
 )  # fmt: skip
 def test_a_damaged_cache_is_read_anew(tmp_path, monkeypatch, content):
     read = headers_read(monkeypatch)
-    pattern = shards(tmp_path, [2])
+    pattern = write_shards(tmp_path, [2])
     opened(pattern, tmp_path)
     [cached] = (tmp_path / "cache").iterdir()
     cached.write_bytes(content) if isinstance(content, bytes) else np.save(cached, content)
@@ -346,18 +303,18 @@ def test_without_a_place_for_the_cache_headers_are_read_every_time(tmp_path, mon
     (tmp_path / "cache").write_text("a file where a folder should be")
     read = headers_read(monkeypatch)
     for _ in range(2):
-        assert len(opened(shards(tmp_path, [2]), tmp_path)) == 2
+        assert len(opened(write_shards(tmp_path, [2]), tmp_path)) == 2
     assert len(read) == 2
 
 
 def test_the_cache_lies_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "elsewhere"))
-    WebShards(shards(tmp_path, [1]), progress=False)
+    WebShards(write_shards(tmp_path, [1]), progress=False)
     assert [path.suffix for path in (tmp_path / "elsewhere" / "webshards").iterdir()] == [".npy"]
 
 
 def test_an_order_is_a_permutation_shuffled_in_windows(tmp_path, monkeypatch):
-    split = opened(shards(tmp_path, [30, 10, 0, 20, 40]), tmp_path)
+    split = opened(write_shards(tmp_path, [30, 10, 0, 20, 40]), tmp_path)
     monkeypatch.setattr(web_shards, "WINDOW", 25)
     orders = [split.order(seed, epoch) for seed in (0, 1) for epoch in range(3)]
     assert all(np.array_equal(np.sort(order), np.arange(100)) and order.dtype == np.int64 for order in orders)
@@ -378,7 +335,7 @@ def test_an_order_is_a_permutation_shuffled_in_windows(tmp_path, monkeypatch):
 
 def test_a_window_holds_samples_of_neighbouring_shards_only(tmp_path, monkeypatch):
     """With windows as long as the equal shards each shard is read to its end before the next."""
-    split = opened(shards(tmp_path, [10] * 5), tmp_path)
+    split = opened(write_shards(tmp_path, [10] * 5), tmp_path)
     monkeypatch.setattr(web_shards, "WINDOW", 10)
     read = split.order(3, 0).reshape(5, 10) // 10
     assert (read == read[:, :1]).all() and len(set(read[:, 0])) == 5 and list(read[:, 0]) != sorted(read[:, 0])
@@ -387,7 +344,7 @@ def test_a_window_holds_samples_of_neighbouring_shards_only(tmp_path, monkeypatc
 
 
 def test_threads_read_at_once_and_no_file_stays_open(tmp_path):
-    split = opened(shards(tmp_path, [4] * 6), tmp_path)
+    split = opened(write_shards(tmp_path, [4] * 6), tmp_path)
     before = len(os.listdir("/dev/fd"))
     asked = [int(i) for i in np.random.default_rng(0).integers(24, size=600)]
     with ThreadPoolExecutor(8) as pool:
@@ -396,12 +353,12 @@ def test_threads_read_at_once_and_no_file_stays_open(tmp_path):
 
 
 def test_a_copy_reads_as_the_original(tmp_path):
-    split = opened(shards(tmp_path, [2, 2]), tmp_path)
+    split = opened(write_shards(tmp_path, [2, 2]), tmp_path)
     assert [number_of(copy.deepcopy(split)[index]) for index in (3, 0)] == [3, 0]
 
 
 def test_a_shard_that_shrinks_while_it_is_read_gives_bad_samples(tmp_path):
-    split = opened(shards(tmp_path, [2, 1]), tmp_path)
+    split = opened(write_shards(tmp_path, [2, 1]), tmp_path)
     os.truncate(tmp_path / "part-00000.tar", 100)
     assert number_of(split[0]) == 2
     assert [name for name, _ in split.report.skipped] == ["part-00000/000000000", "part-00000/000000001"]
@@ -410,7 +367,7 @@ def test_a_shard_that_shrinks_while_it_is_read_gives_bad_samples(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_from_shards_in_the_order_of_the_shards(tmp_path, workers):
-    split = opened(shards(tmp_path, [3, 4, 5]), tmp_path)
+    split = opened(write_shards(tmp_path, [3, 4, 5]), tmp_path)
     batches = PairBatches(split, 4, 8, seed=2, workers=workers)
     found = [batches(index) for index in range(6)]
     for epoch in range(2):
@@ -423,7 +380,9 @@ def test_batches_come_from_shards_in_the_order_of_the_shards(tmp_path, workers):
 def test_batches_gather_the_bad_samples_that_any_process_met(tmp_path, workers):
     bad = [member("bad.png", b"nothing"), member("bad.txt", b"text")]
     (tmp_path / "empty.tar").write_bytes(b"no archive")
-    split = WebShards([shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path / "empty.tar"], tmp_path)
+    split = WebShards(
+        [write_shard(tmp_path / "a.tar", [*sample(0), *bad, *sample(1)]), tmp_path / "empty.tar"], tmp_path
+    )
     batches = PairBatches(split, batch_size=3, size=8, workers=workers)
     for index in range(2):
         assert len(batches(index)) == 3

@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ovs_lite.data.vocabulary import parse_vocabulary
+from kit.records import make_record
+from kit.vocabularies import vocabulary
 from ovs_lite.evaluation.measures.mask_areas import mean_mask_areas
 from ovs_lite.evaluation.measures.prompt_specificity import Twins, prompt_specificity, twin_images
 from ovs_lite.evaluation.measures.speed import seconds_per_image
 
 CLASSES = ["cat", "dog", "tree"]
+WORLD = vocabulary(*CLASSES)
 
 
 class Words:
@@ -52,35 +54,29 @@ class Areas:
 
 def record(**areas):
     info = [{"id": i + 1, "category_id": CLASSES.index(n), "area": a} for i, (n, a) in enumerate(areas.items())]
-    return {"image": Image.new("RGB", (10, 10)), "segments_info": info}
-
-
-def vocabulary(**more):
-    classes = [{"id": i, "name": name, "synonyms": [], "is_thing": True} for i, name in enumerate(CLASSES)]
-    facts = {"name": "toy", "source": "test", "count": 3, "ignore_index": 255, "background": None, "classes": classes}
-    return parse_vocabulary(facts | more)
+    return make_record("toy", Image.new("RGB", (10, 10)), None, info)
 
 
 def test_areas_are_told_apart_by_what_is_in_the_picture():
-    found = mean_mask_areas(Areas(), [record(cat=30), record(cat=10, dog=50)], vocabulary())
+    found = mean_mask_areas(Areas(), [record(cat=30), record(cat=10, dog=50)], WORLD)
     assert found.present == pytest.approx((0.1 + 0.1 + 0.2) / 3)
     assert found.absent == pytest.approx((0.2 + 0.3 + 0.3) / 3)
     assert found.truth == pytest.approx((0.3 + 0.1 + 0.5) / 3)
     assert found.absent_by_image == pytest.approx((0.25, 0.3))
-    doubled = mean_mask_areas(Areas(), [record(cat=30)], vocabulary(), gain=2.0)
+    doubled = mean_mask_areas(Areas(), [record(cat=30)], WORLD, gain=2.0)
     assert doubled.present == pytest.approx(0.2)
 
 
 def test_two_segments_of_a_class_are_one_area():
     both = record(cat=30)
     both["segments_info"].append({"id": 9, "category_id": 0, "area": 20})
-    assert mean_mask_areas(Areas(), [both], vocabulary()).truth == pytest.approx(0.5)
+    assert mean_mask_areas(Areas(), [both], WORLD).truth == pytest.approx(0.5)
 
 
 def test_nothing_labelled_is_an_error_and_nothing_absent_is_nan():
     with pytest.raises(ValueError, match="no image with a class of 'toy'"):
-        mean_mask_areas(Areas(), [record()], vocabulary())
-    assert np.isnan(mean_mask_areas(Areas(), [record(cat=1, dog=1, tree=1)], vocabulary()).absent)
+        mean_mask_areas(Areas(), [record()], WORLD)
+    assert np.isnan(mean_mask_areas(Areas(), [record(cat=1, dog=1, tree=1)], WORLD).absent)
 
 
 def twins():

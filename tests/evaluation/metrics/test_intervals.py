@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kit.reports import fake, of_counts
+from kit.oracles.segmentation import slow_miou
+from kit.segmentation_reports import fake, of_counts
 from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval
 from ovs_lite.evaluation.metrics.confusion import class_ious
 from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, too_few_images
-
-
-def slow_miou(pictures, whole=None):
-    """Mean IoU of a list of (3, C) counts, one class at a time. whole: IoUs of classes that are missing in the list."""
-    ious = {}
-    for k in range(pictures[0].shape[1]):
-        right, predicted, target = (sum(int(counts[part, k]) for counts in pictures) for part in range(3))
-        if predicted + target > right:
-            ious[k] = right / (predicted + target - right)
-    shown = ious if whole is None else {k: ious.get(k, value) for k, value in whole.items()}
-    return sum(shown.values()) / len(shown), ious
 
 
 def slow_jackknife(first, second=None):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kit.oracles.masks import pixels
 from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou, mask_iou, proposal_recall
 
 GRID = (0.1, 0.25, 0.5, 0.7, 0.9, 1.0)
@@ -20,10 +21,6 @@ def boxes(count, seed=0, height=9, width=11):
         (top, bottom), (left, right) = (sorted(rng.choice(side + 1, 2, replace=False)) for side in (height, width))
         mask[top:bottom, left:right] = rng.random((bottom - top, right - left)) < 0.9
     return torch.from_numpy(masks)
-
-
-def pixels(mask):
-    return {(y, x) for y, row in enumerate(mask.tolist()) for x, value in enumerate(row) if value > 0.5}
 
 
 def slow_best(masks, targets, budget):

@@ -6,16 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.clips import random_clip
+from kit.images import captioned_images
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.methods.clip_pretraining.training import DISTILLATION, ClipPretraining
 from ovs_lite.train import LoopConfig, train
-
-CAPTIONS = ["a cat", "a red boat", "two owls", "a guitar on the grass"]
-
-
-def pictures(step):
-    return torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(step)), CAPTIONS
 
 
 def moved(module):
@@ -24,21 +20,19 @@ def moved(module):
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 @pytest.fixture
 def teacher():
-    torch.manual_seed(1)
-    return load_clip("ConvNeXt-Lite", pretrained=None).requires_grad_(False)
+    return random_clip("ConvNeXt-Lite", seed=1).requires_grad_(False)
 
 
 def test_only_a_teacher_brings_a_term_of_its_own(vit, teacher):
-    assert ClipPretraining(vit, pictures).weights == {"contrastive": 1.0}
-    task = ClipPretraining(vit, pictures, teacher=teacher)
+    assert ClipPretraining(vit, captioned_images).weights == {"contrastive": 1.0}
+    task = ClipPretraining(vit, captioned_images, teacher=teacher)
     assert task.weights == {"contrastive": 1.0, "distillation": DISTILLATION} and DISTILLATION > 0
-    found, alone = (t.losses(t.batch(0)) for t in (task, ClipPretraining(vit, pictures)))
+    found, alone = (t.losses(t.batch(0)) for t in (task, ClipPretraining(vit, captioned_images)))
     assert set(found) == set(task.weights) and set(alone) == {"contrastive"}
     torch.testing.assert_close(found["contrastive"], alone["contrastive"])
 
@@ -46,8 +40,8 @@ def test_only_a_teacher_brings_a_term_of_its_own(vit, teacher):
 @torch.no_grad()
 @pytest.mark.parametrize("free_steps", [0, 1])
 def test_the_distance_is_one_minus_the_mean_cosine_of_the_teachers_cells(vit, teacher, free_steps):
-    task = ClipPretraining(vit, pictures, free_steps=free_steps, teacher=teacher)
-    images = vit.normalise(pictures(0)[0])
+    task = ClipPretraining(vit, captioned_images, free_steps=free_steps, teacher=teacher)
+    images = vit.normalise(captioned_images(0)[0])
     wanted, fine = teacher.dense(images, "last"), vit.dense(images, "last")
     rows, columns = wanted.shape[-2:]
     assert fine.shape[-2] % rows == 0 and fine.shape[-2] > rows > 1, "a coarser map of the same picture"
@@ -65,13 +59,13 @@ def test_the_distance_is_one_minus_the_mean_cosine_of_the_teachers_cells(vit, te
 @pytest.mark.parametrize("name", SHIPPED)
 def test_who_is_its_own_teacher_has_nothing_to_learn_from_it(name):
     clip = load_clip(name).eval()
-    task = ClipPretraining(clip, pictures, teacher=copy.deepcopy(clip))
+    task = ClipPretraining(clip, captioned_images, teacher=copy.deepcopy(clip))
     assert float(task.losses(task.batch(0))["distillation"]) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_student_comes_closer_and_the_teacher_never_changes(vit, teacher, tmp_path):
     before = copy.deepcopy(teacher.state_dict())
-    task = ClipPretraining(vit, lambda step: pictures(0), teacher=teacher)
+    task = ClipPretraining(vit, lambda step: captioned_images(0), teacher=teacher)
     rows = train(task, LoopConfig(6, lr=1e-3, warmup=1, log_every=1), tmp_path, progress=False)
     assert rows[-1]["distillation"] < rows[0]["distillation"]
     assert all(row["loss"] == pytest.approx(row["contrastive"] + 10 * row["distillation"], abs=1e-4) for row in rows)
@@ -81,6 +75,6 @@ def test_the_student_comes_closer_and_the_teacher_never_changes(vit, teacher, tm
 
 def test_the_teachers_term_reaches_the_image_tower_only(vit, teacher):
     teacher.requires_grad_(True)  # even a teacher that was not frozen gets no gradient
-    task = ClipPretraining(vit, pictures, freeze=None, teacher=teacher)
+    task = ClipPretraining(vit, captioned_images, freeze=None, teacher=teacher)
     task.losses(task.batch(0))["distillation"].backward()
     assert moved(vit.network.visual) and not moved(vit.network.text) and not moved(teacher)

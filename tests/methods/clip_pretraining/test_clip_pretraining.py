@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip import load_clip
+from kit.clips import random_clip
+from kit.images import CAPTIONS, captioned_images
 from ovs_lite.iconworld.stream import CaptionPairStream
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.training import (
@@ -18,28 +19,21 @@ from ovs_lite.methods.clip_pretraining.training import (
 )
 from ovs_lite.train import LoopConfig, train
 
-CAPTIONS = ["a cat", "a red boat", "two owls", "a guitar on the grass"]
 ZERO = torch.tensor(0.0)
-
-
-def pictures(step):
-    return torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(step)), CAPTIONS
 
 
 @pytest.fixture(params=["ViT-Lite-8", "ConvNeXt-Lite"])
 def clip(request):
-    torch.manual_seed(0)
-    return load_clip(request.param, pretrained=None)
+    return random_clip(request.param)
 
 
 @pytest.fixture
 def vit():
-    torch.manual_seed(0)
-    return load_clip("ViT-Lite-8", pretrained=None)
+    return random_clip()
 
 
 def embeddings(clip, step):
-    images, captions = pictures(step)
+    images, captions = captioned_images(step)
     with torch.no_grad():
         return clip.network.encode_image(clip.normalise(images)), clip.encode_text(captions)
 
@@ -49,7 +43,7 @@ def gradients(module):
 
 
 def test_first_dot_products_of_any_length_then_cosines(vit):
-    task = ClipPretraining(vit, pictures, free_steps=2)
+    task = ClipPretraining(vit, captioned_images, free_steps=2)
     assert [task.batch(step)[2] for step in (0, 1, 2, 3)] == [True, True, False, False]
     for step in (1, 2):
         images, texts = embeddings(vit, step)
@@ -62,14 +56,14 @@ def test_first_dot_products_of_any_length_then_cosines(vit):
 
 
 def test_without_free_steps_it_is_clip_from_the_start(vit):
-    task = ClipPretraining(vit, pictures)
+    task = ClipPretraining(vit, captioned_images)
     images, texts = embeddings(vit, 0)
     expected = info_nce(F.normalize(images, dim=-1) @ texts.T, vit.logit_scale)
     torch.testing.assert_close(task.losses(task.batch(0))["contrastive"], expected)
 
 
 def test_the_temperature_follows_the_mean_length_and_is_trained_afterwards(vit):
-    task = ClipPretraining(vit, pictures, free_steps=1)
+    task = ClipPretraining(vit, captioned_images, free_steps=1)
     length = embeddings(vit, 0)[0].norm(dim=-1).mean()
     before = vit.logit_scale.item()
     task.losses(task.batch(0))["contrastive"].backward()
@@ -88,7 +82,7 @@ def test_the_temperature_follows_the_mean_length_and_is_trained_afterwards(vit):
 @pytest.mark.parametrize("free_steps", [0, 1])
 @pytest.mark.parametrize("freeze", ["text", "image", None])
 def test_gradient_reaches_the_tower_that_is_trained(vit, freeze, free_steps):
-    task = ClipPretraining(vit, pictures, freeze, free_steps)
+    task = ClipPretraining(vit, captioned_images, freeze, free_steps)
     task.losses(task.batch(0))["contrastive"].backward()
     visual, text = gradients(vit.network.visual), gradients(vit.network.text)
     assert bool(visual) == (freeze != "image") and bool(text) == (freeze != "text")
@@ -99,7 +93,7 @@ def test_gradient_reaches_the_tower_that_is_trained(vit, freeze, free_steps):
 @pytest.mark.parametrize("freeze", ["text", "image", None])
 def test_what_is_frozen_stays_bit_by_bit_and_the_rest_moves(clip, freeze, tmp_path):
     before = copy.deepcopy(clip.network.state_dict())
-    task = ClipPretraining(clip, pictures, freeze, free_steps=1)
+    task = ClipPretraining(clip, captioned_images, freeze, free_steps=1)
     rows = train(task, LoopConfig(2, warmup=1, log_every=1), tmp_path, progress=False)
     assert [row["step"] for row in rows] == [0, 1]
     towers = {
@@ -114,21 +108,21 @@ def test_what_is_frozen_stays_bit_by_bit_and_the_rest_moves(clip, freeze, tmp_pa
 
 
 def test_thawing_after_freezing_trains_both(vit):
-    ClipPretraining(vit, pictures, "text")
-    ClipPretraining(vit, pictures, "image")
-    ClipPretraining(vit, pictures, None)
+    ClipPretraining(vit, captioned_images, "text")
+    ClipPretraining(vit, captioned_images, "image")
+    ClipPretraining(vit, captioned_images, None)
     assert all(parameter.requires_grad for parameter in vit.parameters())
 
 
 @pytest.mark.parametrize("freeze", ["both", "visual", True, ""])
 def test_a_wrong_freeze_is_named_and_changes_nothing(vit, freeze):
     with pytest.raises(ValueError, match="freeze=.*'text', 'image' or None"):
-        ClipPretraining(vit, pictures, freeze)
+        ClipPretraining(vit, captioned_images, freeze)
     assert all(parameter.requires_grad for parameter in vit.parameters())
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(vit, tmp_path):
-    task = ClipPretraining(vit, lambda step: pictures(0), freeze=None, free_steps=3)
+    task = ClipPretraining(vit, lambda step: captioned_images(0), freeze=None, free_steps=3)
     rows = train(task, LoopConfig(15, lr=1e-3, warmup=1, log_every=1), tmp_path, progress=False)
     assert rows[2]["loss"] < rows[0]["loss"] and rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert task.count(task.batch(0)) == 4
@@ -167,13 +161,13 @@ def test_pictures_of_twice_the_side_are_embedded_as_a_whole(clip):
 
 
 def test_a_batch_is_named_by_its_captions(vit):
-    task, text = ClipPretraining(vit, pictures), TextPretraining(vit, CaptionPairStream(8))
+    task, text = ClipPretraining(vit, captioned_images), TextPretraining(vit, CaptionPairStream(8))
     assert task.image_ids(task.batch(0)) == CAPTIONS and text.image_ids(text.batch(1)) == CaptionPairStream(8)(1)[0]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(vit, monkeypatch):
     monkeypatch.setattr("ovs_lite.methods.clip_pretraining.training.world_size", lambda: 3)
-    task = ClipPretraining(vit, pictures)
+    task = ClipPretraining(vit, captioned_images)
     with pytest.raises(ValueError, match="batch of 4, expected a multiple of the 3"):
         task.losses(task.batch(0))
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kit.images import normal_images
 from ovs_lite.methods.maskformer.network import TEMPERATURE, MaskFormer, MaskFormerOutput
 from ovs_lite.methods.openseg.network import OpenSegProposals
 from ovs_lite.models.backbone import Backbone
@@ -17,10 +18,6 @@ from ovs_lite.models.query_decoder import sine_positions
 NAME = "test_convnext"  # timm's smallest pyramid: 24 to 64 channels
 SIZES = [(64, 64), (32, 96), (33, 65), (20, 7), (1, 1)]
 SMALL = {"channels": 16, "num_queries": 9, "heads": 2}
-
-
-def pictures(height=64, width=64, batch=2, seed=0):
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def openseg(**options):
@@ -50,10 +47,10 @@ def quarter(height, width):
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_openseg_gives_n_masks_at_a_quarter_of_any_size(height, width):
     model = openseg().eval()
-    logits = model(pictures(height, width))
+    logits = model(normal_images(height, width))
     assert isinstance(logits, torch.Tensor), "masks alone: neither classes nor scores nor a 'no object'"
     assert logits.shape == (2, 9, *quarter(height, width)) and logits.isfinite().all()
-    features = model.pixel_features(pictures(height, width))
+    features = model.pixel_features(normal_images(height, width))
     assert features.shape == (2, 16, *quarter(height, width))
     torch.testing.assert_close(model.masks(features), logits, rtol=1e-4, atol=1e-4)
 
@@ -61,7 +58,7 @@ def test_openseg_gives_n_masks_at_a_quarter_of_any_size(height, width):
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_maskformer_gives_masks_and_unit_embeddings_after_every_layer(height, width):
-    answers = maskformer().eval()(pictures(height, width))
+    answers = maskformer().eval()(normal_images(height, width))
     assert len(answers) == 3 and all(isinstance(answer, MaskFormerOutput) for answer in answers)
     for answer in answers:
         assert answer.mask_logits.shape == (2, 9, *quarter(height, width)) and answer.mask_logits.isfinite().all()
@@ -73,7 +70,7 @@ def test_maskformer_gives_masks_and_unit_embeddings_after_every_layer(height, wi
 @torch.no_grad()
 @pytest.mark.parametrize("make", [openseg, maskformer])
 def test_an_image_alone_equals_the_image_in_a_batch(make):
-    model, batch = make().double().train(), pictures(40, 36, batch=3).double()
+    model, batch = make().double().train(), normal_images(40, 36, batch=3).double()
     together = outputs(model(batch))
     for number in range(3):
         for many, one in zip(together, outputs(model(batch[number : number + 1])), strict=True):
@@ -84,7 +81,7 @@ def test_an_image_alone_equals_the_image_in_a_batch(make):
 @torch.no_grad()
 @pytest.mark.parametrize("make", [openseg, maskformer])
 def test_queries_start_with_different_masks(make):
-    logits = outputs(make(num_queries=32).eval()(pictures(batch=1)))[0].flatten(2)[0]
+    logits = outputs(make(num_queries=32).eval()(normal_images(64, 64, batch=1)))[0].flatten(2)[0]
     centred = F.normalize(logits - logits.mean(1, keepdim=True), dim=1)
     spread = torch.cdist(logits, logits) + 1e9 * torch.eye(32)
     assert spread.min() > 0.1 * logits.norm(dim=1).mean() and (centred @ centred.T - torch.eye(32)).max() < 0.999
@@ -92,14 +89,14 @@ def test_queries_start_with_different_masks(make):
 
 def test_every_weight_of_openseg_learns():
     model = openseg()
-    model(pictures()).square().mean().backward()
+    model(normal_images(64, 64)).square().mean().backward()
     assert without_gradient(model) == set()
 
 
 def test_every_weight_of_maskformer_learns_but_the_smoothing_of_levels_it_does_not_read():
     model = maskformer()
     texts = F.normalize(torch.randn(5, 12), dim=1)
-    answers = model(pictures())
+    answers = model(normal_images(64, 64))
     masks = sum(a.mask_logits.square().mean() for a in answers)
     (masks + sum(model.class_logits(a.embeddings, texts).softmax(-1)[..., 0].mean() for a in answers)).backward()
     unread = {f"pyramid.layer_blocks.{level}.0.{part}" for level in (1, 2, 3) for part in ("weight", "bias")}
@@ -110,7 +107,7 @@ def test_every_weight_of_maskformer_learns_but_the_smoothing_of_levels_it_does_n
 def test_half_precision_autocast_gives_finite_masks_and_gradients(make):
     model = make()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = outputs(model(pictures()))[0]
+        logits = outputs(model(normal_images(64, 64)))[0]
     logits.float().sigmoid().mean().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()) and logits.isfinite().all()
 
@@ -118,7 +115,7 @@ def test_half_precision_autocast_gives_finite_masks_and_gradients(make):
 @torch.no_grad()
 def test_learned_positions_are_resized_and_matter():
     model = openseg(grid=(16, 16)).eval()
-    features = model.pixel_features(pictures(64, 48))
+    features = model.pixel_features(normal_images(64, 48))
     before = model.masks(features)
     model.positions.copy_(torch.arange(16.0).expand(16, 16, 16))  # grows to the right only
     moved = model.masks(features)
@@ -139,7 +136,7 @@ def test_learned_positions_start_as_sine_waves():
 def test_mask_logits_are_products_of_queries_with_placed_pixels():
     """s = sigmoid(q . F_s^PE), recomputed pixel by pixel."""
     model = openseg().eval()
-    features = model.pixel_features(pictures(16, 12, batch=1))
+    features = model.pixel_features(normal_images(16, 12, batch=1))
     placed = model.mask_head(features) + F.interpolate(model.positions[None], (4, 3), mode="bilinear")
     tokens = placed.flatten(2).transpose(1, 2)
     queries = model.to_mask(model.decoder(tokens, torch.zeros(12, 16))[-1])[0]
@@ -167,12 +164,12 @@ def test_class_logits_are_a_hundred_cosines_with_no_object_last():
 def test_the_pyramid_is_the_sum_of_all_levels_at_stride_4():
     torch.manual_seed(0)
     merged = PyramidSum(Backbone(NAME), 16).eval()
-    maps = merged.backbone(pictures(33, 50))
+    maps = merged.backbone(normal_images(33, 50))
     levels = merged.pyramid({str(i): level for i, level in enumerate(maps)})
     expected = torch.zeros(2, 16, 9, 13)
     for level in levels.values():
         expected += F.interpolate(level, (9, 13), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(merged(pictures(33, 50)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(merged(normal_images(33, 50)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_pixel_head_sees_a_neighbourhood_of_three_convolutions():

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from kit.processes import launch, load
-from kit.proposals import BATCHES, CLASSES, ODD, TERMS, backward, make_batch, make_task, one_pixel, texts
+from kit.proposal_training import BATCHES, ODD, TERMS, backward, make_batch, make_task, one_pixel
+from kit.proposers import CLASSES, texts
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.methods.maskformer.network import MaskFormer, MaskFormerOutput
 from ovs_lite.methods.maskformer.training import MaskFormerTraining
@@ -167,7 +168,7 @@ def assert_same_gradients(found, expected):
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(tmp_path):
     """Some shares have no target, or every image of theirs has more targets than queries."""
-    done = launch("kit.proposals.two_processes", tmp_path)
+    done = launch("kit.proposal_training.two_processes", tmp_path)
     assert done.returncode == 0, done.stderr
     for ranks, kind, counts in itertools.product(load(tmp_path), TERMS, BATCHES):
         whole, _ = backward(make_task(kind), make_batch(*counts))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
+from kit.images import randn
 from ovs_lite.clip import load_clip
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.stream import CaptionStream
@@ -25,10 +26,6 @@ def clip():
 @pytest.fixture(scope="module")
 def bank(clip):
     return iconworld_bank(clip, 60)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def unit(*shape, seed=0):

@@ -6,23 +6,9 @@ import math
 import pytest
 import torch
 
+from kit.clips import shaken
+from kit.images import randn
 from ovs_lite.methods.tcl.decoder import GatedConv, GroundingDecoder
-
-
-def randn(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def shaken(module, gate=0.5, seed=1):
-    """Every weight away from its start, so that a forgotten one shows; gates apart from one another."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in module.parameters():
-            value += 0.2 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        for number, (name, value) in enumerate(module.named_parameters()):
-            if name.endswith("gate"):
-                value.fill_(gate + 0.01 * number)
-    return module
 
 
 def slow_gated_conv(module, x):
@@ -62,14 +48,14 @@ def test_untrained_it_is_nearest_neighbour_enlarging_exactly():
 @pytest.mark.parametrize("gate", [0.7, -1.3])
 @torch.no_grad()
 def test_a_gated_convolution_equals_loops_over_floats(gate):
-    module, x = shaken(GatedConv(4).double(), gate), 3 * randn(1, 4, 3, 5, dtype=torch.float64)
+    module, x = shaken(GatedConv(4).double(), 0.2, gate), 3 * randn(1, 4, 3, 5, dtype=torch.float64)
     torch.testing.assert_close(module(x), slow_gated_conv(module, x), rtol=1e-12, atol=1e-12)
     assert (module(x) - x).abs().min() > 1e-4
 
 
 @torch.no_grad()
 def test_a_pixel_of_one_value_is_normed_with_its_epsilon():
-    module = shaken(GatedConv(4).double())
+    module = shaken(GatedConv(4).double(), 0.2)
     x = 1e-3 * randn(1, 4, 2, 2, dtype=torch.float64)
     x[..., 0, 0] = 0.25
     torch.testing.assert_close(module(x), slow_gated_conv(module, x), rtol=1e-12, atol=1e-12)
@@ -77,7 +63,7 @@ def test_a_pixel_of_one_value_is_normed_with_its_epsilon():
 
 @torch.no_grad()
 def test_two_stages_of_enlarging_and_two_convolutions():
-    module, x = shaken(GroundingDecoder(3).double()), randn(1, 3, 2, 3, dtype=torch.float64)
+    module, x = shaken(GroundingDecoder(3).double(), 0.2), randn(1, 3, 2, 3, dtype=torch.float64)
     expected = x
     for stage in module.stages:
         expected = expected.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -91,7 +77,7 @@ def test_two_stages_of_enlarging_and_two_convolutions():
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 7), (5, 3), (14, 14)])
 @torch.no_grad()
 def test_shapes_of_odd_grids_and_pictures_alone(height, width):
-    module, x = shaken(GroundingDecoder(8)), randn(3, 8, height, width)
+    module, x = shaken(GroundingDecoder(8), 0.2), randn(3, 8, height, width)
     found = module(x)
     assert found.shape == (3, 8, 4 * height, 4 * width)
     torch.testing.assert_close(torch.cat([module(one[None]) for one in x]), found, rtol=1e-5, atol=1e-5)
@@ -99,7 +85,7 @@ def test_shapes_of_odd_grids_and_pictures_alone(height, width):
 
 @torch.no_grad()
 def test_the_layout_in_memory_changes_nothing():
-    module, x = shaken(GroundingDecoder(8)), randn(2, 8, 3, 4)
+    module, x = shaken(GroundingDecoder(8), 0.2), randn(2, 8, 3, 4)
     torch.testing.assert_close(module(x.to(memory_format=torch.channels_last)), module(x))
     contiguous = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
     torch.testing.assert_close(contiguous(x), module(x))
@@ -132,7 +118,7 @@ def test_at_the_start_only_the_gates_learn_and_the_rest_once_they_moved():
 
 
 def test_the_gradient_is_that_of_the_function():
-    module = shaken(GroundingDecoder(2, stages=1).double())
+    module = shaken(GroundingDecoder(2, stages=1).double(), 0.2)
     x = randn(1, 2, 2, 3, dtype=torch.float64).requires_grad_()
     names = [name for name, _ in module.named_parameters()]
 

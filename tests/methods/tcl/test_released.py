@@ -9,8 +9,9 @@ import open_clip
 import pytest
 import torch
 
-from kit import released_tcl as released
-from kit.released_files import NAMES, SIDE, assert_agrees, open_clip_model, pictures, tokenize, written
+from kit.images import normal_images
+from kit.oracles import released_tcl as released
+from kit.oracles.released_files import NAMES, SIDE, assert_agrees, open_clip_model, tokenize, written
 from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import wrap_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch
@@ -42,7 +43,7 @@ def test_masks_are_those_of_the_released_code(full, size, refine):
     tensors, _, method = full
     texts = released.class_embeddings(tensors, NAMES, tokenize)
     assert not method.training
-    images = pictures(*size)
+    images = normal_images(*size)
     for count in (1, 5):
         found = {}
         for kp_weight in (0, 0.3, 1):
@@ -58,7 +59,7 @@ def test_masks_are_those_of_the_released_code(full, size, refine):
 def test_in_double_precision_masks_agree_to_eleven_digits(full):
     tensors, path = released.doubled(full[0]), full[1]
     method, texts = load_official_tcl(path).double(), released.class_embeddings(tensors, NAMES, tokenize)
-    images = pictures(45, 70, dtype=torch.float64)
+    images = normal_images(45, 70, dtype=torch.float64)
     expected = released.predict(tensors, images, texts)
     torch.testing.assert_close(method.predict(images, texts), expected, atol=1e-11, rtol=0)
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kit import released_tcl as released
-from kit.released_files import CONTEXT, assert_agrees, open_clip_model, written
+from kit.oracles import released_tcl as released
+from kit.oracles.released_files import CONTEXT, assert_agrees, open_clip_model, written
 from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import load_clip
 from ovs_lite.methods.tcl import released as reader

@@ -5,8 +5,10 @@ import torch
 from safetensors import safe_open
 
 import ovs_lite
+from kit.records import shape_pairs
 from kit.runs import assert_same_bits, last_checkpoint, rows, train_command
-from kit.tcl import WEIGHTS, pairs, write_shard
+from kit.shards import shard_of_pairs
+from kit.tcl_training import WEIGHTS
 from ovs_lite.checkpoints import load_checkpoint, load_method
 from ovs_lite.clip import load_clip
 from ovs_lite.config import get_profile, override
@@ -26,7 +28,7 @@ TERMS = ["image", "feature", "area", "smooth"]
 def world(tmp_path_factory):
     """Seven pairs where the smoke profile's icon-caption would lie."""
     root = tmp_path_factory.mktemp("data")
-    write_split(pairs(7), split_folder(root, get_profile("smoke").data, "icon-caption", "train"), progress=False)
+    write_split(shape_pairs(7), split_folder(root, get_profile("smoke").data, "icon-caption", "train"), progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVS_DATA", str(root))
         yield root
@@ -62,7 +64,7 @@ def test_the_file_holds_the_grounder_of_the_last_step_and_says_for_which_clip(tm
     final = last_checkpoint(tmp_path).tensors
     assert_same_bits(tensors, {name: final[f"model.{name}"].half() for name in tensors})
     model = ovs_lite.load("tcl", checkpoint=tmp_path / "tcl.safetensors")
-    assert model.segment(pairs(1)[0]["image"], "a red block, night").logits.shape == (2, 64, 64)
+    assert model.segment(shape_pairs(1)[0]["image"], "a red block, night").logits.shape == (2, 64, 64)
     assert moved(tensors) == {"block", "decoder"}
 
 
@@ -86,7 +88,7 @@ def test_accumulation_counts_steps_until_the_block_is_unfrozen(tmp_path):
 def test_shards_take_the_place_of_a_prepared_split(tmp_path, capsys):
     """Every pair is met in the first epoch, the two without a text too; a shard that is none is left out."""
     for number in (0, 1):
-        write_shard(tmp_path / f"{number:05d}.tar", 4)
+        shard_of_pairs(tmp_path / f"{number:05d}.tar", shape_pairs(4), textless=[2])
     (tmp_path / "bad.tar").write_bytes(b"no tar")
     given = ["--data", tmp_path / "{00000..00001}.tar", tmp_path / "b*.tar"]
     tensors, seen = train_command("tcl", tmp_path / "a", *SMALL, *given)
@@ -116,7 +118,7 @@ def test_the_task_draws_the_configured_batches():
     batch = task.batch(1).pairs
     assert batch.images.shape == (3, 3, 32, 32) and isinstance(task.batches, Prefetched)
     assert task.weights == WEIGHTS | {"area": 3.0} and task.found["pairs"] == 7
-    wholes = {record["image_id"]: torch.from_numpy(record["image"]).permute(2, 0, 1) / 255 for record in pairs(7)}
+    wholes = {record["image_id"]: torch.from_numpy(record["image"]).permute(2, 0, 1) / 255 for record in shape_pairs(7)}
     for name, image in zip(batch.image_ids, batch.images, strict=True):
         whole = torch.nn.functional.avg_pool2d(wholes[name], 2)
         assert min((whole - other).abs().mean() for other in (image, image.flip(-1))) < 0.05, "area 1 cuts nothing"

@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ovs_lite
+from kit.clips import random_texts, shaken, tiny_clip
+from kit.images import normal_images
 from ovs_lite.checkpoints import check_checkpoint, load_method, save_method
-from ovs_lite.clip import load_clip, wrap_clip
+from ovs_lite.clip import load_clip
 from ovs_lite.config import LoopConfig
 from ovs_lite.data.loaders.pair_batches import PairBatch
 from ovs_lite.methods import get_method
@@ -22,30 +23,6 @@ from ovs_lite.pamr import pamr
 
 NO_WEIGHTS = "tcl.safetensors: no such weights; train them with: ovs-lite train tcl"
 SIZES = [(64, 64), (128, 96), (72, 64)]
-
-
-def pictures(height, width, batch=2, seed=0):
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def classes(count, dim=128, seed=1):
-    return F.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
-def shaken(module, seed=2):
-    """Weights away from their start: gates open, and nothing equal to CLIP's any more."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in module.named_parameters():
-            value += (0.5 if name.endswith("gate") else 0.05) * torch.randn(value.shape, generator=generator)
-    return module
-
-
-def tiny_clip(seed=0):
-    """A CLIP in which a backward step takes no time."""
-    torch.manual_seed(seed)
-    vision = CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=8, image_size=16)
-    return wrap_clip(CLIP(16, vision, CLIPTextCfg(8, 49408, width=16, heads=1, layers=1)), "tiny").eval()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +38,7 @@ def untrained(clip):
 @pytest.fixture(scope="module")
 def trained(clip):
     method = Tcl(copy.deepcopy(clip)).eval()
-    shaken(method.grounder)
+    shaken(method.grounder, 0.05, seed=2)
     return method
 
 
@@ -78,7 +55,7 @@ def enlarged(masks, size):
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_untrained_and_unrefined_it_is_maskclip_enlarged(untrained, size):
-    images, text = pictures(*size), classes(3)
+    images, text = normal_images(*size), random_texts(3)
     nearest = maskclip_masks(untrained.clip, images, text).repeat_interleave(4, 2).repeat_interleave(4, 3)
     found = untrained.predict(images, text, refine=False, kp_weight=0)
     torch.testing.assert_close(found, enlarged(nearest, size), rtol=0, atol=1e-5)
@@ -91,7 +68,7 @@ def test_untrained_and_unrefined_it_is_maskclip_enlarged(untrained, size):
 def test_the_papers_kept_masks_use_the_learned_scale_and_bias(clip, untrained):
     method = Tcl(copy.deepcopy(clip)).eval()
     method.grounder.scale.fill_(7.0), method.grounder.bias.fill_(-1.0)
-    images, text = pictures(64, 64), classes(3)
+    images, text = normal_images(64, 64), random_texts(3)
     kept = method.predict(images, text, kp_weight=1, kp_variant="paper").logit()
     patches = F.normalize(clip.dense(images, "value"), dim=1)
     masks = torch.sigmoid(7 * torch.einsum("bdhw,kd->bkhw", patches, text) - 1)
@@ -106,7 +83,7 @@ def test_the_papers_kept_masks_use_the_learned_scale_and_bias(clip, untrained):
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
-    images, text = pictures(*size), classes(3)
+    images, text = normal_images(*size), random_texts(3)
     small = maskclip_masks(trained.clip, images, text)
     frozen = enlarged(enlarged(small, [4 * side for side in small.shape[2:]]), size)
     for refine in (True, False):
@@ -122,7 +99,7 @@ def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
 
 @torch.no_grad()
 def test_refinement_is_pamr_at_the_masks_own_size(trained):
-    images, text = pictures(64, 96), classes(3)
+    images, text = normal_images(64, 96), random_texts(3)
     pixels = trained.pixel_embeddings(images)
     assert pixels.shape == (2, 128, 32, 48)
     grounder = trained.grounder
@@ -143,7 +120,7 @@ def test_refinement_is_pamr_at_the_masks_own_size(trained):
 @torch.no_grad()
 def test_other_sides_are_padded_on_both_sides_and_cut_again(trained, size, margins):
     """An odd pixel goes to the end: 70 columns get one zero before and one after, 61 rows one and two."""
-    images, text = pictures(*size), classes(2)
+    images, text = normal_images(*size), random_texts(2)
     padded = torch.zeros(2, 3, *(-(-side // 8) * 8 for side in size))
     inside = (..., slice(margins[0], margins[0] + size[0]), slice(margins[1], margins[1] + size[1]))
     padded[inside] = images
@@ -153,7 +130,7 @@ def test_other_sides_are_padded_on_both_sides_and_cut_again(trained, size, margi
 
 
 def test_scores_are_probabilities_without_gradient(trained):
-    images, text = pictures(40, 50).requires_grad_(), classes(4).requires_grad_()
+    images, text = normal_images(40, 50).requires_grad_(), random_texts(4).requires_grad_()
     found = trained.predict(images, text)
     assert found.shape == (2, 4, 40, 50) and found.dtype == torch.float32 and not found.requires_grad
     assert 0 < found.min() and found.max() < 1 and torch.equal(found, trained.predict(images, text))
@@ -162,7 +139,7 @@ def test_scores_are_probabilities_without_gradient(trained):
 @pytest.mark.parametrize("refine", [True, False])
 @torch.no_grad()
 def test_classes_and_pictures_are_independent(trained, refine):
-    images, text = pictures(48, 64, batch=3), classes(9)
+    images, text = normal_images(48, 64, batch=3), random_texts(9)
     found = trained.predict(images, text, refine=refine)
     for count in (1, 4, 8):
         alone = trained.predict(images, text[:count], refine=refine)
@@ -176,7 +153,7 @@ def test_classes_and_pictures_are_independent(trained, refine):
 @pytest.mark.parametrize("weight", [-0.1, 1.01, float("nan")])
 def test_a_kp_weight_outside_is_refused(trained, weight):
     with pytest.raises(ValueError, match=f"got kp_weight={weight}, expected 0 .* to 1"):
-        trained.predict(pictures(8, 8), classes(1), kp_weight=weight)
+        trained.predict(normal_images(8, 8), random_texts(1), kp_weight=weight)
 
 
 def test_a_convnet_is_refused():
@@ -199,7 +176,7 @@ def test_the_grounder_starts_as_copies_of_clip(clip, untrained):
 @pytest.mark.parametrize("unfreeze", [None, 0, 1])
 def test_training_moves_the_grounder_and_never_clip(unfreeze):
     method = Tcl(tiny_clip())
-    shaken(method.grounder)
+    shaken(method.grounder, 0.05, seed=2)
     before = copy.deepcopy(method.clip.state_dict())
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     config = TclConfig(loop=LoopConfig(steps=2), unfreeze=1.0 if unfreeze is None else unfreeze / 2)
@@ -232,7 +209,7 @@ def test_weights_are_kept_in_half_precision_with_what_they_belong_to(clip, train
     assert isinstance(read, Tcl) and read.clip is clip and not read.training
     for key, value in trained.grounder.state_dict().items():
         assert torch.equal(read.grounder.state_dict()[key], value.half().float()), key
-    images, text = pictures(64, 64), classes(3)
+    images, text = normal_images(64, 64), random_texts(3)
     expected = trained.predict(images, text)
     torch.testing.assert_close(read.predict(images, text), expected, rtol=0, atol=2e-2)
     assert (load_method("tcl", clip, str(path)).predict(images, text) == read.predict(images, text)).all()

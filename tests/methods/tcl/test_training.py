@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kit.oracles.contrastive import slow_info_nce
+from kit.oracles.released_tcl import unit, variation
+from kit.oracles.tcl import released_terms
 from kit.processes import launch, load
-from kit.tcl import (
+from kit.tcl_training import (
     ALL,
     BETWEEN,
     PAIRS,
@@ -21,7 +24,6 @@ from kit.tcl import (
     settings,
     threshold,
 )
-from kit.tcl_oracles import released_terms
 from ovs_lite import distributed
 from ovs_lite.methods.tcl import training
 from ovs_lite.methods.tcl.config import TclConfig
@@ -31,21 +33,6 @@ from ovs_lite.train import LoopConfig, train
 
 STEPS = 3
 ALONE = {name: {**dict.fromkeys(WEIGHTS, 0.0), name: 1.0} for name in WEIGHTS}  # one term at a time
-
-
-def slow_info_nce(similarity, log_scale):
-    """Eq. 7 pair by pair: minus the logarithm of the own text's share in its row, and of the own picture's."""
-    scores = (similarity * log_scale.exp()).exp()
-    shares = [scores[b, b] / line.sum() for b in range(len(scores)) for line in (scores[b], scores[:, b])]
-    return -sum(share.log() for share in shares) / len(shares)
-
-
-def variation(x):
-    return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
-
-
-def unit(rows):
-    return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
 def slow_terms(task, batch, uniform, priors):
@@ -259,7 +246,7 @@ def test_processes_that_each_hold_half_a_batch_count_all_of_it(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_have_terms_gradients_and_training_of_one(tmp_path, monkeypatch):
     """Before the block is unfrozen and after, on areas that the prior parts: the halves' own signs would cancel."""
-    done = launch("kit.tcl.two_processes", tmp_path)
+    done = launch("kit.tcl_training.two_processes", tmp_path)
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(training, "binary_gumbel", threshold)
     (expected, trained), task = both_ways(tmp_path / "one"), make_task(PAIRS)

@@ -1,13 +1,10 @@
 """TCL's training on a handful of pairs in double precision, alone and in each of two processes."""
 
-import io
-import tarfile
-
-import numpy as np
 import torch
-from PIL import Image
 
+from kit.clips import shaken
 from kit.processes import save
+from kit.records import shape_pairs
 from ovs_lite import distributed
 from ovs_lite.clip import load_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
@@ -18,39 +15,9 @@ from ovs_lite.methods.tcl.training import PairsAtStep, TclTraining
 from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.train import LoopConfig, train
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230), "yellow": (230, 220, 40)}
-SHAPES = {"block": (36, 36), "bar": (14, 60)}
 WEIGHTS = TclConfig().weights()
 ALL = dict.fromkeys(WEIGHTS, 1.0)
 PAIRS, BETWEEN = 4, 0.13  # of two processes; a positive prior between the mean areas of their halves of batch 1
-
-
-def pairs(count, side=64):
-    """Pictures of dark noise with a block or a bar of one colour, and a caption that says which: eight differ."""
-    rng, found = np.random.default_rng(0), []
-    for number in range(count):
-        colour, shape = list(COLOURS)[number % 4], list(SHAPES)[number // 4 % 2]
-        image = rng.integers(0, 90, (side, side, 3)).astype(np.uint8)
-        height, width = SHAPES[shape]
-        top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
-        image[top : top + height, left : left + width] = COLOURS[colour]
-        record = {"image_id": f"p{number}", "image": image, "segments": None, "segments_info": None}
-        found.append(record | {"captions": [f"a {colour} {shape}"]})
-    return found
-
-
-def write_shard(path, count):
-    """A webdataset shard of pairs, and one sample without a text."""
-    with tarfile.open(path, "w") as archive:
-        for number, record in enumerate(pairs(count)):
-            picture = io.BytesIO()
-            Image.fromarray(record["image"]).save(picture, "PNG")
-            parts = {"png": picture.getvalue(), "txt": record["captions"][0].encode()}
-            for kind in list(parts)[: 1 if number == 2 else 2]:
-                info = tarfile.TarInfo(f"{number:09d}.{kind}")
-                info.size = len(parts[kind])
-                archive.addfile(info, io.BytesIO(parts[kind]))
-    return path
 
 
 def settings(weights=None, priors=(0.4, 0.0), **others):
@@ -62,12 +29,9 @@ def settings(weights=None, priors=(0.4, 0.0), **others):
 def make_task(count=6, dtype=torch.float64, unfreeze_batch=None, chunk=None, **options):
     """A task whose batches hold all of `count` pairs; shaken, so that open gates let every weight matter."""
     torch.manual_seed(0)
-    method, generator = Tcl(load_clip()).to(dtype), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in method.grounder.named_parameters():
-            noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            value.add_((0.5 if name.endswith("gate") else 0.02) * noise)
-    task = TclTraining(method, PairBatches(pairs(count), count, 64), settings(**options), chunk)
+    method = Tcl(load_clip()).to(dtype)
+    shaken(method.grounder, 0.02)
+    task = TclTraining(method, PairBatches(shape_pairs(count), count, 64), settings(**options), chunk)
     task.unfreeze_batch = unfreeze_batch
     return task
 
@@ -90,7 +54,7 @@ def backward(task, index=0):
 
 @torch.no_grad()
 def own_area(task, batch):
-    """Mean of the soft masks of each picture's own text."""
+    """Mean of the soft masks of each image's own text."""
     pixels = task.method.pixel_embeddings(task.clip.normalise(batch.pairs.images))
     texts = task.clip.encode_text(batch.pairs.captions)
     return float(mask_logits(pixels, texts[:, None], task.model.scale, task.model.bias).sigmoid().mean())

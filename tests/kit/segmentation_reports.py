@@ -1,4 +1,4 @@
-"""Segmentation reports from counts, without pictures."""
+"""Segmentation reports from counts, without images."""
 
 import numpy as np
 

@@ -1,14 +1,14 @@
-"""A proposer of either kind that is built in a moment, and images for it."""
+"""A proposer of either kind that is built in a moment, and the classes it knows."""
 
-import numpy as np
 import torch
 
-from kit.proposals import texts
+from kit.clips import random_texts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import ProposalConfig
 
+CLASSES = 5
 KINDS = ("openseg-proposals", "maskformer")
 TINY = {
     "backbone": "test_convnext", "channels": 16, "queries": 6, "layers": 1, "heads": 2, "image_size": 64,
@@ -16,12 +16,13 @@ TINY = {
 }  # fmt: skip
 
 
+def texts():
+    """(CLASSES, 12): the embeddings that "maskformer" is trained with."""
+    return random_texts(CLASSES, 12, seed=9)
+
+
 def make_proposer(kind, seed=0, fresh=True, **changes):
     torch.manual_seed(seed)
     if kind == "maskformer":
         return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts(), fresh).eval()
     return OpenSegProposer(ProposalConfig(**TINY | changes), fresh).eval()
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)

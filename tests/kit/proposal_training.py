@@ -3,9 +3,9 @@
 import itertools
 
 import torch
-import torch.nn.functional as F
 
 from kit.processes import save
+from kit.proposers import CLASSES, texts
 from ovs_lite import distributed
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
@@ -16,15 +16,8 @@ from ovs_lite.methods.openseg.training import BestMatchTraining
 from ovs_lite.methods.proposer import ProposalConfig
 
 TERMS = {BestMatchTraining: {"best_match_dice"}, MaskFormerTraining: {"class", "focal", "dice"}}
-CLASSES = 5
 BATCHES = ((2, 0, 1, 3), (0, 3, 0, 1), (0, 0, 0, 0), (7, 1, 5, 2))  # masks of the images of a batch
-
-
 SMALL = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 2, "heads": 2, "image_size": 32}
-
-
-def texts():
-    return F.normalize(torch.randn(CLASSES, 12, generator=torch.Generator().manual_seed(9)), dim=1)
 
 
 def make_task(kind, batches=None, **options):
@@ -40,7 +33,7 @@ def make_task(kind, batches=None, **options):
 
 
 def make_batch(*counts, side=32, seed=0):
-    """Pictures of noise with a brighter block per mask, as many blocks as the counts say."""
+    """Images of noise with a brighter block per mask, as many blocks as the counts say."""
     generator = torch.Generator().manual_seed(seed)
     images = 0.3 * torch.rand(len(counts), 3, side, side, generator=generator)
     masks, labels = [], []

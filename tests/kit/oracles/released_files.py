@@ -4,16 +4,12 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-from kit import released_tcl as released
+from kit.images import normal_images
+from kit.oracles import released_tcl as released
 
 CONTEXT, SIDE, PATCH, EMBED = 16, 32, 8, 32  # of `random_released`
 NAMES = ["cat", "green grass", "dining table", "sky", "a {} b"]
 tokenize = open_clip.SimpleTokenizer(context_length=CONTEXT)
-
-
-def pictures(height, width, batch=2, seed=0, dtype=torch.float32):
-    """(B, 3, H, W), as if normalised."""
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def written(tensors, path):
@@ -44,7 +40,7 @@ def open_clip_model(tensors):
 
 def assert_agrees(method, tensors, limit=1e-5):
     """Masks of a method and of the released code, from the same texts."""
-    images, texts = pictures(40, 56), released.class_embeddings(tensors, NAMES[:3], tokenize)
+    images, texts = normal_images(40, 56), released.class_embeddings(tensors, NAMES[:3], tokenize)
     expected = released.predict(tensors, images, texts)
     torch.testing.assert_close(method.predict(images, texts), expected, atol=limit, rtol=0)
     return expected

@@ -1,0 +1,1 @@
+"""Slow, independent versions of what the package computes: by loops over Python floats, or as released code does it."""
