@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path):
-    """A temporary path beside `path`; moved onto `path` when the block succeeds, removed when it fails."""
+    """A temporary path next to `path`; renamed to `path` when the block succeeds, removed when it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -41,7 +41,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON text; NaN and infinities become null, as JSON has no word for them."""
+    """JSON text; NaN and infinities become null, which JSON lacks."""
     return json.dumps(_finite(content), indent=indent, ensure_ascii=False, default=float)
 
 

@@ -28,23 +28,27 @@ def pamr(
     dilations: Sequence[int] = DILATIONS,
     iterations: int = ITERATIONS,
 ) -> torch.Tensor:
-    """Refine masks by the colours of their picture: (B, 3, H, W), (B, K, h, w) -> (B, K, H, W).
+    """Refine masks by the colours of their image: (B, 3, H, W), (B, K, h, w) -> (B, K, H, W).
 
-    Masks are first resized to the picture (bilinear, align_corners=True). Then every iteration replaces each pixel by
+    Masks are first resized to the image (bilinear, align_corners=True). Then every iteration replaces each pixel by
     a weighted mean of its N neighbours, itself left out; beyond the border the outermost pixels repeat. Weights are
     those of `affinity`; any number of channels may stand for 3. Gradients are not tracked. Masks are computed and
     returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
-    picture and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
+    image and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
     """
-    _check(image, masks)
+    shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
+    if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
+        raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
+    if 0 in image.shape[1:] or 0 in masks.shape[2:]:
+        raise ValueError(f"got {shapes}, expected at least one channel and one pixel")
     if len(dilations) == 0 or min(dilations) < 1 or iterations < 0:
         raise ValueError(f"got dilations {tuple(dilations)} and {iterations} iterations, expected >= 1 and >= 0")
     dtype = torch.promote_types(masks.dtype, torch.float32)
     height, width = image.shape[-2:]
     offsets = neighbour_offsets(height, width, dilations)
     result = masks.new_empty((*masks.shape[:2], height, width), dtype=dtype)
-    for picture, before, after in zip(image.to(dtype), masks, result, strict=True):
-        weights = affinity(picture, offsets) if iterations and len(before) else None
+    for pixels, before, after in zip(image.to(dtype), masks, result, strict=True):
+        weights = affinity(pixels, offsets) if iterations and len(before) else None
         for block in _spans(len(before), max(BLOCK, _room(image) // (height * width))):
             resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
             after[block] = _refine(resized[0], weights, offsets, iterations)
@@ -54,26 +58,26 @@ def pamr(
 def neighbour_offsets(height: int, width: int, dilations: Sequence[int]) -> list[Offset]:
     """(rows, columns) from a pixel to each of its N neighbours.
 
-    A step of H - 1 rows already ends at the border from every pixel, so no offset is longer than the picture.
+    A step of H - 1 rows already ends at the border from every pixel, so no offset is longer than the image.
     """
     steps = [(min(dilation, height - 1), min(dilation, width - 1)) for dilation in dilations]
     return [(y * down, x * right) for down, right in steps for y, x in DIRECTIONS]
 
 
-def affinity(picture: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
+def affinity(image: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
     """(C, H, W), N offsets -> (N, H, W): the weights of a pixel's neighbours, which sum to 1.
 
     Softmax over neighbours of -|difference| / (1e-8 + 0.1 * standard deviation), averaged over channels. The standard
     deviation is that of the 9 pixels of all dilations together, N / 8 times 9 with the centre counted N / 8 times,
     unbiased, for every pixel and channel.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     margin = _margin(offsets)
-    padded = F.pad(picture[None], (margin[1], margin[1], margin[0], margin[0]), mode="replicate")[0]
-    weights = picture.new_empty(len(offsets), height, width)
-    for rows in _tiles(picture):
-        centre = picture[:, rows]
-        scale = _inverse_spread(padded, centre, rows, offsets) / -len(picture)
+    padded = _padded(image, margin)
+    weights = image.new_empty(len(offsets), height, width)
+    for rows in _tiles(image):
+        centre = image[:, rows]
+        scale = _inverse_spread(padded, centre, rows, offsets) / -len(image)
         for plane, offset in zip(weights[:, rows], offsets, strict=True):
             difference = _shifted(padded, rows, width, margin, offset) - centre
             torch.sum(difference.abs_().mul_(scale), 0, out=plane)
@@ -99,32 +103,21 @@ def _inverse_spread(padded: torch.Tensor, centre: torch.Tensor, rows: slice, off
 
 
 def _refine(masks: torch.Tensor, weights: torch.Tensor, offsets: Sequence[Offset], iterations: int) -> torch.Tensor:
-    """Some masks (K, H, W) through all iterations, from one padded buffer to the other and back."""
-    if not iterations:
-        return masks
-    count, height, width = masks.shape
-    margin = down, right = _margin(offsets)
-    now, then = masks.new_empty(2, count, height + 2 * down, width + 2 * right)
-    inside = (slice(None), slice(down, down + height), slice(right, right + width))
-    now[inside] = masks
+    """Some masks (K, H, W) through all iterations."""
+    margin = _margin(offsets)
     for _ in range(iterations):
-        _repeat_border(now, margin)
+        padded, masks = _padded(masks, margin), torch.zeros_like(masks)
         for rows in _tiles(masks):
-            mean = then[inside][:, rows].zero_()
+            mean = masks[:, rows]
             for plane, offset in zip(weights[:, rows], offsets, strict=True):
-                mean.addcmul_(_shifted(now, rows, width, margin, offset), plane)
-        now, then = then, now
-    return now[inside]
+                mean.addcmul_(_shifted(padded, rows, masks.shape[2], margin, offset), plane)
+    return masks
 
 
-def _repeat_border(padded: torch.Tensor, margin: Offset) -> None:
-    """Fill the margin around (K, H, W) with the outermost pixels."""
+def _padded(planes: torch.Tensor, margin: Offset) -> torch.Tensor:
+    """(K, H, W) with the outermost pixels repeated around."""
     down, right = margin
-    bottom, end = padded.shape[-2] - down, padded.shape[-1] - right
-    padded[:, down:bottom, :right] = padded[:, down:bottom, right : right + 1]
-    padded[:, down:bottom, end:] = padded[:, down:bottom, end - 1 : end]
-    padded[:, :down] = padded[:, down : down + 1]
-    padded[:, bottom:] = padded[:, bottom - 1 : bottom]
+    return F.pad(planes[None], (right, right, down, down), mode="replicate")[0]
 
 
 def _shifted(padded: torch.Tensor, rows: slice, width: int, margin: Offset, offset: Offset) -> torch.Tensor:
@@ -149,11 +142,3 @@ def _tiles(planes: torch.Tensor) -> Iterator[slice]:
 
 def _spans(length: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, length)) for start in range(0, length, step))
-
-
-def _check(image: torch.Tensor, masks: torch.Tensor) -> None:
-    shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
-    if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
-        raise ValueError(f"got {shapes}, expected (B, 3, H, W) and (B, K, h, w)")
-    if 0 in image.shape[1:] or 0 in masks.shape[2:]:
-        raise ValueError(f"got {shapes}, expected at least one channel and one pixel")

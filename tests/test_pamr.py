@@ -1,4 +1,4 @@
-"""PAMR against loops over numpy floats; what no picture may change, borders, sizes and the inputs that are refused."""
+"""PAMR against loops over numpy floats; what no image may change, borders, sizes and the inputs that are refused."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_equals_the_slow_oracle(dilations, iterations, dtype, limit):
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4)])
-def test_dilations_longer_than_the_picture_end_at_its_border(height, width):
+def test_dilations_longer_than_the_image_end_at_its_border(height, width):
     image, masks = inputs(height, width, seed=1)
     found = pamr(image, masks, (1, 3, 24), 3)
     assert (found - slow_pamr(image, masks, (1, 3, 24), 3)).abs().max() < 1e-5
@@ -116,7 +116,7 @@ def test_constant_masks_and_sums_over_classes_stay():
     torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
-def test_classes_pictures_and_their_order_are_independent():
+def test_classes_images_and_their_order_are_independent():
     image, masks = inputs(classes=6, batch=3)
     found = pamr(image, masks)
     order = torch.tensor([4, 0, 5, 1, 3, 2])
@@ -139,7 +139,7 @@ def test_brightness_and_contrast_of_a_channel_do_not_matter():
     torch.testing.assert_close(pamr(image * gain - 7, masks), pamr(image, masks), rtol=0, atol=1e-5)
 
 
-def test_a_picture_of_one_colour_gives_plain_averages():
+def test_a_image_of_one_colour_gives_plain_averages():
     masks = inputs()[1]
     found = pamr(torch.full((1, 3, 11, 14), 0.1), masks, (1, 2), 1)
     padded = F.pad(masks, (2, 2, 2, 2), mode="replicate")
@@ -176,7 +176,7 @@ def test_inputs_and_gradients_are_left_alone():
 
 
 @pytest.mark.parametrize("batch, classes", [(1, 0), (3, 0), (0, 2)])
-def test_no_class_or_no_picture_is_no_result(batch, classes):
+def test_no_class_or_no_image_is_no_result(batch, classes):
     found = pamr(torch.zeros(batch, 3, 6, 7), torch.zeros(batch, classes, 2, 2))
     assert found.shape == (batch, classes, 6, 7) and found.dtype == torch.float32
 

@@ -19,25 +19,22 @@ CONVNETS = ("convnext", "resnet")  # timm's names
 RESNET_STRIDE = 32  # of OpenAI's ResNets: two in the stem, its pooling, and three stages
 
 
-def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
-    """(B, 3, H, W) normalised -> (B, D, h, w) un-normalised patch embeddings in the joint space. See `Clip.dense`.
+def dense_maps(visual: nn.Module, images: torch.Tensor, modes: Sequence[str]) -> list[torch.Tensor]:
+    """(B, 3, H, W) normalised -> (B, D, h, w) un-normalised patch embeddings in the joint space, in every mode.
 
     visual: an image tower that `patch_stride` accepts. Sides that are no multiple of the stride are padded with zeros
-    (the mean colour) at the right and bottom; h and w count the padded patches.
+    (the mean colour) at the right and bottom; h and w count the padded patches. modes: see `Clip.dense`; the layers
+    that they share are passed once.
     """
-    return dense_maps(visual, images, (mode,))[0]
-
-
-def dense_maps(visual: nn.Module, images: torch.Tensor, modes: Sequence[str]) -> list[torch.Tensor]:
-    """`dense_features` in several modes, of one pass through the layers that they share."""
     if unknown := [mode for mode in modes if mode not in MODES]:
         raise ValueError(f"got mode {unknown[0]!r}, expected one of {', '.join(MODES)}")
     images = pad_to_patches(visual, images)
     if hasattr(visual, "trunk"):
         return [_convolutional(visual, images)] * len(modes)
     if hasattr(visual, "attnpool"):
-        features = _before_pooling(visual, images)
-        return [_attention_pool(visual.attnpool, features, mode) for mode in modes]
+        for stage in (visual.stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            images = stage(images)  # (B, C, h, w) at the end
+        return [_attention_pool(visual.attnpool, images, mode) for mode in modes]
     tokens, grid = penultimate_tokens(visual, images)
     last = visual.transformer.resblocks[-1]
     ends = [value_path(last, tokens) if mode == "value" else last(tokens) for mode in modes]
@@ -80,23 +77,18 @@ def is_mean_of_map(visual: nn.Module) -> bool:
     """Whether an image's embedding is the mean of its dense map in mode "last": so for a ViT that averages its patches
     after the last norm, and for a ConvNet without layer normalisation between pooling and projection."""
     if hasattr(visual, "trunk"):
-        norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
-        return isinstance(norm, nn.Identity | nn.modules.batchnorm._BatchNorm)
+        return isinstance(_head_norm(visual), nn.Identity | nn.modules.batchnorm._BatchNorm)
     return getattr(visual, "pool_type", "tok") == "avg" and not visual.final_ln_after_pool
 
 
 def _convolutional(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Last feature map through the head's norm and projection, pixel by pixel (the classifier before its pooling)."""
-    features = visual.trunk.forward_features(images)
-    norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
-    return visual.head(norm(features).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    features = _head_norm(visual)(visual.trunk.forward_features(images))
+    return visual.head(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def _before_pooling(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, C, h, w), what the attention pool of one of OpenAI's ResNets gets."""
-    for stage in (visual.stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-        images = stage(images)
-    return images
+def _head_norm(visual: nn.Module) -> nn.Module:
+    return getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
 
 
 def _attention_pool(pool: nn.Module, features: torch.Tensor, mode: str) -> torch.Tensor:
@@ -132,15 +124,6 @@ def resize_positions(embedding: torch.Tensor, grid: tuple[int, int]) -> torch.Te
     return torch.cat([cls, patches.flatten(2)[0].T])
 
 
-def _tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    patches = visual.conv1(images)  # (B, W, h, w)
-    grid = tuple(patches.shape[-2:])
-    tokens = patches.flatten(2).transpose(1, 2)  # (B, h * w, W)
-    cls = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
-    tokens = torch.cat([cls, tokens], 1) + resize_positions(visual.positional_embedding, grid).to(tokens.dtype)
-    return visual.ln_pre(tokens), grid
-
-
 def value_path(block: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """The block when every token attends only to itself: attention becomes out_proj(v_proj(ln_1(x))), both biases.
 
@@ -167,7 +150,12 @@ def key_features(block: nn.Module, tokens: torch.Tensor, through_output: bool = 
 
 def penultimate_tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
     """(B, 3, H, W) normalised, whole patches -> what a ViT's last block gets, (B, 1 + h * w, W), and (h, w)."""
-    tokens, grid = _tokens(visual, images)
+    patches = visual.conv1(images)  # (B, W, h, w)
+    grid = tuple(patches.shape[-2:])
+    tokens = patches.flatten(2).transpose(1, 2)  # (B, h * w, W)
+    cls = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+    tokens = torch.cat([cls, tokens], 1) + resize_positions(visual.positional_embedding, grid).to(tokens.dtype)
+    tokens = visual.ln_pre(tokens)
     for block in visual.transformer.resblocks[:-1]:
         tokens = block(tokens)
     return tokens, grid

@@ -1,9 +1,6 @@
 """From a name to a CLIP: the shipped miniatures, every model of open_clip, or a checkpoint file."""
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
@@ -34,14 +31,12 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     tags = ["lite"] if name in SHIPPED else open_clip.list_pretrained_tags_by_model(name)
     known = ", ".join(tags) or "none"
     if pretrained == "lite" and name not in SHIPPED:
-        raise ValueError(
-            f"got pretrained='lite' for {name!r}, which is not shipped; use a tag ({known}) or a file's path"
-        )
+        advice = f"use a tag ({known}) or a file's path"
+        raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
         raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
     if name in SHIPPED:
-        with _no_random_weights_warning():
-            network = open_clip.create_model(name, load_weights=False)
+        network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
         if pretrained is not None:
             load_lite(network, shipped_path(name) if pretrained == "lite" else Path(pretrained))
     else:
@@ -70,18 +65,3 @@ def wrap_clip(
     mean = mean or getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
     std = std or getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
     return Clip(name, network, tuple(mean), tuple(std))
-
-
-@contextmanager
-def _no_random_weights_warning() -> Iterator[None]:
-    """Hide open_clip's warning about random weights, which are asked for or about to be replaced, and nothing else."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded for model")
-
-    root = logging.getLogger()
-    root.addFilter(other)
-    try:
-        yield
-    finally:
-        root.removeFilter(other)

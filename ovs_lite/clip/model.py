@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.clip import text_cache
-from ovs_lite.clip.dense import dense_features, patch_stride
+from ovs_lite.clip.dense import dense_maps, patch_stride
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
@@ -99,18 +99,18 @@ class Clip(nn.Module):
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised. Differentiable; prompts are truncated at the context length."""
+        """T prompts, truncated at the context length -> (T, D), L2-normalised; differentiable."""
         encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
 
-        mode "value": the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou
-        et al., ECCV 2022, section 3.2). mode "last": the unchanged last layer. A ConvNet without attention has one
-        answer for both: its last feature map, projected.
+        mode: "value", the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou et
+            al., ECCV 2022, section 3.2); "last", the unchanged last layer. A ConvNet without attention has one answer
+            for both: its last feature map, projected.
         """
-        return dense_features(self.network.visual, images, mode)
+        return dense_maps(self.network.visual, images, (mode,))[0]
 
     @torch.no_grad()
     def text_embeddings(self, names: list[str], templates: str = "vild14", batch: int = 256) -> torch.Tensor:
@@ -123,7 +123,8 @@ class Clip(nn.Module):
         patterns, raw = template_set(templates), templates in RAW_MEAN
         if not names:
             return torch.zeros(0, self.embed_dim, device=self.device)
-        known = text_cache.read(self.fingerprint(), templates, names)
+        cached = text_cache.path(self.fingerprint(), templates)
+        known = text_cache.read(cached)
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
             prompts = [fill(pattern, name) for name in missing for pattern in patterns]
@@ -131,7 +132,7 @@ class Clip(nn.Module):
             encoded = torch.cat([self.encode_text(part, normalise=not raw) for part in parts])
             means = F.normalize(encoded.view(len(missing), len(patterns), -1).mean(1), dim=-1).cpu()
             fresh = dict(zip(missing, means, strict=True))
-            text_cache.write(self.fingerprint(), templates, fresh)
+            text_cache.write(cached, fresh)
             known |= fresh
         return torch.stack([known[name] for name in names]).to(self.device)
 

@@ -35,33 +35,32 @@ class ImageFile:
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def read_image(source: Any, max_pixels: float = MAX_PIXELS) -> Image.Image:
+def read_image(source: Any) -> Image.Image:
     """Path, encoded bytes, PIL image or array -> PIL RGB image, upright.
 
     source: arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8 in 0..255 or uint16 in 0..65535 (grey
-    only). max_pixels: checked before anything is decoded. Raises FileNotFoundError, or ValueError naming the source.
+    only). Its size is checked before anything is decoded. Raises FileNotFoundError, or ValueError naming the source.
     """
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source, max_pixels), "the array")
+        return _to_rgb(_from_array(source), "the array")
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "the PIL image"
-        return _decode(source, name, max_pixels)[0]
+        return _decode(source, getattr(source, "filename", "") or "the PIL image")[0]
     if isinstance(source, bytes):
-        return _decode(_open(io.BytesIO(source), "the encoded image"), "the encoded image", max_pixels)[0]
+        return _decode(_open(io.BytesIO(source), "the encoded image"), "the encoded image")[0]
     if isinstance(source, str | Path):
         with _open(source, str(source)) as image:
-            return _decode(image, str(source), max_pixels)[0]
+            return _decode(image, str(source))[0]
     raise ValueError(f"got an image of type {type(source).__name__}, expected a path, bytes, PIL image or uint8 array")
 
 
-def read_image_file(path: str | Path, max_pixels: float = MAX_PIXELS) -> ImageFile:
+def read_image_file(path: str | Path) -> ImageFile:
     """Check and load a data set's file. An upright RGB JPEG keeps its bytes, anything else becomes PNG.
 
     Raises FileNotFoundError, or ValueError naming the file.
     """
     with _open(path, str(path)) as image:
         plain = image.format == "JPEG" and image.mode == "RGB"
-        rgb, orientation = _decode(image, str(path), max_pixels)
+        rgb, orientation = _decode(image, str(path))
     encoded = Path(path).read_bytes() if plain and orientation == 1 else encode_image(rgb)
     return ImageFile(encoded, rgb.height, rgb.width, max(1, orientation))
 
@@ -86,10 +85,10 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array
 
 
-def check_pixels(width: int, height: int, name: str, max_pixels: float = MAX_PIXELS) -> None:
-    """Raise ValueError for an image without pixels or with more than `max_pixels`."""
-    if width * height == 0 or width * height > max_pixels:
-        raise ValueError(f"got {name} with {width} x {height} pixels, expected 1 to {max_pixels / 1e6:g} million")
+def check_pixels(width: int, height: int, name: str) -> None:
+    """Raise ValueError for an image without pixels or with more than `MAX_PIXELS`."""
+    if width * height == 0 or width * height > MAX_PIXELS:
+        raise ValueError(f"got {name} with {width} x {height} pixels, expected 1 to {MAX_PIXELS / 1e6:g} million")
 
 
 def _open(source: Any, name: str) -> Image.Image:
@@ -98,23 +97,19 @@ def _open(source: Any, name: str) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file at {name}") from None
     except Exception as error:  # damaged headers raise OSError, SyntaxError, struct.error, DecompressionBombError, ...
-        raise ValueError(f"{name} cannot be read as an image: {_reason(error)}") from None
+        raise ValueError(f"{name} cannot be read as an image: {type(error).__name__}: {error}") from None
 
 
-def _decode(image: Image.Image, name: str, max_pixels: float) -> tuple[Image.Image, int]:
+def _decode(image: Image.Image, name: str) -> tuple[Image.Image, int]:
     """(upright RGB image, the EXIF orientation that was applied; 0 where the EXIF block is damaged)."""
-    check_pixels(image.width, image.height, name, max_pixels)
+    check_pixels(image.width, image.height, name)
     try:
         image.load()
     except Exception as error:  # as above; a truncated file opens and fails only here
-        raise ValueError(f"{name} is damaged or truncated: {_reason(error)}") from None
+        raise ValueError(f"{name} is damaged or truncated: {type(error).__name__}: {error}") from None
     orientation = _orientation(image)
     rgb = _to_rgb(image, name)
     return (rgb if orientation <= 1 else Image.fromarray(upright(np.asarray(rgb), orientation).copy())), orientation
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -135,11 +130,11 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     if image.mode in ("RGB", "L", "P", "1", "CMYK", "YCbCr", "HSV"):
-        return image.convert("RGB").copy() if image.mode == "RGB" else image.convert("RGB")
+        return image.convert("RGB")
     raise ValueError(f"got {name} in mode {image.mode!r}, expected 8 or 16 bits a channel (grey, RGB, palette or CMYK)")
 
 
-def _from_array(array: np.ndarray, max_pixels: float) -> Image.Image:
+def _from_array(array: np.ndarray) -> Image.Image:
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     colour = array.ndim == 3 and array.shape[2] in (3, 4)
     if not (grey and array.dtype in (np.uint8, np.uint16) or colour and array.dtype == np.uint8):
@@ -147,5 +142,5 @@ def _from_array(array: np.ndarray, max_pixels: float) -> Image.Image:
             f"got an array of shape {array.shape} and type {array.dtype}, expected (H, W, 3) uint8 RGB in 0..255 "
             "(also (H, W), (H, W, 1), (H, W, 4); tensors in [0, 1] need * 255 and channels last)"
         )
-    check_pixels(array.shape[1], array.shape[0], "an array", max_pixels)
+    check_pixels(array.shape[1], array.shape[0], "an array")
     return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if grey and array.ndim == 3 else array))

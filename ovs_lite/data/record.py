@@ -84,13 +84,13 @@ def load_split(folder: str | Path, verify: bool = False) -> datasets.Dataset:
         raise FileNotFoundError(f"no data set at {folder} ({what}); build it with: ovs-lite data build")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        problems = [problem for name in manifest["files"] for problem in _damage(folder, manifest, name, verify)]
-        dataset = None if problems else datasets.Dataset.load_from_disk(str(folder), keep_in_memory=False)
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        for name, expected in manifest["files"].items():
+            _check_file(folder / name, expected, verify)
+        dataset = datasets.Dataset.load_from_disk(str(folder), keep_in_memory=False)
+        if len(dataset) != manifest["count"]:
+            raise ValueError(f"{len(dataset)} records, {manifest['count']} in the manifest")
+    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is damaged ({error}); build it again with: ovs-lite data build") from error
-    if dataset is None or len(dataset) != manifest["count"]:
-        reason = "; ".join(problems) or f"{len(dataset)} records, {manifest['count']} in the manifest"
-        raise ValueError(f"{folder} is damaged ({reason}); build it again with: ovs-lite data build")
     return dataset
 
 
@@ -122,7 +122,7 @@ def _generated(rows, masks: bool, creator: dict | None, name: str, cache: Path) 
 
 
 @contextmanager
-def _without_other_bars():
+def _without_other_bars() -> Iterator[None]:
     """Hide the progress bars of `datasets`, which know neither a name nor a total."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -133,15 +133,13 @@ def _without_other_bars():
             datasets.enable_progress_bars()
 
 
-def _damage(folder: Path, manifest: dict, name: str, verify: bool) -> list[str]:
-    path, expected = folder / name, manifest["files"][name]
+def _check_file(path: Path, expected: dict, verify: bool) -> None:
     if not path.is_file():
-        return [f"{name} is missing"]
+        raise ValueError(f"{path.name} is missing")
     if path.stat().st_size != expected["bytes"]:
-        return [f"{name} has {path.stat().st_size} bytes, {expected['bytes']} in the manifest"]
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, {expected['bytes']} in the manifest")
     if verify and file_digest(path) != expected["sha256"]:
-        return [f"{name} differs from its sha256 in the manifest"]
-    return []
+        raise ValueError(f"{path.name} differs from its sha256 in the manifest")
 
 
 def _move_into_place(new: Path, folder: Path, aside: Path) -> None:

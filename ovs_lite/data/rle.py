@@ -6,7 +6,6 @@ pycocotools trusts its input: run lengths that sum to less than H*W come back as
 Legend: H, W pixels. RLE runs go down the columns, starting with the number of zeros.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,55 +76,30 @@ def _text_runs(text: bytes) -> list[int]:
 def polygons_to_mask(polygons: Any, height: int, width: int) -> np.ndarray:
     """COCO polygons, a list of [x0, y0, x1, y1, ...] in pixels -> (H, W) bool union, clipped to the frame.
 
-    Raises ValueError for an empty list, fewer than three points, an odd number of values, NaN or infinity.
+    Raises ValueError for an empty list, fewer than three points, an odd number of values, NaN, and points that lie
+    further outside than the frame is wide or high: pycocotools walks along every edge in small steps.
     """
     if not isinstance(polygons, list) or not polygons:
         raise ValueError("got no polygon")
-    inside = [_clip(_points(polygon), height, width) for polygon in polygons]
-    flat = [[value for point in points for value in point] for points in inside if len(points) >= 3]
-    if not flat:
-        return np.zeros((height, width), dtype=bool)
-    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
+    for polygon in polygons:
+        _check_polygon(polygon, height, width)
+    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
 
 
-def _points(polygon: Any) -> list[tuple[float, float]]:
+def _check_polygon(polygon: Any, height: int, width: int) -> None:
     if not isinstance(polygon, list) or not all(type(value) in (int, float) for value in polygon):
         raise ValueError("got a polygon that is not a list of numbers")
     if len(polygon) < 6 or len(polygon) % 2:
         raise ValueError(f"got a polygon of {len(polygon)} values, expected x, y of three points or more")
-    if not all(abs(value) < 1e9 for value in polygon):  # false for NaN too
-        raise ValueError("got a polygon with NaN, infinite or absurd coordinates")
-    return list(zip(polygon[::2], polygon[1::2], strict=True))
-
-
-def _clip(points: list[tuple[float, float]], height: int, width: int) -> list[tuple[float, float]]:
-    """Sutherland and Hodgman (1974): cut a polygon at the four sides of the frame. Points inside stay as they are."""
-    for axis, limit, sign in ((0, 0.0, 1), (0, float(width), -1), (1, 0.0, 1), (1, float(height), -1)):
-        if points and any((point[axis] - limit) * sign < 0 for point in points):
-            points = _clip_side(points, axis, limit, sign)
-    return points
-
-
-def _clip_side(points: list[tuple[float, float]], axis: int, limit: float, sign: int) -> list[tuple[float, float]]:
-    kept = []
-    for start, end in pairwise([points[-1], *points]):
-        before, after = (start[axis] - limit) * sign, (end[axis] - limit) * sign
-        if (before < 0) != (after < 0):
-            share = before / (before - after)
-            crossing = [start[i] + share * (end[i] - start[i]) for i in (0, 1)]
-            crossing[axis] = limit
-            kept.append((crossing[0], crossing[1]))
-        if after >= 0:
-            kept.append(end)
-    return kept
+    sides = (width, height)
+    if not all(-sides[i % 2] <= value <= 2 * sides[i % 2] for i, value in enumerate(polygon)):  # false for NaN too
+        raise ValueError(f"got a polygon with NaN or with points far outside {width} x {height} pixels")
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """COCO's `segmentation` field, polygons or RLE -> (H, W) bool with at least one pixel. Raises ValueError."""
-    if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation, height, width)
-    else:
-        mask = polygons_to_mask(segmentation, height, width)
+    decode = decode_rle if isinstance(segmentation, dict) else polygons_to_mask
+    mask = decode(segmentation, height, width)
     if not mask.any():
         raise ValueError("got a mask without a single pixel inside the image")
     return mask

@@ -41,7 +41,6 @@ FEATURES = datasets.Features(
 )
 RLE = {"size": datasets.List(datasets.Value("int32")), "counts": datasets.Value("string")}
 FEATURES_MASKS = datasets.Features({**FEATURES, "masks": datasets.List(RLE)})
-RECORD_COLUMNS = tuple(FEATURES)
 
 
 def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]
     image: anything `read_image` takes, or encoded bytes, kept as they are. segments: (H, W) integer array, PNG bytes
     of `encode_segments`, or None.
     """
-    columns = RECORD_COLUMNS + (("masks",) if masks else ())
+    columns = FEATURES_MASKS if masks else FEATURES
     name = record.get("image_id")
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"got image_id {name!r}, expected a non-empty string")
@@ -63,7 +62,7 @@ def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]
         width, height = Image.open(io.BytesIO(image)).size
         row["segments"], row["segments_info"] = _segments(record["segments"], record["segments_info"], height, width)
         if masks:
-            row["masks"] = _masks(record["masks"], height, width)
+            row["masks"] = [_mask(rle, height, width) for rle in record["masks"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"record {name!r}: {error}") from error
     return row
@@ -103,8 +102,7 @@ def _info(info: dict, height: int, width: int) -> dict:
     return dict(info)
 
 
-def _masks(masks: Any, height: int, width: int) -> list[dict]:
-    for rle in masks:
-        if list(rle["size"]) != [height, width] or not isinstance(rle["counts"], str):
-            raise ValueError(f"got a mask of size {rle['size']}, expected text RLE of {[height, width]}")
-    return [{"size": list(rle["size"]), "counts": rle["counts"]} for rle in masks]
+def _mask(rle: Any, height: int, width: int) -> dict:
+    if list(rle["size"]) != [height, width] or not isinstance(rle["counts"], str):
+        raise ValueError(f"got a mask of size {rle['size']}, expected text RLE of {[height, width]}")
+    return {"size": [height, width], "counts": rle["counts"]}

@@ -84,21 +84,13 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     if isinstance(name_or_path, str) and not text.endswith(".json"):
         if text not in list_vocabularies():
             raise ValueError(f"got vocabulary {text!r}, expected one of {', '.join(list_vocabularies())} or a path")
-        return _read(FOLDER / f"{text}.json")
-    if not Path(text).is_file():
+        text = str(FOLDER / f"{text}.json")
+    elif not Path(text).is_file():
         raise FileNotFoundError(f"no vocabulary file at {text}; shipped ones: {', '.join(list_vocabularies())}")
-    return _read(Path(text))
-
-
-def _read(path: Path) -> Vocabulary:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_vocabulary(json.loads(Path(text).read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {error}") from None
-    try:
-        return parse_vocabulary(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{text}: {error}") from None
 
 
 def parse_vocabulary(content: Any) -> Vocabulary:
@@ -106,7 +98,7 @@ def parse_vocabulary(content: Any) -> Vocabulary:
     missing = [key for key in REQUIRED if key not in content] if isinstance(content, dict) else list(REQUIRED)
     if missing:
         raise ValueError(f"got a vocabulary without {', '.join(missing)}; expected {', '.join(REQUIRED)}")
-    classes, count = content["classes"], content["count"]
+    classes, count, ignore_index = content["classes"], content["count"], content["ignore_index"]
     if not isinstance(classes, list) or not classes or len(classes) != count:
         raise ValueError(f"got {len(classes) if isinstance(classes, list) else 'no list of'} classes, expected {count}")
     for position, entry in enumerate(classes):
@@ -115,11 +107,19 @@ def parse_vocabulary(content: Any) -> Vocabulary:
     _check_unique([entry["source_id"] for entry in classes if "source_id" in entry], "source_id")
     _check_name(content["name"], "name")
     _check_name(content["source"], "source")
+    if type(ignore_index) is not int or 0 <= ignore_index < count:
+        raise ValueError(f"got ignore_index {ignore_index!r}, expected an integer outside the class ids 0..{count - 1}")
+    background = content["background"]
+    if background is not None:
+        index = background.get("class") if isinstance(background, dict) else None
+        if type(index) is not int or not 0 <= index < count:
+            raise ValueError(f'got background {background!r}, expected null or {{"class": id}}, id in 0..{count - 1}')
+        background = index
     return Vocabulary(
         name=content["name"],
         source=content["source"],
-        ignore_index=_ignore_index(content["ignore_index"], count),
-        background=_background(content["background"], count),
+        ignore_index=ignore_index,
+        background=background,
         names=tuple(entry["name"] for entry in classes),
         synonyms=tuple(tuple(entry["synonyms"]) for entry in classes),
         is_thing=tuple(entry["is_thing"] for entry in classes),
@@ -154,18 +154,3 @@ def _check_unique(values: list, what: str) -> None:
     duplicates = [value for value, times in Counter(values).items() if times > 1]
     if duplicates:
         raise ValueError(f"got {what} {', '.join(map(repr, duplicates))} more than once")
-
-
-def _ignore_index(value: Any, count: int) -> int:
-    if type(value) is not int or 0 <= value < count:
-        raise ValueError(f"got ignore_index {value!r}, expected an integer outside the class ids 0..{count - 1}")
-    return value
-
-
-def _background(value: Any, count: int) -> int | None:
-    if value is None:
-        return None
-    index = value.get("class") if isinstance(value, dict) else None
-    if type(index) is not int or not 0 <= index < count:
-        raise ValueError(f'got background {value!r}, expected null or {{"class": id}} with id in 0..{count - 1}')
-    return index

@@ -37,7 +37,10 @@ def match_masks(
     A pair costs minus the probability of the target's class, plus focal loss, plus 1 - Dice, weighted by COSTS.
     """
     size = mask_logits.shape[-2:]
-    target_masks = [_nearest(targets, size) for targets in target_masks]
+    target_masks = [
+        targets if targets.shape[-2:] == size else F.interpolate(targets[:, None].float(), size, mode="nearest")[:, 0]
+        for targets in target_masks
+    ]
     check_masks(mask_logits, target_masks)
     matches = []
     for logits, masks, label, targets in zip(class_logits, mask_logits, labels, target_masks, strict=True):
@@ -100,10 +103,3 @@ def matched_mask_losses(
         logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     logits, targets = logits.flatten(1), targets.flatten(1)
     return {"focal": focal_loss(logits, targets, count=count), "dice": dice_loss(logits, targets, count=count)}
-
-
-def _nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(M, H, W) -> (M, h, w) at the nearest pixel; as they are where the sizes agree."""
-    if masks.shape[-2:] == size:
-        return masks
-    return F.interpolate(masks[:, None].float(), size, mode="nearest")[:, 0]

@@ -10,8 +10,9 @@ the absolute value in Eq. 10: there, as in the released code, each process has i
 from typing import NamedTuple
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from ovs_lite.losses.tcl_blocks import GroundedPooling, TotalVariation
+from ovs_lite.losses.tcl_blocks import GroundedPooling
 from ovs_lite.models.text_masks import binary_gumbel, mask_logits
 from ovs_lite.tensors import at_least_float32
 
@@ -58,18 +59,16 @@ def text_grounding_terms(
 ) -> GroundingTerms:
     """All that a training step needs of the B x T soft masks, for TCL Eq. 8-11, in one walk over blocks of texts.
 
-    As `feature_similarity`, and moreover the areas for `area_loss(terms.positive_areas, terms.negative_areas)` and
-    the total variation of all masks, equal to `tv_loss(masks)`. positives: (B,) int64, the index of each image's own
-    text; all other texts are its negatives, also those that say the same. Gradients are those of the whole masks.
+    As `feature_similarity`, and also the areas for `area_loss` and the total variation of all masks, equal to
+    `tv_loss(masks)`. positives: (B,) int64, the index of each image's own text; all other texts are its negatives,
+    also those that say the same. Gradients are those of the whole masks.
     """
     inputs = _checked(pixels, texts, scale, bias, chunk)
     if positives.shape != pixels.shape[:1] or positives.dtype != torch.int64:
         given = f"{tuple(positives.shape)} {positives.dtype}"
         raise ValueError(f"got positives {given}, expected ({len(pixels)},) int64: each image's own text")
     if (positives < 0).any() or (positives >= len(texts)).any():
-        raise ValueError(
-            f"got positives {positives.tolist()}, expected 0 to {len(texts) - 1}: one of {len(texts)} texts"
-        )
+        raise ValueError(f"got positives {positives.tolist()}, expected 0 to {len(texts) - 1}: one of the texts")
     similarity, areas, mask_tv = GroundedPooling.apply(*inputs, chunk, True)
     own = positives[:, None]
     others = torch.arange(len(texts) - 1, device=own.device)
@@ -96,20 +95,26 @@ def tv_loss(x: torch.Tensor) -> torch.Tensor:
 
     x: (..., H, W), masks or pixel embeddings. The released code takes means where the paper writes norms, so that the
     weight does not depend on the size, and the embeddings are not normalised, though the paper's V^s is. A direction
-    with one pixel has no differences and costs 0. Raises ValueError for fewer than two axes and for an empty x.
+    with one pixel has no differences and costs 0. Until the backward pass only x is held: the differences are made
+    again. Raises ValueError for fewer than two axes and for an empty x.
     """
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"got x of shape {tuple(x.shape)}, expected (..., H, W) with at least one element")
-    return TotalVariation.apply(x)
+    return checkpoint(_total_variation, x, use_reentrant=False, preserve_rng_state=False)
+
+
+def _total_variation(x: torch.Tensor) -> torch.Tensor:
+    across, down = (at_least_float32(x).diff(dim=axis).abs() for axis in (-1, -2))
+    return sum(steps.sum() / max(1, steps.numel()) for steps in (across, down))
 
 
 def _checked(pixels, texts, scale, bias, chunk) -> list[torch.Tensor]:
     """The four tensors in one dtype of at least float32. Raises ValueError, saying what came and what was expected."""
+    given = f"pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}"
     if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[1] != texts.shape[1]:
-        given = f"pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}"
         raise ValueError(f"got {given}, expected (B, C, H, W) and (T, C) with the same C")
     if 0 in pixels.shape or 0 in texts.shape:
-        raise ValueError(f"got pixels {tuple(pixels.shape)} and texts {tuple(texts.shape)}, expected none to be empty")
+        raise ValueError(f"got {given}, expected none to be empty")
     if chunk is not None and chunk < 1:
         raise ValueError(f"got chunk {chunk}, expected at least 1 text, or None for a choice by size")
     pixels = at_least_float32(pixels)

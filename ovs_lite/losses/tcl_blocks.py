@@ -61,7 +61,11 @@ class GroundedPooling(torch.autograd.Function):
                 cosine = similarity[images, words], grad_similarity[images, words]
                 to_pooled, to_sums, to_text = _cosine_gradient(*_pool(tile, masks), text, *cosine)
                 to_sums += grad_areas[images, words] / masks.shape[1]
-                slope = _smoothness_gradient(ctx, masks, grad_variation).add_(to_sums[:, None])
+                slope = torch.zeros_like(masks)
+                if ctx.smooth:
+                    variation = _variation_gradient(masks.unflatten(1, ctx.size[2:]), ctx.weights)
+                    slope = variation.flatten(1, 2).mul_(grad_variation)
+                slope += to_sums[:, None]
                 slope.baddbmm_(tile.mT, to_pooled.mT)  # now of the masks
                 slope.mul_(masks).addcmul_(slope, masks, value=-1)  # of the logits: sigmoid' = m (1 - m)
                 to_bias += slope.sum()
@@ -75,47 +79,15 @@ class GroundedPooling(torch.autograd.Function):
         return to_pixels.view(ctx.size), to_texts, to_scales.sum(), to_bias, None, None
 
 
-class TotalVariation(torch.autograd.Function):
-    """TCL Eq. 11 of (..., H, W) as means over x and over y; walks over blocks of planes and holds nothing but x."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        planes = x.reshape(-1, *x.shape[-2:], 1)
-        weights = _variation_weights(planes.shape)
-        return torch.stack([_variation(_wide(part), weights) for part in planes.split(_planes_at_a_time(x))]).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        planes, step = x.reshape(-1, *x.shape[-2:], 1), _planes_at_a_time(x)
-        weights, out = _variation_weights(planes.shape), torch.empty_like(planes)
-        for part, to_part in zip(planes.split(step), out.split(step), strict=True):
-            torch.mul(_variation_gradient(_wide(part), weights), gradient, out=to_part)
-        return out.reshape(x.shape)
-
-
 def _blocks(size, texts: int, chunk: int | None, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of images and of texts that cover B x T once. chunk: texts of a block; images join while it is small."""
-    room, each = _room(device), max(size[1], size[2] * size[3])  # a mask or a pooled embedding
+    room = CPU_BLOCK if device.type == "cpu" else BIG_BLOCK
+    each = max(size[1], size[2] * size[3])  # a mask or a pooled embedding
     chunk = min(texts, chunk or max(FEWEST_TEXTS, min(MOST_TEXTS, room // each)))
     step = max(1, room // (chunk * each))
     for image in range(0, size[0], step):
         for text in range(0, texts, chunk):
             yield slice(image, image + step), slice(text, text + chunk)
-
-
-def _room(device: torch.device) -> int:
-    return CPU_BLOCK if device.type == "cpu" else BIG_BLOCK
-
-
-def _planes_at_a_time(x: torch.Tensor) -> int:
-    return max(1, _room(x.device) // (x.shape[-2] * x.shape[-1]))
-
-
-def _wide(part: torch.Tensor) -> torch.Tensor:
-    return part if part.dtype == torch.float64 else part.float()
 
 
 def _each(text: torch.Tensor, tile: torch.Tensor) -> torch.Tensor:
@@ -145,13 +117,6 @@ def _cosine_gradient(sums, pooled, text, cosine, gradient) -> tuple[torch.Tensor
     turning = torch.where(vanishing, 0, cosine / length)[..., None]
     to_sums = torch.where(vanishing, -EPS * gradient * cosine / length, 0)
     return strength * (text - turning * pooled), to_sums, (strength * pooled).sum(0)
-
-
-def _smoothness_gradient(ctx, masks: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """What the total variation asks of the masks of a block; zeros without it."""
-    if not ctx.smooth:
-        return torch.zeros_like(masks)
-    return _variation_gradient(masks.unflatten(1, ctx.size[2:]), ctx.weights).flatten(1, 2).mul_(gradient)
 
 
 def _variation(grid: torch.Tensor, weights: tuple[float, float]) -> torch.Tensor:

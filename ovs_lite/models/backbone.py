@@ -19,8 +19,8 @@ class Backbone(nn.Module):
     name: e.g. "resnet101", "tf_efficientnet_b7", "swin_base_patch4_window12_384", "convnext_base", "convnext_lite".
     pretrained: timm's own weights (a download). image_size: only for networks whose windows depend on it (Swin).
     trunk: a trained network of that name to copy the weights of, such as a CLIP's `network.visual.trunk`. Batch
-    normalisation keeps its statistics while training, as is usual for dense prediction with few pictures per process.
-    channels: of P2..P5. mean, std: of the RGB pictures in [0, 1] that the network was trained on.
+    normalisation keeps its statistics while training, as is usual for dense prediction with few images per process.
+    channels: of P2..P5. mean, std: of the RGB images in [0, 1] that the network was trained on.
     Raises ValueError for a network that has no map at one of the strides, and for another network's trunk.
     """
 
@@ -38,8 +38,8 @@ class Backbone(nn.Module):
         missing = [stride for stride in STRIDES if stride not in reductions]
         if missing:
             raise ValueError(f"got backbone {name!r} with strides {reductions}, expected {STRIDES} among them")
-        # the deepest map of each stride
-        self.chosen = [max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES]
+        deepest = {stride: index for index, stride in enumerate(reductions)}
+        self.chosen = [deepest[stride] for stride in STRIDES]
         self.channels = [self.network.feature_info.channels()[i] for i in self.chosen]
         if trunk is not None:
             self._copy(trunk, name)
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         """(B, 3, H, W) normalised -> four maps (B, C_l, ceil(H / stride), ceil(W / stride)), finest first.
 
         Sides that are no multiple of 32 are padded with zeros (the mean colour) at the right and bottom, and the maps
-        cut to the part that covers the picture.
+        cropped to the part that covers the image.
         """
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))

@@ -1,6 +1,6 @@
 """The feature pyramid of OpenSeg, merged into one map at stride 4, and the heads that read it.
 
-B images, C channels, h w = a quarter of the picture's sides.
+B images, C channels, h w = a quarter of the image's sides.
 """
 
 import torch

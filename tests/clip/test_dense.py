@@ -10,7 +10,11 @@ from open_clip.timm_model import TimmModel
 from kit.clips import random_clip, shaken
 from kit.images import randn
 from ovs_lite.clip import wrap_clip
-from ovs_lite.clip.dense import check_family, dense_features, dense_maps, is_mean_of_map, patch_stride, resize_positions
+from ovs_lite.clip.dense import check_family, dense_maps, is_mean_of_map, patch_stride, resize_positions
+
+
+def dense_map(tower, images, mode="value"):
+    return dense_maps(tower, images, (mode,))[0]
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +120,7 @@ def test_the_mean_over_the_map_is_the_image_embedding_where_the_kit_says_so(towe
     network = request.getfixturevalue(tower).network
     images = randn(2, 3, 64, 64)
     assert is_mean_of_map(network.visual)
-    torch.testing.assert_close(
-        dense_features(network.visual, images, "last").mean((2, 3)), network.encode_image(images)
-    )
+    torch.testing.assert_close(dense_map(network.visual, images, "last").mean((2, 3)), network.encode_image(images))
 
 
 @torch.no_grad()
@@ -128,7 +130,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
         tower = shaken(_build_vision_tower(12, CLIPVisionCfg(**sizes, **more)))
         images = randn(2, 3, 32, 32)
         assert not is_mean_of_map(tower)
-        assert not torch.allclose(dense_features(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
+        assert not torch.allclose(dense_map(tower, images, "last").mean((2, 3)), tower(images), atol=1e-3)
 
 
 @pytest.mark.parametrize("tower", ["vit", "convnet"])
@@ -185,7 +187,7 @@ def test_a_resnets_attention_pool_equals_loops_over_places_and_heads(mode, resne
     pooled = resnet(images)
     handle.remove()
     expected = torch.stack([slow_pool(resnet.attnpool, row, mode == "value") for row in seen[0]])
-    found = dense_features(resnet, images, mode)
+    found = dense_map(resnet, images, mode)
     assert found.shape == (2, 16, 2, 2) and patch_stride(resnet) == (32, 32) and not is_mean_of_map(resnet)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     both = dense_maps(resnet, images, ("last", "value"))
@@ -226,7 +228,7 @@ def test_towers_without_patches_in_the_joint_space_are_refused():
     ]
     for tower, found in towers:
         with pytest.raises(ValueError, match=f"got {found}, expected a ViT .*ResNet of OpenAI's .*ConvNeXt"):
-            dense_features(tower, randn(1, 3, 100, 224))
+            dense_map(tower, randn(1, 3, 100, 224))
 
 
 def family(config):
@@ -273,7 +275,7 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
     for small in towers.values():
         tower = _build_vision_tower(12, small).eval()
         for mode in ("value", "last"):
-            dense = dense_features(tower, randn(1, 3, 64, 96), mode)
+            dense = dense_map(tower, randn(1, 3, 64, 96), mode)
             stride = patch_stride(tower)[0]
             assert dense.shape == (1, 12, 64 // stride, 96 // stride) and torch.isfinite(dense).all()
 
@@ -282,8 +284,8 @@ def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense
 @torch.no_grad()
 def test_other_convnets_of_timm(name):
     tower = TimmModel(name, 16, 64).eval()
-    dense = dense_features(tower, randn(1, 3, 40, 65))
+    dense = dense_map(tower, randn(1, 3, 40, 65))
     assert dense.shape == (1, 16, 2, 3)
     if name == "resnet18":  # no norm after its last block: pooling and projecting change places
-        torch.testing.assert_close(dense_features(tower, randn(1, 3, 64, 64)).mean((2, 3)),
+        torch.testing.assert_close(dense_map(tower, randn(1, 3, 64, 64)).mean((2, 3)),
                                    tower(randn(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The wrapper: normalised embeddings of pictures and prompts, pictures in, and models that cannot be loaded."""
+"""The wrapper: normalised embeddings of images and prompts, images in, and models that cannot be loaded."""
 
 import warnings
 
@@ -52,7 +52,7 @@ def test_a_vit_gets_its_native_size_and_a_convnet_the_picture_as_it_is(clips):
 
 
 @torch.no_grad()
-def test_many_pictures_are_encoded_in_parts_and_all_at_once_with_a_gradient(clips, monkeypatch):
+def test_many_images_are_encoded_in_parts_and_all_at_once_with_a_gradient(clips, monkeypatch):
     clip, seen = clips["ViT-Lite-8"], []
     encode = clip.network.encode_image
     monkeypatch.setattr(clip.network, "encode_image", lambda part: seen.append(len(part)) or encode(part))
@@ -64,7 +64,7 @@ def test_many_pictures_are_encoded_in_parts_and_all_at_once_with_a_gradient(clip
     assert seen[3:] == [130]
 
 
-def test_too_long_prompts_are_cut(clips):
+def test_too_long_prompts_are_truncated(clips):
     clip = clips["ViT-Lite-8"]
     long = "cat " * 100
     torch.testing.assert_close(clip.encode_text([long]), clip.encode_text([long + "and a boat"]))
@@ -79,7 +79,7 @@ def test_both_towers_and_the_scale_can_be_trained(name):
     assert without == []
 
 
-def test_pictures_are_warped_scaled_and_normalised(clips):
+def test_images_are_warped_scaled_and_normalised(clips):
     clip = clips["ViT-Lite-8"]
     values = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype(np.uint8)
     found = clip.preprocess([Image.fromarray(values), Image.fromarray(values[:20])], size=32)

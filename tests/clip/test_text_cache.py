@@ -124,7 +124,7 @@ def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["empty", "noise", "half", "folder"])
-def test_a_damaged_file_is_written_anew(damage, clip, encoded, cache):
+def test_a_damaged_file_is_written_again(damage, clip, encoded, cache):
     first = clip.text_embeddings(NAMES)
     (path,) = cache.iterdir()
     content = path.read_bytes()

@@ -17,7 +17,7 @@ from kit.records import three_segments
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
-from ovs_lite.data.schema import RECORD_COLUMNS
+from ovs_lite.data.schema import FEATURES
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
 
 
@@ -33,7 +33,7 @@ def write(folder, count=70, **options):
 def test_what_is_written_comes_back(tmp_path):
     manifest = write(tmp_path / "set" / "train", creator={"seed": 3})
     dataset = load_split(tmp_path / "set" / "train", verify=True)
-    assert tuple(dataset.column_names) == RECORD_COLUMNS and len(dataset) == manifest["count"] == 70
+    assert tuple(dataset.column_names) == tuple(FEATURES) and len(dataset) == manifest["count"] == 70
     assert manifest["creator"] == {"seed": 3}
     for index in (0, 33, 69):  # first, second and last batch
         expected, row = three_segments(index), dataset[index]
@@ -294,9 +294,9 @@ def test_semantic_map_refuses_contradictions():
 
 def test_report_counts_lists_and_judges():
     report = ReaderReport(read=99, annotations_read=10)
-    report.skip("a.jpg", "not\nthere")
+    report.skip("a.jpg", "trun\ncated")
     report.check()
-    assert report.skipped == [("a.jpg", "not there")] and "a.jpg: not there" in report.summary()
+    assert report.skipped == [("a.jpg", "trun cated")] and "a.jpg: trun cated" in report.summary()
     report.skip("b.jpg", "gone")
     with pytest.raises(ValueError, match=r"2 of 101 images.*2\.0%(.|\n)*b\.jpg: gone"):
         report.check()

@@ -74,7 +74,7 @@ def test_an_unknown_way_to_count_is_refused(annotated):
         record_masks(record, per="instance")
 
 
-def test_a_mask_of_another_size_than_its_picture_is_refused():
+def test_a_mask_of_another_size_than_its_image_is_refused():
     record = without_annotation(side=8, masks=[np.ones((4, 16), bool)])
     with pytest.raises(ValueError, match=r"RLE size \[4, 16\], expected the image's \[8, 8\]"):
         record_masks(record)

@@ -58,7 +58,7 @@ def test_lying_rle_is_refused(rle, message):
         decode_rle(rle)
 
 
-def test_rle_of_another_picture_is_refused():
+def test_rle_of_another_image_is_refused():
     with pytest.raises(ValueError, match="the image's"):
         decode_rle(encode_rle(blobs(0, 4, 5)), 5, 4)
 
@@ -94,7 +94,7 @@ def test_polygons_inside_the_frame_are_those_of_pycocotools(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_polygons_that_leave_the_frame_are_cut(seed):
+def test_polygons_that_leave_the_frame_are_clipped(seed):
     """Oracle: draw on a canvas with a wide margin, then cut the frame out. The rim may differ by its rounding."""
     rng = np.random.default_rng(seed)
     points = rng.random((5, 2)) * 90 - 30
@@ -105,11 +105,11 @@ def test_polygons_that_leave_the_frame_are_cut(seed):
     assert (result != expected).sum() <= 0.03 * expected.size
 
 
-def test_polygon_over_the_whole_frame_and_beside_it():
-    assert polygons_to_mask([[-1e8, -1e8, 1e8, -1e8, 1e8, 1e8, -1e8, 1e8]], 7, 9).all()
-    assert not polygons_to_mask([[100, 100, 120, 100, 120, 120]], 7, 9).any()
+def test_polygon_over_the_whole_frame_and_next_to_it():
+    assert polygons_to_mask([[-9, -7, 18, -7, 18, 14, -9, 14]], 7, 9).all()
+    assert not polygons_to_mask([[10, 8, 18, 8, 18, 14]], 7, 9).any()
     with pytest.raises(ValueError, match="single pixel"):
-        segmentation_to_mask([[100, 100, 120, 100, 120, 120]], 7, 9)
+        segmentation_to_mask([[10, 8, 18, 8, 18, 14]], 7, 9)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,8 @@ def test_polygon_over_the_whole_frame_and_beside_it():
         [[1, 1, 5, float("nan"), 9, 1]],
         [[1, 1, 5, float("inf"), 9, 1]],
         [[1, 1, 5, 10**400, 9, 1]],
+        [[1, 1, 5, 41, 9, 1]],
+        [[1, 1, -21, 5, 9, 1]],
         [[1, 1, 5, "5", 9, 1]],
         [[1, 1, 5, True, 9, 1]],
         [1, 1, 5, 5, 9, 1],

@@ -129,7 +129,7 @@ def test_coco_names_are_those_of_the_annotation_file():
 
 @needs_real_data
 def test_ade_words_are_those_of_the_class_table():
-    """The table writes "traffic;light;traffic;signal": blanks became semicolons. Its words in order must be ours."""
+    """The table writes "traffic;light;traffic;signal": spaces became semicolons. Its words in order must be ours."""
     ade = load_vocabulary("ade150")
     with open(Path(REAL) / "ade20k/objectInfo150.csv", encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -1,4 +1,4 @@
-"""Backbones: four maps that cover the picture at any size, the network's own numbers, and statistics that stay."""
+"""Backbones: four maps that cover the image at any size, the network's own numbers, and statistics that stay."""
 
 import copy
 import math
@@ -49,7 +49,7 @@ def check_maps(backbone, channels, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), SIDES)
-def test_maps_cover_pictures_of_any_size(backbone, height, width):
+def test_maps_cover_images_of_any_size(backbone, height, width):
     name = "resnet18" if backbone.channels[0] == 64 else "convnext_lite"
     check_maps(backbone, CHANNELS[name], height, width)
 
@@ -121,7 +121,7 @@ def test_a_trunk_may_still_have_its_classifier(name):
     assert copied and all(torch.equal(value, trunk.state_dict()[key]) for key, value in copied.items())
 
 
-def test_it_knows_how_its_pictures_were_normalised():
+def test_it_knows_how_its_images_were_normalised():
     clip, imagenet = load_clip("ConvNeXt-Lite"), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     expected = [tuple(channel.flatten().tolist()) for channel in (clip.mean, clip.std)]
     found = Backbone("convnext_lite")

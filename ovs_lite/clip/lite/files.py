@@ -1,13 +1,12 @@
-"""The shipped weights: half precision, and of the token table only the rows that the world's words use.
+"""The shipped weights: half precision, and of the token table only the rows that IconWorld's captions use.
 
-The table of 49,408 tokens is most of a miniature CLIP (6.3 of 8 million numbers), and IconWorld's captions use about
-a thousand of them. The other rows are never trained; on loading they are drawn from a fixed seed.
+The table of 49,408 tokens is most of a miniature CLIP (6.3 of 8 million numbers), and about a thousand are used. The
+other rows are never trained; on loading they are drawn from a fixed seed.
 """
 
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
@@ -26,24 +25,15 @@ def shipped_path(name: str) -> Path:
 
 
 def save_lite(network: nn.Module, path: str | Path, token_ids: torch.Tensor, metadata: dict[str, str]) -> None:
-    """Write a miniature model. token_ids: (n,) int64, the rows of the token table to keep. Atomic."""
+    """Write a miniature model, atomically. token_ids: (n,) int64, the rows of the token table to keep."""
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
     table = tensors.pop(TABLE)
     tensors[ROWS], tensors[ROW_IDS] = table[token_ids].clone(), token_ids.to(torch.int32)
     write_tensors(path, tensors, metadata)
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The notes stored with the weights: data, steps, command."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
-
-
 def load_lite(network: nn.Module, path: Path) -> None:
-    """Load a file written by `save_lite` into a network of the same architecture.
-
-    Raises ValueError naming the file for damaged files and for missing, unexpected or mis-shaped tensors.
-    """
+    """Load what `save_lite` wrote into a network of the same architecture; errors as `read_tensors`, `load_exactly`."""
     tensors, _ = read_tensors(path)
     tensors[TABLE] = _full_table(tensors, network, path)
     load_exactly(network, tensors, path)

@@ -30,8 +30,8 @@ CROP_ATTEMPTS = 10
 class Augmentation:
     """(PIL RGB image, whether to mirror it, generator) -> (3, S, S) RGB in [0, 1].
 
-    kind: "crop" or "strong". The latter's draws go through torch's global generator, which is seeded for each image
-        and put back afterwards: not in a thread next to others, who might draw in between.
+    kind: "crop" or "strong". The latter draws from torch's global generator, seeded for each image and put back
+        afterwards: not in a thread next to others, who might draw in between.
     size: S.
     crop_area: range of a crop's share of the image's area.
     Raises ValueError for settings that cannot be, RuntimeError where "strong" is asked in a thread.
@@ -80,21 +80,14 @@ def crop_box(height: int, width: int, area: tuple[float, float], rng: np.random.
 @cache
 def _strong() -> Callable[[torch.Tensor], torch.Tensor]:
     """(3, S, S) uint8 -> (3, S, S) in [0, 1]; draws from torch's global generator. Noise is normal in units of
-    ImageNet's mean and standard deviation, as released, then cut to [0, 1]."""
+    ImageNet's mean and standard deviation, as released, then clipped to [0, 1]."""
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD  # a second of imports
 
-    mean, deviation = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     fill = [round(255 * value) for value in IMAGENET_DEFAULT_MEAN]
     levels = {"magnitude": 9, "num_magnitude_bins": 11, "interpolation": v2.InterpolationMode.BILINEAR, "fill": fill}
     operation = v2.RandomApply([v2.RandAugment(num_ops=1, **levels)], p=0.5)
-    return v2.Compose(
-        [
-            operation,
-            operation,
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean.tolist(), deviation.tolist()),
-            v2.RandomErasing(p=0.25, value="random"),
-            v2.Normalize((-mean / deviation).tolist(), (1 / deviation).tolist()),
-            v2.Lambda(lambda pixels: pixels.clamp(0, 1)),
-        ]
-    )
+    scaled, normal = v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean.tolist(), std.tolist())
+    back = v2.Normalize((-mean / std).tolist(), (1 / std).tolist())
+    erasing, clipped = v2.RandomErasing(p=0.25, value="random"), v2.Lambda(lambda pixels: pixels.clamp(0, 1))
+    return v2.Compose([operation, operation, scaled, normal, erasing, back, clipped])

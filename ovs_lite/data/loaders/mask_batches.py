@@ -26,7 +26,7 @@ class MaskBatch:
     masks: list of b (M, S, S) bool, M may be 0.
     labels: list of b (M,) int64 category ids, -1 for unlabelled masks.
     image_ids: list of b names.
-    total: B, the number of images in the batch of all processes.
+    total: B.
     """
 
     images: torch.Tensor
@@ -34,9 +34,6 @@ class MaskBatch:
     labels: list[torch.Tensor]
     image_ids: list[str]
     total: int
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
 
 class MaskBatches:
@@ -97,8 +94,8 @@ class MaskBatches:
         canvas = self.fill.expand(-1, self.size, self.size).clone()
         room = torch.zeros(len(masks), self.size, self.size, dtype=torch.bool)
         inside = (..., slice(max(0, -top), max(0, -top) + height), slice(max(0, -left), max(0, -left) + width))
-        cut = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
-        canvas[inside], room[inside] = image[cut], masks[cut]
+        seen = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
+        canvas[inside], room[inside] = image[seen], masks[seen]
         return canvas, room
 
 

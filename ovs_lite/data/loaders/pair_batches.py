@@ -17,8 +17,26 @@ from ovs_lite.data.captions import swap_sides
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.augment import Augmentation
 from ovs_lite.data.loaders.places import Places
+from ovs_lite.data.loaders.web_shards import WebShards
+from ovs_lite.data.record import load_split
+from ovs_lite.files import data_path
 
 COLUMNS = ["image_id", "image", "captions"]
+
+
+def load_pairs(sources: Sequence[str]) -> Sequence:
+    """Records with captions: of one prepared split (a folder), or of shards (*.tar, or patterns of them).
+
+    Every source is a path, or one below the data folder. Raises ValueError for several splits or a mixture, and
+    FileNotFoundError for what is not there.
+    """
+    shards = [source for source in sources if str(source).endswith(".tar")]
+    if shards and len(shards) == len(sources):
+        return WebShards([str(data_path(source)) for source in sources])
+    if len(sources) != 1:
+        given = ", ".join(map(str, sources)) or "nothing"
+        raise ValueError(f"got {given} as data, expected one prepared split or webdataset shards (*.tar)")
+    return load_split(data_path(sources[0]))
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class PairBatch:
     images: (b, 3, S, S) RGB in [0, 1].
     captions: list of b texts.
     image_ids: list of b names.
-    total: B, the number of pairs in the batch of all processes.
+    total: B.
     skipped: (name, reason) of bad samples met on the way.
     """
 
@@ -38,27 +56,22 @@ class PairBatch:
     total: int
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
 
 class PairBatches:
     """index -> PairBatch of this process's share. Every image comes once per epoch, in a new order, with one of its
     captions; cropped and mirrored at random.
 
-    split: records of `load_split`, a list of records, or any sequence of them, such as `WebShards`. Those of the first
-        two kinds that have no caption are left out. The order of an epoch is `split.order(seed, epoch)` where there is
-        such a method, else any permutation.
+    split: records of `load_split`, a list of records, or another sequence of them, such as `WebShards`. Of the first
+        two kinds those without a caption are left out. `split.order(seed, epoch)`, where there is one, orders an epoch.
     batch_size: B, a multiple of the number of processes, each of which loads only its `distributed.shard`.
     size: S.
     crop_area: range of a crop's share of the image's area.
-    augment: "crop", or "strong" as in TCL's release, see `augment`. With "crop" any number of threads may ask, as
-        `Prefetched` does; "strong" is for the main thread or for workers.
+    augment: "crop" or "strong", see `augment`. With "crop" any number of threads may ask; "strong" is for the main
+        thread or for workers.
     workers: processes that prepare batches ahead as long as one index follows the other; the same numbers as with 0.
     skipped: name -> reason of the bad samples of `WebShards`, whichever process met them.
 
-    A caption's "left" and "right" change places when its image is mirrored, see `swap_sides`. The released code leaves
-    them as they are.
+    A caption's "left" and "right" change places when its image is mirrored; the released code leaves them as they are.
     Raises ValueError for settings that cannot be, for a split without captions, and for a B that does not divide.
     """
 
@@ -99,7 +112,7 @@ class PairBatches:
         return batch
 
     def _workers_from(self, index: int) -> Iterator[PairBatch]:
-        options = {"batch_size": None, "collate_fn": _as_it_is, "num_workers": self.workers}
+        options = {"batch_size": None, "num_workers": self.workers}
         places = map(self._places, itertools.count(index))
         # a generator of its own, or the loader would draw its workers' seed from torch's global one
         return iter(DataLoader(self._loader, sampler=places, generator=torch.Generator(), **options))
@@ -149,7 +162,3 @@ def _rows_with_captions(split: datasets.Dataset | Sequence[dict[str, Any]]) -> S
     if len(rows) == 0:
         raise ValueError(f"got {len(split)} records, none with a caption, expected image-text pairs to train with")
     return rows
-
-
-def _as_it_is(batch: PairBatch) -> PairBatch:
-    return batch

@@ -35,29 +35,22 @@ class WebShards(Sequence):
 
     paths_or_glob: a path, a pattern with * or with braces ("cc3m-{00000..00331}.tar", "{a,b}.tar"), or a list of these.
     cache: folder of the shards' indices, default `cache_root()`/webshards; safe to delete.
-    progress: show a bar while the headers are read.
     image_id is the shard's path below the folder that all shards share, and the key: "cc3m/00000/000000012".
 
     Only regular files with plain relative names count. A sample that cannot be used (no text, damaged, more than 50 MB
     or 50 million pixels) is listed in `report`, of the process that met it, and the next good one stands in for it. A
-    shard that is truncated or no tar file is listed there too, counted in `bad_shards`, and left out. Any number of
-    threads and processes may read.
+    shard that is truncated or no tar file is listed there, counted in `bad_shards`, and left out. Threads may share it.
     Raises FileNotFoundError for a shard or pattern without files, ValueError where no shard holds a pair, and where 100
     samples in a row are bad.
     """
 
-    def __init__(
-        self,
-        paths_or_glob: str | Path | Sequence[str | Path],
-        cache: str | Path | None = None,
-        progress: bool = True,
-    ):
+    def __init__(self, paths_or_glob: str | Path | Sequence[str | Path], cache: str | Path | None = None):
         paths = _shard_paths(paths_or_glob)
         folder = cache_root() / "webshards" if cache is None else Path(cache)
         self.report = ReaderReport()
         self.paths: list[Path] = []
         self._indices: list[np.ndarray] = []
-        for path in tqdm(paths, desc="shards", unit=" shards", disable=not (progress and is_main())):
+        for path in tqdm(paths, desc="shards", unit=" shards", disable=not is_main()):
             try:
                 self._indices.append(_cached_index(path, folder))
                 self.paths.append(path)
@@ -147,9 +140,9 @@ def _expanded(pattern: str) -> list[Path]:
     if braces:
         first, last, listed = braces.groups()
         numbers = range(int(first or 0), int(last or 0) + 1)
-        words = listed.split(",") if listed else [str(number).zfill(len(first)) for number in numbers]
+        choices = listed.split(",") if listed else [str(number).zfill(len(first)) for number in numbers]
         before, after = pattern[: braces.start()], pattern[braces.end() :]
-        return [path for word in words for path in _expanded(before + word + after)]
+        return [path for choice in choices for path in _expanded(before + choice + after)]
     if any(letter in pattern for letter in "*?["):
         return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))] or [Path(pattern)]
     return [Path(pattern)]
@@ -177,10 +170,9 @@ def _checked(entries: np.ndarray, length: int) -> np.ndarray:
     names = entries.dtype.names
     if entries.ndim != 1 or names != (*PLACES, "key") or entries.dtype["key"].kind != "S":
         raise ValueError(f"got an array of {entries.dtype}, expected an index of samples")
-    for part in ("image", "text"):
-        starts, sizes = entries[f"{part}_at"].astype(np.int64), entries[f"{part}_size"].astype(np.int64)
-        if np.min([starts, sizes], initial=0) < -1 or np.max(starts + sizes, initial=0) > length:
-            raise ValueError(f"got places outside the shard's {length} bytes")
+    spans = np.stack([entries[place].astype(np.int64) for place in PLACES])
+    if spans.min(initial=0) < -1 or (spans[::2] + spans[1::2]).max(initial=0) > length:
+        raise ValueError(f"got places outside the shard's {length} bytes")
     return entries
 
 
@@ -201,7 +193,7 @@ def _read_headers(path: Path) -> np.ndarray:
                     raise ValueError(f"the member at byte {member.offset} claims {member.size} bytes")
                 if kind in (*IMAGE_KINDS, "txt"):
                     (texts if kind == "txt" else images).setdefault(key, (member.offset_data, member.size))
-            stream.seek(archive.offset)  # tarfile takes a header that is damaged or cut for the end
+            stream.seek(archive.offset)  # tarfile takes a header that is damaged or truncated for the end
             if stream.read(BLOCK) not in (b"", bytes(BLOCK)):
                 raise ValueError(f"no header at byte {archive.offset}")
     except Exception as error:  # hostile headers raise TarError, ValueError, MemoryError, RecursionError, ...

@@ -37,7 +37,10 @@ def iter_ade20k(
     labels = _files(annotations_dir, (".png",), report)
     for stem in sorted(set(images) | set(labels)):
         try:
-            record = _record(stem, images, labels, Path(images_dir), Path(annotations_dir), vocabulary)
+            if stem not in images or stem not in labels:
+                folder = annotations_dir if stem in images else images_dir
+                raise ValueError(f"{images.get(stem) or labels.get(stem)} has no partner in {folder}")
+            record = _record(images[stem], labels[stem], vocabulary)
         except (ValueError, OSError) as error:
             report.skip(stem, error)
             continue
@@ -74,34 +77,20 @@ def _files(folder: str | Path, suffixes: tuple[str, ...], report: ReaderReport) 
     return files
 
 
-def _record(
-    stem: str,
-    images: dict[str, Path],
-    labels: dict[str, Path],
-    images_dir: Path,
-    annotations_dir: Path,
-    vocabulary: Vocabulary,
-) -> dict[str, Any]:
-    if stem not in images or stem not in labels:
-        folder = annotations_dir if stem in images else images_dir
-        raise ValueError(f"{images.get(stem) or labels.get(stem)} has no partner in {folder}")
-    picture = read_image_file(images[stem])
-    values = read_label_map(labels[stem])
-    if values.shape == picture.stored_size:
-        values = upright(values, picture.orientation)
-    if values.shape != (picture.height, picture.width):
-        raise ValueError(
-            f"{labels[stem]} has {values.shape[1]} x {values.shape[0]} pixels, {images[stem]} has "
-            f"{picture.width} x {picture.height}"
-        )
+def _record(image_path: Path, labels_path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+    image, values = read_image_file(image_path), read_label_map(labels_path)
+    if values.shape == image.stored_size:
+        values = upright(values, image.orientation)
+    if values.shape != (image.height, image.width):
+        sizes = f"{values.shape[1]} x {values.shape[0]} pixels, {image_path} has {image.width} x {image.height}"
+        raise ValueError(f"{labels_path} has {sizes}")
     categories = vocabulary.by_source_id()
     present = [value for value in np.unique(values).tolist() if value != 0]
-    unknown = [value for value in present if value not in categories]
-    if unknown:
-        raise ValueError(f"{labels[stem]} holds {unknown}, expected 0 (void) and 1..{max(categories)}")
+    if unknown := [value for value in present if value not in categories]:
+        raise ValueError(f"{labels_path} holds {unknown}, expected 0 (void) and 1..{max(categories)}")
     infos = [
         describe_segment(values == value, value, categories[value], vocabulary.is_thing[categories[value]], False)
         for value in present
     ]
-    segments = np.ascontiguousarray(values)
-    return {"image_id": stem, "image": picture.encoded, "segments": segments, "segments_info": infos, "captions": []}
+    record = {"image_id": image_path.stem, "image": image.encoded, "captions": []}
+    return record | {"segments": np.ascontiguousarray(values), "segments_info": infos}

@@ -10,7 +10,7 @@ the image; where they are those of the upright image alone, masks stay.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,21 @@ def iter_coco(
         raise FileNotFoundError(f"no image folder at {images_dir}")
     instances = _read_json(instances_json)
     captions = _read_json(captions_json) if captions_json is not None else {"images": [], "annotations": []}
-    images = _index_images(instances, report)
-    annotated = set(images)
-    for key, entry in _index_images(captions, report).items():
-        images.setdefault(key, entry)
+    annotated = {entry["id"]: entry for entry in _unique(instances["images"], "image id", report.skip)}
+    images = {entry["id"]: entry for entry in _unique(captions["images"], "image id", report.skip)} | annotated
     masks = _by_image(instances["annotations"], annotated, "instance", report)
-    texts = _by_image(captions["annotations"], set(images), "caption", report)
+    texts = _by_image(captions["annotations"], images, "caption", report)
     categories = _category_ids(instances, vocabulary)
     for key in sorted(images):
-        picture = _picture(Path(images_dir), images[key], report)
-        if picture is None:
+        try:
+            image = _image(Path(images_dir), images[key])
+        except (ValueError, OSError) as error:
+            report.skip(images[key].get("file_name") or f"image id {key}", error)
             continue
-        record = {"image_id": str(key), "image": picture.encoded, "segments": None, "segments_info": None}
+        record = {"image_id": str(key), "image": image.encoded, "segments": None, "segments_info": None}
         if key in annotated:
-            painted = _paint(masks.get(key, []), _stored(images[key], picture), picture, categories, vocabulary, report)
+            stored = (images[key]["height"], images[key]["width"]) == image.stored_size  # the JSON's, before EXIF
+            painted = _paint(masks.get(key, []), stored, image, categories, vocabulary, report)
             record["segments"], record["segments_info"] = painted
             report.count_segments(painted[1])
         record["captions"] = _captions(texts.get(key, []), report)
@@ -78,36 +79,30 @@ def _read_json(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _index_images(content: dict[str, Any], report: ReaderReport) -> dict[int, dict]:
-    """Image id -> its entry; the first one counts where an id comes twice."""
-    images: dict[int, dict] = {}
-    for entry in content["images"]:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if type(key) is not int:
-            report.skip(f"entry {str(entry)[:80]}", "no integer id")
-        elif key in images:
-            report.skip(f"image id {key}", "the id comes twice in the JSON; the first entry counts")
-        else:
-            images[key] = entry
-    return images
-
-
-def _by_image(annotations: list, known: set[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
-    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
-    groups: dict[int, list[dict]] = {}
+def _unique(entries: list, kind: str, skip: Callable[[str, str], None]) -> Iterator[dict]:
+    """The entries with an integer id, the first of each id; `skip` hears of the others."""
     seen: set[int] = set()
-    for entry in annotations:
+    for entry in entries:
         key = entry.get("id") if isinstance(entry, dict) else None
         if type(key) is not int:
-            report.skip_annotation(f"{kind} {str(entry)[:80]}", "no integer id")
+            skip(f"{kind} {str(entry)[:80]}", "no integer id")
         elif key in seen:
-            report.skip_annotation(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
-        elif type(entry.get("image_id")) is not int or entry["image_id"] not in known:
-            report.skip_annotation(f"{kind} {key}", f"image id {entry.get('image_id')!r} is not in the JSON")
+            skip(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
         else:
             seen.add(key)
-            groups.setdefault(entry["image_id"], []).append(entry)
-    return {key: sorted(group, key=lambda entry: entry["id"]) for key, group in groups.items()}
+            yield entry
+
+
+def _by_image(annotations: list, known: Container[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
+    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
+    groups: dict[int, list[dict]] = {}
+    for entry in sorted(_unique(annotations, kind, report.skip_annotation), key=lambda entry: entry["id"]):
+        image = entry.get("image_id")
+        if type(image) is int and image in known:
+            groups.setdefault(image, []).append(entry)
+        else:
+            report.skip_annotation(f"{kind} {entry['id']}", f"image id {image!r} is not in the JSON")
+    return groups
 
 
 def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, int]:
@@ -121,33 +116,24 @@ def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, 
     return {source: index for source, index in expected.items() if claims.get(source) == vocabulary.names[index]}
 
 
-def _picture(images_dir: Path, entry: dict, report: ReaderReport) -> ImageFile | None:
-    try:
-        picture = read_image_file(images_dir / plain_file_name(entry.get("file_name")))
-        size = (entry.get("height"), entry.get("width"))
-        if size not in (picture.stored_size, (picture.height, picture.width)):
-            raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {picture.width} x {picture.height} pixels")
-    except (ValueError, OSError) as error:
-        report.skip(entry.get("file_name") or f"image id {entry['id']}", error)
-        return None
-    return picture
-
-
-def _stored(entry: dict, picture: ImageFile) -> bool:
-    """Whether the JSON speaks of the pixels as stored, before the EXIF orientation."""
-    return (entry["height"], entry["width"]) == picture.stored_size
+def _image(path: Path, entry: dict) -> ImageFile:
+    image = read_image_file(path / plain_file_name(entry.get("file_name")))
+    size = (entry.get("height"), entry.get("width"))
+    if size not in (image.stored_size, (image.height, image.width)):
+        raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {image.width} x {image.height} pixels")
+    return image
 
 
 def _paint(
     annotations: list[dict],
     stored: bool,
-    picture: ImageFile,
+    image: ImageFile,
     categories: dict[int, int],
     vocabulary: Vocabulary,
     report: ReaderReport,
 ) -> tuple[np.ndarray, list[dict]]:
     """(segments (H, W) int32, segments_info) of one image; segment ids follow the order of the annotation ids."""
-    frame = picture.stored_size if stored else (picture.height, picture.width)
+    frame = image.stored_size if stored else (image.height, image.width)
     masks = []
     for annotation in annotations:
         try:
@@ -155,9 +141,9 @@ def _paint(
         except ValueError as error:
             report.skip_annotation(f"instance {annotation['id']} of image {annotation['image_id']}", error)
             continue
-        masks.append((upright(mask, picture.orientation) if stored else mask, category, crowd))
+        masks.append((upright(mask, image.orientation) if stored else mask, category, crowd))
         report.annotations_read += 1
-    segments = np.zeros((picture.height, picture.width), dtype=np.int32)
+    segments = np.zeros((image.height, image.width), dtype=np.int32)
     for index in sorted(range(len(masks)), key=lambda i: (not masks[i][2], -int(masks[i][0].sum()), i)):
         segments[masks[index][0]] = index + 1
     visible = np.bincount(segments.ravel(), minlength=len(masks) + 1)[1:] > 0
@@ -185,10 +171,9 @@ def _captions(entries: list[dict], report: ReaderReport) -> list[str]:
     captions = []
     for entry in entries:
         text = entry.get("caption")
-        words = " ".join(UNWRITABLE.sub(" ", text).split()) if isinstance(text, str) else ""
-        if not words:
+        if text := " ".join(UNWRITABLE.sub(" ", text).split()) if isinstance(text, str) else "":
+            captions.append(text)
+            report.annotations_read += 1
+        else:
             report.skip_annotation(f"caption {entry['id']}", "no text")
-            continue
-        captions.append(words)
-        report.annotations_read += 1
     return captions

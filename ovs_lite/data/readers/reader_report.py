@@ -12,8 +12,8 @@ class ReaderReport:
 
     read, skipped: images that became records, and (name, reason) of those that did not.
     annotations_read, annotations_skipped: the same for annotations (masks and captions) of images that were kept.
-    segments, crowds: segments written, and how many of them are crowds. covered: masks left out because others hide
-    them entirely; no fault of the data, so they do not count as skipped.
+    segments, crowds: segments written, and how many of them are crowds.
+    covered: masks left out because others hide them entirely; they do not count as skipped.
     """
 
     read: int = 0
@@ -25,12 +25,12 @@ class ReaderReport:
     covered: int = 0
 
     def skip(self, name: object, reason: object) -> None:
-        """Count and list an image that cannot be used."""
-        self.skipped.append((str(name), _plain(reason)))
+        """List an image that cannot be used."""
+        self.skipped.append((str(name), " ".join(str(reason).split())))
 
     def skip_annotation(self, name: object, reason: object) -> None:
-        """Count and list an annotation that cannot be used."""
-        self.annotations_skipped.append((str(name), _plain(reason)))
+        """List an annotation that cannot be used."""
+        self.annotations_skipped.append((str(name), " ".join(str(reason).split())))
 
     def count_segments(self, segments_info: list[dict]) -> None:
         """Add the segments of one record."""
@@ -39,12 +39,11 @@ class ReaderReport:
 
     def summary(self) -> str:
         """One line of counts, then one line per skipped item (the first of each kind; the lists hold all)."""
-        head = (
+        lines = [
             f"{self.read} images read, {len(self.skipped)} skipped; {self.annotations_read} annotations read, "
             f"{len(self.annotations_skipped)} skipped; {self.segments} segments, {self.crowds} of them crowds; "
             f"{self.covered} masks hidden by others"
-        )
-        lines = [head]
+        ]
         for kind, items in (("image", self.skipped), ("annotation", self.annotations_skipped)):
             lines += [f"  skipped {kind} {name}: {reason}" for name, reason in items[:LISTED]]
             lines += [f"  ... and {len(items) - LISTED} more"] * (len(items) > LISTED)
@@ -57,16 +56,13 @@ class ReaderReport:
         """
         if self.read == 0:
             raise ValueError(f"no image could be read\n{self.summary()}")
-        for kind, skipped, read in (
-            ("images", self.skipped, self.read),
-            ("annotations", self.annotations_skipped, self.annotations_read),
-        ):
-            fraction = len(skipped) / max(1, len(skipped) + read)
+        annotations = ("annotations", len(self.annotations_skipped), self.annotations_read)
+        for kind, skipped, read in (("images", len(self.skipped), self.read), annotations):
+            fraction = skipped / max(1, skipped + read)
             if fraction > max_fraction:
-                raise ValueError(
-                    f"{len(skipped)} of {len(skipped) + read} {kind} are unusable ({fraction:.1%}), expected at most "
-                    f"{max_fraction:.1%}; repair the data or raise max_fraction\n{self.summary()}"
-                )
+                given = f"{skipped} of {skipped + read} {kind} are unusable ({fraction:.1%})"
+                advice = f"expected at most {max_fraction:.1%}; repair the data or raise max_fraction"
+                raise ValueError(f"{given}, {advice}\n{self.summary()}")
 
 
 def plain_file_name(name: object) -> str:
@@ -76,7 +72,3 @@ def plain_file_name(name: object) -> str:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"got file name {name!r}, expected one inside the image folder")
     return name
-
-
-def _plain(reason: object) -> str:
-    return " ".join(str(reason).split())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.clip.lite.files import read_metadata, save_lite, shipped_path
+from ovs_lite.clip.lite.files import save_lite, shipped_path
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.iconworld.caption_grammar import vocabulary_texts
@@ -72,7 +72,7 @@ def _images_before(config: ClipPretrainingConfig) -> int:
     if not config.initial:
         return 0
     path = shipped_path(config.model) if config.initial == "lite" else config.initial
-    return int(read_metadata(path).get("pictures", 0))
+    return int(read_tensors(path)[1].get("pictures", 0))
 
 
 def load(path: Path, config: ClipPretrainingConfig) -> Clip:

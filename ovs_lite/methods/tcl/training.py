@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
-from ovs_lite.data.loaders.pair_sources import load_pairs
+from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches, load_pairs
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.distributed import gather_with_gradient, rank

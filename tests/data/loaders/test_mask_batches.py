@@ -31,13 +31,13 @@ def test_the_same_index_gives_the_same_batch_in_any_order_of_asking():
     assert not any(same(expected[a], expected[b]) for a in range(6) for b in range(a))
 
 
-def test_another_seed_and_another_epoch_place_a_picture_anew():
+def test_another_seed_and_another_epoch_place_an_image_again():
     found = [MaskBatches([toy("p", scene())], 1, 32, seed)(epoch) for seed in (0, 1) for epoch in range(6)]
     assert not any(same(found[a], found[b]) for a in range(12) for b in range(a))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 16])
-def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
+def test_every_image_comes_once_per_epoch_in_another_order(batch_size):
     """Also where a batch reaches over the end of an epoch, or is larger than the data set."""
     split = [toy(f"p{i}", np.ones((4, 4), int)) for i in range(7)]
     batches = MaskBatches(split, batch_size, 8, seed=1)
@@ -52,12 +52,12 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
 def test_a_process_reads_only_its_share_and_the_shares_are_the_batch(monkeypatch, count):
     split = [toy(f"p{i}", scene(30, 30 + i)) for i in range(7)]
     whole, read = MaskBatches(split, 6, 24, seed=5)(1), []
-    assert (len(whole), whole.total) == (6, 6)
+    assert (len(whole.image_ids), whole.total) == (6, 6)
     counted = type("Counted", (list,), {"__getitem__": lambda self, row: read.append(row) or split[row]})(split)
     for rank in range(count):
         as_process(monkeypatch, rank, count)
         part = MaskBatches(counted, 6, 24, seed=5)(1)
-        assert len(read) == (rank + 1) * 6 // count and (len(part), part.total) == (6 // count, 6)
+        assert len(read) == (rank + 1) * 6 // count and (len(part.image_ids), part.total) == (6 // count, 6)
         assert part.image_ids == whole.image_ids[rank::count] and torch.equal(part.images, whole.images[rank::count])
         for found, expected in ((part.masks, whole.masks), (part.labels, whole.labels)):
             assert all(torch.equal(a, b) for a, b in zip(found, expected[rank::count], strict=True))
@@ -69,7 +69,7 @@ def test_scale_1_without_flip_gives_exactly_the_record(encoded):
     batches = plain([toy("p", ids, encoded=encoded)], 40)
     expected = torch.from_numpy(toy("p", ids)["image"]).permute(2, 0, 1) / 255
     for batch in map(batches, range(6)):
-        assert isinstance(batch, MaskBatch) and len(batch) == 1 and batch.image_ids == ["p"]
+        assert isinstance(batch, MaskBatch) and batch.image_ids == ["p"]
         assert torch.equal(batch.images, expected[None]) and batch.labels[0].tolist() == [10, 20, 30]
         assert batch.masks[0].dtype == torch.bool and batch.labels[0].dtype == torch.int64
         assert np.array_equal(batch.masks[0], [ids == 1, ids == 2, ids == 3])
@@ -83,7 +83,7 @@ def test_a_loaded_split_serves_as_well_as_dictionaries(tmp_path):
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 11), (1, 40)])
-def test_what_a_picture_does_not_cover_has_the_filling_colour_and_no_mask(height, width):
+def test_what_an_image_does_not_cover_has_the_filling_colour_and_no_mask(height, width):
     ids = np.ones((height, width), int)
     corners = set()
     for index in range(30):
@@ -140,7 +140,7 @@ def test_masks_stay_on_their_content_whatever_is_done(height, width, flip):
     assert seen.min() > 50, "every segment was looked at"
 
 
-def test_flips_mirror_half_of_the_pictures_and_nothing_else():
+def test_flips_mirror_half_of_the_images_and_nothing_else():
     ids = scene()
     batches = plain([toy("p", ids)], 40, flip=True)
     straight = torch.from_numpy(toy("p", ids)["image"]).permute(2, 0, 1) / 255
@@ -182,7 +182,7 @@ def test_masks_that_a_crop_leaves_empty_are_dropped_with_their_label():
 
 
 @pytest.mark.parametrize("per", ["segment", "class"])
-def test_a_picture_without_any_mask_is_part_of_a_batch(per):
+def test_an_image_without_any_mask_is_part_of_a_batch(per):
     split = [without_annotation(), toy("empty", np.zeros((6, 9), int)), toy("full", scene())]
     batch = MaskBatches(split, 3, 16, per=per)(0)
     found = dict(zip(batch.image_ids, batch.masks, strict=True))
@@ -191,7 +191,7 @@ def test_a_picture_without_any_mask_is_part_of_a_batch(per):
     assert all(label.dtype == torch.int64 for label in batch.labels)
 
 
-def test_a_picture_of_one_pixel_is_a_picture():
+def test_an_image_of_one_pixel_is_an_image():
     batch = MaskBatches([toy("p", np.ones((1, 1), int))], 1, 8, scale=(0.05, 0.05))(0)
     assert batch.masks[0].sum() == 1
     assert (batch.images[0][:, batch.masks[0][0]] == torch.tensor(COLOURS[1])[:, None] / 255).all()

@@ -57,7 +57,7 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
     epochs = [tuple(names[start : start + 7]) for start in range(0, 35, 7)]
     assert all(sorted(epoch) == [f"p{number}" for number in range(7)] for epoch in epochs) and len(set(epochs)) == 5
     for batch in found:
-        assert isinstance(batch, PairBatch) and len(batch) == batch.total == len(batch.captions) == batch_size
+        assert isinstance(batch, PairBatch) and len(batch.image_ids) == batch.total == len(batch.captions) == batch_size
         assert batch.captions == [f"picture {name[1:]}" for name in batch.image_ids]
         assert (batch.images[:, 2] * 255).round().flatten(1).unique(dim=1)[:, 0].tolist() == [
             int(name[1:]) for name in batch.image_ids
@@ -135,7 +135,7 @@ def test_the_processes_shares_are_the_whole_batch(monkeypatch, workers):
             as_process(monkeypatch, rank, 2)
             part = PairBatches(split, 4, 16, workers=workers)(index)
             assert torch.equal(part.images, whole.images[rank::2]) and part.captions == whole.captions[rank::2]
-            assert part.image_ids == whole.image_ids[rank::2] and (len(part), part.total) == (2, 4)
+            assert part.image_ids == whole.image_ids[rank::2] and (len(part.image_ids), part.total) == (2, 4)
         monkeypatch.undo()
 
 
@@ -205,7 +205,7 @@ def test_prefetched_batches_are_the_same():
     assert all(same(ahead(index), plain(index)) for index in range(6))
 
 
-def test_encoded_and_grey_pictures_are_read_like_arrays():
+def test_encoded_and_grey_images_are_read_like_arrays():
     stream = io.BytesIO()
     Image.fromarray(ramp_pair(3)["image"]).save(stream, "PNG")
     plain = PairBatches([ramp_pair(3)], 2, 16)(0)

@@ -4,7 +4,7 @@ import pytest
 
 from kit.records import ramp_pair
 from kit.shards import sample, write_shard
-from ovs_lite.data.loaders.pair_sources import load_pairs
+from ovs_lite.data.loaders.pair_batches import load_pairs
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.record import write_split
 

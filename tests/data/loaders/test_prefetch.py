@@ -1,4 +1,4 @@
-"""Preparing ahead: the same batches in the same order, one step early, on one thread beside the training."""
+"""Preparing ahead: the same batches in the same order, one step early, on one thread next to the training."""
 
 import threading
 import time

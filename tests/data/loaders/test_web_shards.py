@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from kit.shards import image_file, member, number_of, sample, write_shard, write_shards
+from ovs_lite.data import images
 from ovs_lite.data.loaders import web_shards
 from ovs_lite.data.loaders.pair_batches import PairBatches
 from ovs_lite.data.loaders.web_shards import WebShards
 
 
 def opened(paths, tmp_path, **options):
-    return WebShards(paths, cache=tmp_path / "cache", progress=False, **options)
+    return WebShards(paths, cache=tmp_path / "cache", **options)
 
 
 def test_a_record_has_the_columns_that_every_split_has(tmp_path):
@@ -213,8 +214,9 @@ REASONS = [
 @pytest.mark.parametrize(("kind", "reason"), list(zip(BAD, REASONS, strict=True)))
 def test_the_next_good_sample_stands_in_for_a_bad_one(tmp_path, monkeypatch, kind, reason):
     monkeypatch.setattr(web_shards, "MAX_IMAGE_BYTES", 2000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1700)
     read, tried = web_shards.read_image, []
-    monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source, max_pixels=1700))
+    monkeypatch.setattr(web_shards, "read_image", lambda source: tried.append(source) or read(source))
     split = opened(write_shard(tmp_path / "a.tar", [*sample(0), *BAD[kind], *sample(2)]), tmp_path)
     assert [number_of(split[index]) for index in (0, 1, 2, 1)] == [0, 2, 2, 2]
     [(name, found)] = split.report.skipped
@@ -288,7 +290,7 @@ def other_index(**changes):
     [b"", b"garbage", np.arange(3), other_index(image_size=10**9), other_index(text_at=10**9), other_index(image_at=-5),
      other_index()[0], np.zeros(1, [("image_at", np.int64)])],
 )  # fmt: skip
-def test_a_damaged_cache_is_read_anew(tmp_path, monkeypatch, content):
+def test_a_damaged_cache_is_read_again(tmp_path, monkeypatch, content):
     read = headers_read(monkeypatch)
     pattern = write_shards(tmp_path, [2])
     opened(pattern, tmp_path)
@@ -309,7 +311,7 @@ def test_without_a_place_for_the_cache_headers_are_read_every_time(tmp_path, mon
 
 def test_the_cache_lies_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "elsewhere"))
-    WebShards(write_shards(tmp_path, [1]), progress=False)
+    WebShards(write_shards(tmp_path, [1]))
     assert [path.suffix for path in (tmp_path / "elsewhere" / "webshards").iterdir()] == [".npy"]
 
 
@@ -385,5 +387,5 @@ def test_batches_gather_the_bad_samples_that_any_process_met(tmp_path, workers):
     )
     batches = PairBatches(split, batch_size=3, size=8, workers=workers)
     for index in range(2):
-        assert len(batches(index)) == 3
+        assert len(batches(index).image_ids) == 3
     assert list(batches.skipped) == ["a/bad"] and split.bad_shards == 1

@@ -1,4 +1,4 @@
-"""The ADE20K reader on invented label maps, on bad ones, and on three real pictures."""
+"""The ADE20K reader on invented label maps, on bad ones, and on three real images."""
 
 import os
 from pathlib import Path
@@ -92,13 +92,13 @@ def test_bad_pairs_are_skipped_and_listed(world, fault):
         report.check()
 
 
-def test_a_second_picture_of_the_same_stem_is_listed(world):
+def test_a_second_image_of_the_same_stem_is_listed(world):
     Image.new("RGB", (30, 20)).save(world / "images" / "a.png")
     records, report = read(world)
     assert list(records) == ["a", "b"] and report.skipped == [("a.png", "a.jpg has the same stem and counts")]
 
 
-def test_label_maps_turn_with_their_picture(world):
+def test_label_maps_turn_with_their_image(world):
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new("RGB", (30, 20)).save(world / "images" / "a.jpg", exif=exif)
@@ -112,7 +112,7 @@ def test_missing_folder(world):
 
 
 @pytest.mark.skipif(not REAL, reason="set OVS_REAL_DATA to the folder with coco-mini and ade20k")
-def test_three_real_pictures(tmp_path):
+def test_three_real_images(tmp_path):
     folder, report, vocabulary = Path(REAL) / "ade20k", ReaderReport(), load_vocabulary("ade150")
     write_split(iter_ade20k(folder / "images", folder / "annotations", report), tmp_path / "ade", progress=False)
     report.check()

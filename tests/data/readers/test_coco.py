@@ -1,4 +1,4 @@
-"""The COCO reader on a small invented set, on files that lie in every way we know, and on 80 real pictures."""
+"""The COCO reader on a small invented set, on files that lie in every way we know, and on 80 real images."""
 
 import copy
 import io
@@ -93,7 +93,7 @@ def test_overlaps_crowds_and_captions(world):
     assert set(np.unique(semantic_map(segments, infos)).tolist()) == {0, 16, 79, 255}
 
 
-def test_clipping_and_pictures_without_instances_or_without_annotation(world):
+def test_clipping_and_images_without_instances_or_without_annotation(world):
     records, _ = read(world)
     assert records["2"]["segments_info"][0]["bbox"] == [50, 30, 10, 10]
     assert (records["3"]["segments"] == 0).all() and records["3"]["segments_info"] == []
@@ -151,7 +151,7 @@ PICTURE_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", PICTURE_FAULTS)
-def test_bad_pictures_are_skipped_and_listed(world, fault):
+def test_bad_images_are_skipped_and_listed(world, fault):
     world = copy.deepcopy(world)
     PICTURE_FAULTS[fault](world)
     records, report = read(world)
@@ -185,7 +185,7 @@ ANNOTATION_FAULTS = {
     "dangling image": change(image_id=99),
     "image without instances entry": change(image_id=4),
     "image id list": change(image_id=[2]),
-    "doubled id": change(id=13),
+    "duplicate id": change(id=13),
     "no id": lambda w: w["instances"]["annotations"][3].pop("id"),
     "not an object": lambda w: w["instances"]["annotations"].__setitem__(3, "dog"),
     "renamed category": lambda w: w["instances"]["categories"][1].update(name="cat"),
@@ -209,7 +209,7 @@ def test_bad_captions_and_image_entries(world):
         {"id": 5, "image_id": 2, "caption": "  "},
         {"id": 6, "image_id": 2, "caption": None},
         {"id": 7, "image_id": 77, "caption": "dangling"},
-        {"id": 1, "image_id": 2, "caption": "doubled"},
+        {"id": 1, "image_id": 2, "caption": "duplicate"},
         {"id": 8, "image_id": 2, "caption": "nul\0 and \ud800"},
         {"id": 9, "image_id": 2, "caption": "long " * 2000},
     ]
@@ -239,7 +239,7 @@ def test_missing_files_are_named(world):
 
 
 @pytest.mark.parametrize("json_size", ["stored", "upright"])
-def test_masks_follow_the_orientation_of_the_picture(world, json_size):
+def test_masks_follow_the_orientation_of_the_image(world, json_size):
     """A red box is drawn into the stored pixels of a picture with EXIF 6; its mask must cover red after turning."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[3:9, 40:52] = (255, 0, 0)
@@ -258,7 +258,7 @@ def test_masks_follow_the_orientation_of_the_picture(world, json_size):
 
 
 @pytest.mark.skipif(not REAL, reason="set OVS_REAL_DATA to the folder with coco-mini and ade20k")
-def test_eighty_real_pictures(tmp_path):
+def test_eighty_real_images(tmp_path):
     folder, report = Path(REAL) / "coco-mini", ReaderReport()
     annotations = folder / "annotations"
     instances, captions = annotations / "instances_train2017.json", annotations / "captions_train2017.json"

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 
 from kit.runs import last_checkpoint, rows, train_command
 from ovs_lite.clip import load_clip
-from ovs_lite.clip.lite.files import SHIPPED, read_metadata, shipped_path
+from ovs_lite.clip.lite.files import SHIPPED, shipped_path
+from ovs_lite.tensors import read_tensors
 
 SMALL = "--steps 2 --batch 4".split()
 
@@ -36,7 +37,7 @@ def test_a_model_is_trained_against_a_text_tower_and_its_file_loads(text, name, 
     load_clip(name, None).network.text.load_state_dict(load_file(text))
     run(tmp_path, name, "--text", text, "--freeze", "text", "--free-steps", 1)
     path = tmp_path / f"{name}.safetensors"
-    assert read_metadata(path) == {"pictures": "8", "steps": "2", "seed": "0"}
+    assert read_tensors(path)[1] == {"pictures": "8", "steps": "2", "seed": "0"}
     clip = load_clip(name, str(path))
     assert_same_words(clip.network.text.state_dict(), load_file(text), clip)
     assert [row["step"] for row in rows(tmp_path)] == [0, 1]
@@ -55,7 +56,7 @@ def test_a_random_text_tower_replaces_that_of_the_initial_weights(tmp_path):
     assert not torch.equal(shipped.network.text.text_projection, after.network.text.text_projection)
     for key, value in shipped.network.visual.state_dict().items():
         torch.testing.assert_close(after.network.visual.state_dict()[key], value, msg=key)
-    assert int(read_metadata(tmp_path / "ConvNeXt-Lite.safetensors")["pictures"]) > 1000, "those seen before count"
+    assert int(read_tensors(tmp_path / "ConvNeXt-Lite.safetensors")[1]["pictures"]) > 1000, "those seen before count"
 
 
 def test_a_teacher_brings_its_text_tower_which_stays_frozen(tmp_path):
