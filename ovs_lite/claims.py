@@ -16,7 +16,7 @@ no part was, and is inconclusive otherwise.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,13 +42,11 @@ class Part:
     paper: float | None = None  # the same difference in the paper
 
     def __post_init__(self):
-        _check_kinds(self, texts=("measure", "unit", "why"), numbers=("margin",))
+        _check_kinds(self)
         if type(self.direction) is not int or self.direction not in (1, 0, -1):
             raise ValueError(f"got direction {self.direction!r}, expected 1, -1 or 0")
         if self.margin < 0 or self.margin == 0 == self.direction:
             raise ValueError(f"got margin {self.margin}, expected a positive number (or 0 with a direction)")
-        if self.paper is not None:
-            _check_kinds(self, numbers=("paper",))
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Claim:
     parts: Mapping[str, Part]
 
     def __post_init__(self):
-        _check_kinds(self, texts=("id", "where", "claim", "numbers", "notebook"))
+        _check_kinds(self)
 
     def part(self, name: str | None = None) -> Part:
         """The part of that name; None: the claim itself. Raises ValueError listing the names there are."""
@@ -133,41 +131,35 @@ def combined(verdicts: Sequence[str]) -> str:
 def _claim(row: Any) -> Claim:
     if not isinstance(row, dict):
         raise ValueError(f"got {type(row).__name__}, expected a mapping")
-    own, shared = _split(row, Claim), _split(row, Part)
-    named = own.pop("parts", {"": {}})
-    unknown = set(row) - {"parts", *own, *shared}
+    of_claim, of_part = ([item.name for item in fields(kind)] for kind in (Claim, Part))
+    named, unknown = row.get("parts", {"": {}}), set(row) - {*of_claim, *of_part}
     if unknown or not isinstance(named, dict) or not named:
         raise ValueError(f"got keys {sorted(unknown)} and parts {named!r}, expected known keys and {{name: part}}")
+    shared = {key: row[key] for key in of_part if key in row}
     parts = {}
     for name, changes in named.items():
-        if not isinstance(name, str) or not isinstance(changes, dict) or set(changes) - set(_split(changes, Part)):
-            raise ValueError(f"got part {name!r}: {changes!r}, expected some of {', '.join(_names(Part))}")
-        measure = ": ".join(source["measure"] for source in (shared, changes) if "measure" in source)
-        parts[name] = _made(Part, shared | changes | ({"measure": measure} if measure else {}))
+        if not isinstance(name, str) or not isinstance(changes, dict) or set(changes) - set(of_part):
+            raise ValueError(f"got part {name!r}: {changes!r}, expected some of {', '.join(of_part)}")
+        values = shared | changes
+        if "measure" in shared and "measure" in changes:
+            values["measure"] = f"{shared['measure']}: {changes['measure']}"
+        parts[name] = _made(Part, values)
+    own = {key: row[key] for key in of_claim if key in row}
     return _made(Claim, own | {"parts": MappingProxyType(parts)})
 
 
-def _names(kind: type) -> list[str]:
-    return [item.name for item in fields(kind)]
-
-
-def _split(row: dict[str, Any], kind: type) -> dict[str, Any]:
-    return {name: row[name] for name in _names(kind) if name in row}
-
-
 def _made(kind: type, values: dict[str, Any]) -> Any:
-    missing = [name for name in _names(kind) if name not in values and name != "paper"]
+    missing = [item.name for item in fields(kind) if item.name not in values and item.default is MISSING]
     if missing:
         raise ValueError(f"got no {', '.join(missing)}, expected a value for each")
     return kind(**values)
 
 
-def _check_kinds(row: Any, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
-    for name in texts:
-        value = getattr(row, name)
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"got {name}={value!r}, expected text")
-    for name in numbers:
-        value = getattr(row, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"got {name}={value!r}, expected a finite number")
+def _check_kinds(row: Part | Claim) -> None:
+    for item in fields(row):
+        value = getattr(row, item.name)
+        if item.type is str and not (isinstance(value, str) and value.strip()):
+            raise ValueError(f"got {item.name}={value!r}, expected text")
+        if item.type is float or item.name == "paper" and value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"got {item.name}={value!r}, expected a finite number")

@@ -10,24 +10,27 @@ from ovs_lite import __version__
 from ovs_lite.config import PROFILES, Profile, get_profile, override, read_changes
 from ovs_lite.methods.registry import DEFAULT_METHOD, METHODS, RECIPES, split_changes
 
+EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
-FORWARDED = {"train": "ovs_lite.train.command", "evaluate": "ovs_lite.commands.evaluate"}
+FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
+FORWARDED["train",] = "ovs_lite.train.command"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, reported in one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] and words[0] in FORWARDED:
-            import_module(FORWARDED[words[0]]).main(words[1:])
-            return 0
-        args = build_parser().parse_args(words)
+        for command, module in FORWARDED.items():
+            if tuple(arguments[: len(command)]) == command:
+                import_module(module).main(arguments[len(command) :])
+                return 0
+        args = build_parser().parse_args(arguments)
         return args.run(args) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f"ovs-lite: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ovs-lite: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print("ovs-lite: interrupted; the same command resumes from what is finished", file=sys.stderr)
         return 130
 
 
@@ -43,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_data(commands)
     _command(commands, "train", None, f"train a model: {', '.join(RECIPES)}", "ovs-lite train tcl --steps 40")
-    _command(commands, "evaluate", None, "measure a model: clip, proposals, segmentation", "ovs-lite evaluate clip")
+    evaluate = _command(commands, "evaluate", None, "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
+    evaluate.add_argument("what", choices=EVALUATIONS, help="more on each: ovs-lite evaluate clip --help")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
     return parser
 
@@ -76,11 +80,11 @@ def _add_reproduce(commands) -> None:
 
 def _add_segment(commands) -> None:
     example = "ovs-lite segment photo.jpg --queries 'cat, grass' --method maskclip --out masks.png"
-    parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
-    parser.add_argument("image", type=Path, help="the picture's file")
+    parser = _command(commands, "segment", _segment, "type words at an image, get masks", example)
+    parser.add_argument("image", type=Path, help="the image's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
     parser.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"one of {', '.join(METHODS)}")
-    parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
+    parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the image with masks is written")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
@@ -118,8 +122,8 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    if not args.image.is_file():  # told before a model is loaded
-        raise FileNotFoundError(f"no picture at {args.image}")
+    if not args.image.is_file():  # reported before a model is loaded
+        raise FileNotFoundError(f"no image at {args.image}")
     from ovs_lite.segmenter import load
     from ovs_lite.viz.overlay import alt_text
 
@@ -150,9 +154,9 @@ def _data_list(args: argparse.Namespace) -> None:
 def _data_show(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import sheet
 
-    picture = sheet(_profile(args), args.set, args.split, args.count)
+    image = sheet(_profile(args), args.set, args.split, args.count)
     out = args.out or Path(f"{args.set}.png")
-    picture.save(out)
+    image.save(out)
     print(f"wrote {out}")
 
 

@@ -112,6 +112,7 @@ class SlidingFeatures:
         return total.div_(self.times)
 
 
+@torch.no_grad()
 def encode_windows(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
     """(B, 3, h, w) normalised -> features of all windows, each encoded once.
 
@@ -127,7 +128,7 @@ def sliding_scores(method: Method, images: torch.Tensor, text: torch.Tensor, win
 
 
 def _sliding(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
-    """Features that can be scored once."""
+    """Features that can be scored once, encoded while they are scored."""
     if images.numel() == 0:
         raise ValueError(f"got images {tuple(images.shape)}, expected (B, 3, h, w) with at least one pixel")
     times = images.new_zeros(images.shape[-2:])
@@ -135,13 +136,7 @@ def _sliding(method: Method, images: torch.Tensor, window: Window) -> SlidingFea
     places = [(..., *(slice(start, start + window.side) for start in corner)) for corner in product(*starts)]
     for place in places:
         times[place] += 1
-    return SlidingFeatures(method, _encoded(method, images, places), times)
-
-
-@torch.no_grad()
-def _encoded(method: Method, images: torch.Tensor, places: list[Place]) -> Iterator[tuple[Place, Any]]:
-    for place in places:
-        yield place, method.encode(images[place])
+    return SlidingFeatures(method, ((place, method.encode(images[place])) for place in places), times)
 
 
 def encode_image(method: Method, image: Image.Image, window: Window | None = None) -> SlidingFeatures:

@@ -1,166 +1,150 @@
 """`ovs-lite doctor`: look for the known traps of an installation and say the cure of each.
 
-A check yields (status, detail, cure); the first that it yields counts. status: "ok", "note" (the kit works without it)
-or "FAIL". An exception is a failure too, so that one broken library cannot hide the findings of the others.
+A check returns what it found. It raises `Nuisance` for what the kit works without, anything else for a failure, so that
+one broken library cannot hide the findings of the others.
 """
 
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ovs_lite.files import cache_root, data_root, runs_root
 
 NEEDED_DISK_GB = 2.0
 REINSTALL = "pip install --force-reinstall -r requirements.txt"
-Finding = tuple[str, str, str]
+TAGGER = "averaged_perceptron_tagger_eng"
 
 
-def torch_pair() -> Iterator[Finding]:
+class Nuisance(Exception):
+    """Something is missing that the kit works without."""
+
+
+def torch_pair() -> str:
     """torch and torchvision come from one build: a compiled operator of torchvision can be called."""
-    try:
-        import torch
-        import torchvision
+    import torch
+    import torchvision
 
-        torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        yield "FAIL", f"torch and torchvision do not work together: {error}", REINSTALL
-    yield "ok", f"torch {torch.__version__}, torchvision {torchvision.__version__}", ""
+    torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 
-def open_clip() -> Iterator[Finding]:
+def open_clip() -> str:
     """open_clip imports."""
-    try:
-        import open_clip as library
-    except (ImportError, RuntimeError) as error:
-        yield "FAIL", f"open_clip does not import: {error}", REINSTALL
-    yield "ok", f"open_clip {library.__version__}", ""
+    import open_clip as library
+
+    return f"open_clip {library.__version__}"
 
 
-def icon_fonts() -> Iterator[Finding]:
+def icon_fonts() -> str:
     """Both icon fonts are there and hold glyphs."""
     from PIL import ImageFont
 
     from ovs_lite.iconworld.atlas import FONTS, font_path
 
-    cure = "pip install --force-reinstall fonticon-materialdesignicons7 fonticon-fontawesome6"
     for font in FONTS:
-        try:
-            ImageFont.truetype(str(font_path(font)), 32)
-        except OSError as error:
-            yield "FAIL", f"icon font {font!r}: {error}", cure
-    yield "ok", f"{len(FONTS)} icon fonts", ""
+        ImageFont.truetype(str(font_path(font)), 32)
+    return f"{len(FONTS)} icon fonts"
 
 
-def nltk_data() -> Iterator[Finding]:
+def nltk_data() -> str:
     """The tagger for words of free captions; IconWorld's captions need none."""
     import nltk
 
-    name = "averaged_perceptron_tagger_eng"
     try:
-        nltk.data.find(f"taggers/{name}")
+        nltk.data.find(f"taggers/{TAGGER}")
     except LookupError:
-        cure = f"python -m nltk.downloader {name}, or unpack it under {nltk.data.path[0]}/taggers"
-        yield "note", "no NLTK tagger data; the built-in word list is used", cure
-    yield "ok", name, ""
+        raise Nuisance("no NLTK tagger data; the built-in word list is used") from None
+    return TAGGER
 
 
-def disk() -> Iterator[Finding]:
+def disk() -> str:
     """Room for the miniature data and a run."""
     folder = _existing(data_root())
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_DISK_GB:
-        cure = "free some space, or set OVS_DATA and OVS_RUNS to folders on a larger disk"
-        yield "FAIL", f"{free:.1f} GB free in {folder.resolve()}, {NEEDED_DISK_GB:.0f} GB needed", cure
-    yield "ok", f"{free:.0f} GB free", ""
+        raise OSError(f"{free:.1f} GB free in {folder}, {NEEDED_DISK_GB:.0f} GB needed")
+    return f"{free:.0f} GB free"
 
 
-def gpu() -> Iterator[Finding]:
+def gpu() -> str:
     """Which GPU, if any; none is needed for the profiles smoke and lite."""
     import torch
 
     if not torch.cuda.is_available():
-        cure = "nothing for smoke and lite; for paper, install torch for your CUDA driver"
-        yield "note", "no CUDA GPU, so everything runs on the CPU", cure
-    yield "ok", torch.cuda.get_device_name(0), ""
+        raise Nuisance("no CUDA GPU, so everything runs on the CPU")
+    return torch.cuda.get_device_name(0)
 
 
-def writable_folders() -> Iterator[Finding]:
+def writable_folders() -> str:
     """Data, runs and cache can be written."""
-    roots = {"OVS_DATA": data_root(), "OVS_RUNS": runs_root(), "OVS_CACHE": cache_root()}
-    for variable, folder in roots.items():
-        try:
-            with tempfile.NamedTemporaryFile(dir=_existing(folder)):
-                pass
-        except OSError as error:
-            yield "FAIL", f"cannot write {folder}: {error.strerror}", f"set {variable} to a folder of yours"
-    yield "ok", ", ".join(str(folder) for folder in roots.values()), ""
+    folders = [data_root(), runs_root(), cache_root()]
+    for folder in folders:
+        with tempfile.NamedTemporaryFile(dir=_existing(folder)):
+            pass
+    return ", ".join(map(str, folders))
 
 
-def shipped_weights() -> Iterator[Finding]:
+def shipped_weights() -> str:
     """The miniature CLIPs load."""
-    from safetensors import SafetensorError, safe_open
-
     from ovs_lite.clip.lite.files import SHIPPED, shipped_path
+    from ovs_lite.tensors import read_tensors
 
     for name in SHIPPED:
-        try:
-            with safe_open(shipped_path(name), framework="pt") as file:
-                file.keys()
-        except (OSError, SafetensorError) as error:
-            cure = f"reinstall ovs-lite, or train it: ovs-lite train clip {name}"
-            yield "FAIL", f"weights of {name}: {error}", cure
-    yield "ok", ", ".join(SHIPPED), ""
+        read_tensors(shipped_path(name))
+    return ", ".join(SHIPPED)
 
 
-def jupyter_kernel() -> Iterator[Finding]:
+def jupyter_kernel() -> str:
     """Notebooks run with this Python: there is a kernel python3, and where it says a full path it is ours."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    from jupyter_client.kernelspec import KernelSpecManager
 
-    cure = "python -m ipykernel install --sys-prefix"
-    try:
-        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
-        yield "FAIL", "there is no Jupyter kernel python3", cure
-    if os.path.isabs(program) and not os.path.exists(program):
-        yield "FAIL", f"the Jupyter kernel python3 starts {program}, which does not exist", cure
-    yield "ok", program if os.path.isabs(program) else sys.executable, ""
+    program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    if not os.path.isabs(program):
+        return sys.executable
+    if not os.path.exists(program):
+        raise FileNotFoundError(f"the Jupyter kernel python3 starts {program}, which does not exist")
+    return program
 
 
-def threads() -> Iterator[Finding]:
+def threads() -> str:
     """How many CPU threads torch uses."""
     import torch
 
     used, cores = torch.get_num_threads(), os.cpu_count() or 1
     if used > cores:
-        yield "note", f"{used} threads on {cores} cores slow each other down", f"set OMP_NUM_THREADS={cores}"
-    yield "ok", f"{used} of {cores} cores", ""
+        raise Nuisance(f"{used} threads on {cores} cores slow each other down")
+    return f"{used} of {cores} cores"
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    torch_pair, open_clip, icon_fonts, shipped_weights, jupyter_kernel, writable_folders, disk, nltk_data, gpu, threads,
-)  # fmt: skip
-
-
-def examine(check: Callable[[], Iterator[Finding]]) -> Finding:
-    """What a check finds."""
-    try:
-        return next(check())
-    except Exception as error:  # a check must never hide the others
-        return "FAIL", f"{type(error).__name__}: {error}", REINSTALL
+CHECKS = {
+    torch_pair: REINSTALL,
+    open_clip: REINSTALL,
+    icon_fonts: "pip install --force-reinstall fonticon-materialdesignicons7 fonticon-fontawesome6",
+    shipped_weights: "reinstall ovs-lite, or train them: ovs-lite train clip NAME",
+    jupyter_kernel: "python -m ipykernel install --sys-prefix",
+    writable_folders: "set OVS_DATA, OVS_RUNS and OVS_CACHE to folders of yours",
+    disk: "free some space, or set OVS_DATA and OVS_RUNS to folders on a larger disk",
+    nltk_data: f"python -m nltk.downloader {TAGGER}, or unpack it under a folder taggers of NLTK's data",
+    gpu: "nothing for smoke and lite; for paper, install torch for your CUDA driver",
+    threads: "set OMP_NUM_THREADS to the number of cores",
+}  # check: cure
 
 
 def main() -> int:
     """Print the findings with their cures. Returns 1 when something that is needed fails, else 0."""
     failed = 0
-    for check in CHECKS:
-        status, detail, cure = examine(check)
+    for check, cure in CHECKS.items():
+        try:
+            status, detail, cure = "ok", check(), ""
+        except Nuisance as nuisance:
+            status, detail = "note", nuisance
+        except Exception as error:  # a check must never hide the others
+            status, detail, failed = "FAIL", f"{type(error).__name__}: {error}", failed + 1
         print(f"{status:4}  {check.__name__.replace('_', ' '):17} {detail}")
         if cure:
             print(f"{'':24}cure: {cure}")
-        failed += status == "FAIL"
     print(f"{failed} of {len(CHECKS)} checks failed" if failed else "everything that is needed works")
     return 1 if failed else 0
 

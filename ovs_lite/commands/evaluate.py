@@ -1,31 +1,17 @@
-"""`ovs-lite evaluate clip | proposals | segmentation`: which there are, and the arguments and the output they share.
+"""The arguments and the output that `ovs-lite evaluate clip | proposals | segmentation` share.
 
 Heavy imports stand inside the functions, so that --help answers at once.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.files import data_root, write_json, write_text
 
-KINDS = ("clip", "proposals", "segmentation")
 FORMATS = (".json", ".md")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Entry point of `ovs-lite evaluate`: the first argument names what is measured, its own command reads the rest."""
-    words = list(argv)
-    if words[:1] and words[0] in KINDS:
-        import_module(f"ovs_lite.commands.evaluate_{words[0]}").main(words[1:])
-        return
-    example = "example: ovs-lite evaluate clip ViT-Lite-8"
-    overview = argparse.ArgumentParser("ovs-lite evaluate", description="Measure a model.", epilog=example)
-    overview.add_argument("what", choices=KINDS, help=f"more on each: ovs-lite evaluate {KINDS[0]} --help")
-    overview.parse_args(words)
 
 
 def command(kind: str, text: str, examples: str) -> argparse.ArgumentParser:

@@ -23,9 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = command("clip", __doc__, EXAMPLES)
     add = parser.add_argument
-    add("what", nargs="?", metavar="MODEL_OR_CHECKPOINT", help="the value of --model or of --checkpoint")
+    text = "safetensors file, run folder or step folder of `ovs-lite train clip`, or a model's name"
+    add("what", nargs="?", metavar="MODEL_OR_CHECKPOINT", help=text)
     add("--model", help=f"{', '.join(SHIPPED)} or an open_clip name ({SHIPPED[0]}, or as the checkpoint's path says)")
-    add("--checkpoint", type=Path, help="safetensors file, run folder or step folder of `ovs-lite train clip`")
     add("--pretrained", default="lite", help="weights without a checkpoint: lite or an open_clip tag (lite)")
     add("--scenes", type=int, default=1000, help="images behind a figure (1000)")
     add("--seed", type=int, default=0, help="of the held-out scenes (0)")
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate clip`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
-    name, checkpoint = which(args.what, args.model, args.checkpoint)
+    name, checkpoint = which(args.what, args.model)
     begun = time.perf_counter()
     clip = load_weights(name, checkpoint, args.pretrained)
     loaded = time.perf_counter()
@@ -48,28 +48,22 @@ def main(argv: list[str] | None = None) -> None:
     give(table(card, figures), card | {"figures": {name: vars(figure) for name, figure in figures.items()}}, args.out)
 
 
-def which(what: str | None, model: str | None, checkpoint: Path | None) -> tuple[str, Path | None]:
+def which(what: str | None, model: str | None) -> tuple[str, Path | None]:
     """Model name and checkpoint from the arguments. A checkpoint's path names its model where it can.
 
-    Raises ValueError for the same thing given twice, FileNotFoundError for a checkpoint that does not exist.
+    Raises ValueError for two models, FileNotFoundError for a weights file that does not exist.
     """
-    is_path = what is not None and (Path(what).exists() or Path(what).suffix == ".safetensors")
-    if is_path and what not in SHIPPED:
-        if checkpoint is not None:
-            raise ValueError(f"got two checkpoints, {what} and {checkpoint}, expected one")
-        checkpoint = Path(what)
-    elif what is not None:
-        if model not in (None, what):
+    path = Path(what or "")
+    if what is None or what in SHIPPED or not path.exists() and path.suffix != ".safetensors":
+        if model and what not in (None, model):
             raise ValueError(f"got two models, {what} and {model}, expected one")
-        model = what
-    if checkpoint is not None and not checkpoint.exists():
-        raise FileNotFoundError(f"{checkpoint}: no such checkpoint")
-    if model is None and checkpoint is not None:
-        parts = [checkpoint.stem, *reversed(checkpoint.resolve().parts)]
-        model = next((part for part in parts if part in SHIPPED), None)
-        if model is None:
-            raise ValueError(f"got {checkpoint}, which names none of {', '.join(SHIPPED)}; add --model")
-    return model or SHIPPED[0], checkpoint
+        return what or model or SHIPPED[0], None
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    model = model or next((part for part in (path.stem, *reversed(path.resolve().parts)) if part in SHIPPED), None)
+    if model is None:
+        raise ValueError(f"got {path}, which names none of {', '.join(SHIPPED)}; add --model")
+    return model, path
 
 
 def load_weights(name: str, checkpoint: Path | None, pretrained: str) -> Clip:

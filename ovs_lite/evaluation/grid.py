@@ -44,24 +44,25 @@ class RegionGrid:
     table: {source: {classifier: mIoU in [0, 1]}}. regions: one dict per region and CLIP classifier with image_id,
     source, classifier, area (share of the image), blank (share of the masked crop's patches that are blank), purity
     (share of the region's labelled pixels that are of its target), target and predicted (class ids), correct,
-    similarity (cosine with the target's text). matrices: the counts behind the table. counts: the same per image, see
-    `report`. images: how many were read.
+    similarity (cosine with the target's text). names, image_ids, counts, ignored: see `report`.
     """
 
     table: dict[str, dict[str, float]]
     regions: list[dict[str, Any]] = field(repr=False)
-    matrices: dict[tuple[str, str], ConfusionMatrix] = field(repr=False)
-    images: int
     names: tuple[str, ...] = field(repr=False)
     image_ids: list[str] = field(repr=False)
-    counts: dict[tuple[str, str], list[np.ndarray]] = field(repr=False)
+    counts: dict[tuple[str, str], np.ndarray] = field(repr=False)
+    ignored: int
+
+    @property
+    def images(self) -> int:
+        """How many images were read."""
+        return len(self.image_ids)
 
     def report(self, source: str, classifier: str) -> SegmentationReport:
         """One cell of the table as a report with counts per image, which `miou_difference` compares."""
-        matrix, rows = self.matrices[source, classifier], self.counts[source, classifier]
-        counts = np.array(rows, np.int32).reshape(-1, 3, len(self.names))
-        protocol = {"source": source, "classifier": classifier}
-        return SegmentationReport(self.names, tuple(self.image_ids), {None: matrix}, {None: counts}, protocol)
+        counts, protocol = {None: self.counts[source, classifier]}, {"source": source, "classifier": classifier}
+        return SegmentationReport(self.names, tuple(self.image_ids), counts, self.ignored, protocol)
 
 
 @torch.no_grad()
@@ -72,14 +73,12 @@ def evaluate_grid(
     sources: Mapping[str, MaskSource] | None = None,
     classifiers: Sequence[str] = CLASSIFIERS,
     templates: str = "vild14",
-    absent: str = "union",
     budget: int = BUDGET,
 ) -> RegionGrid:
     """Segment every record with every pair of mask source and classifier, and count.
 
     sources: name -> `MaskSource`, default BASELINES. The ground truth is always the first row.
     classifiers: of CLASSIFIERS, and PURE_ORACLE: see `oracle_probs`.
-    absent: see `ConfusionMatrix.compute`.
     budget: how many masks each source may give; the ground truth gives all.
     Masks that nowhere exceed 0.5 are left out. Crowds are no regions and their pixels are ignored. Raises ValueError
     for unknown classifiers, records without segments, and masks that `checked_masks` refuses.
@@ -93,15 +92,16 @@ def evaluate_grid(
     text = clip.text_embeddings(list(vocabulary.names), templates)
     rows = (GROUND_TRUTH, *sources)
     cells = [(source, classifier) for source in rows for classifier in classifiers]
-    matrices = {cell: ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for cell in cells}
     by_image: dict[tuple[str, str], list[np.ndarray]] = {cell: [] for cell in cells}
     regions: list[dict[str, Any]] = []
     image_ids: list[str] = []
+    ignored = 0
     for record in records:
         pixels = np.array(read_image(record["image"]))
         found = {GROUND_TRUTH: ground_truth(record)(pixels, None)}
         found |= {name: checked_masks(source(pixels, budget), pixels, name) for name, source in sources.items()}
         target = _target(record, vocabulary.ignore_index)
+        ignored += int((target == vocabulary.ignore_index).sum())
         image = clip.normalise(torch.from_numpy(pixels).permute(2, 0, 1).to(clip.device) / 255)
         for source, masks in found.items():
             masks = masks[inside(masks).flatten(1).any(1)].to(clip.device)
@@ -115,11 +115,12 @@ def evaluate_grid(
                 else:
                     probs = oracle_probs(counts, by_purity=classifier == PURE_ORACLE)
                 one = ConfusionMatrix(len(vocabulary), vocabulary.ignore_index).update(label_map(masks, probs), target)
-                matrices[source, classifier].merge(one)
                 by_image[source, classifier].append(one.class_pixels())
         image_ids.append(record["image_id"])
-    table = {s: {c: matrices[s, c].compute(absent).miou for c in classifiers} for s in rows}
-    return RegionGrid(table, regions, matrices, len(image_ids), tuple(vocabulary.names), image_ids, by_image)
+    counts = {cell: np.array(found, np.int32).reshape(-1, 3, len(vocabulary)) for cell, found in by_image.items()}
+    grid = RegionGrid({}, regions, tuple(vocabulary.names), image_ids, counts, ignored)
+    grid.table = {source: {c: grid.report(source, c).scores.miou for c in classifiers} for source in rows}
+    return grid
 
 
 def _target(record: Mapping[str, Any], ignore: int) -> np.ndarray:

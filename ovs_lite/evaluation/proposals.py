@@ -13,7 +13,7 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
+from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou, recall_at
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
 GROUPS = ("all", "seen", "unseen")
@@ -87,9 +87,8 @@ def evaluate_proposals(
     thresholds = tuple(sorted(thresholds))
     budgets = [b for b in BUDGETS if b < budget] + [budget]
     known = set(seen)
-    counts = {name: {group: ProposalRecall(thresholds) for group in GROUPS} for name in sources}
-    by_image: dict[str, dict[str, list[list[int]]]] = {name: {group: [] for group in GROUPS} for name in sources}
-    curves = {name: {b: ProposalRecall(thresholds[:1]) for b in budgets} for name in sources}
+    best = {name: {group: [] for group in GROUPS} for name in sources}
+    curves = {name: {b: [] for b in budgets} for name in sources}
     images = 0
     for record in records:
         masks, labels = record_masks(record)
@@ -99,27 +98,19 @@ def evaluate_proposals(
         outside = torch.tensor([name not in known and name is not None for name in names], dtype=bool)
         image = np.asarray(read_image(record["image"]))
         for name, source in sources.items():
-            reached = overlaps_by_budget(checked_masks(source(image, budget), image, name), targets, budgets)
-            for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
-                best = reached[budget][chosen]
-                counts[name][group].update(best)
-                by_image[name][group].append([*(int((best >= t).sum()) for t in thresholds), len(best)])
+            proposals = checked_masks(source(image, budget), image, name).cpu()
             for b in budgets:
-                curves[name][b].update(reached[b])
+                curves[name][b].append(best_iou(proposals, targets, b))
+            for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
+                best[name][group].append(curves[name][budget][-1][chosen])
         images += 1
-    some = next(iter(counts.values()), {})
-    return RecallReport(
-        {name: {group: found.compute() for group, found in groups.items()} for name, groups in counts.items()},
-        {name: {b: found.compute()[thresholds[0]] for b, found in curve.items()} for name, curve in curves.items()},
-        {group: found.targets for group, found in some.items()},
-        images,
-        by_image,
-    )
-
-
-def overlaps_by_budget(masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int]) -> dict[int, torch.Tensor]:
-    """{budget: best IoU of each target among the first `budget` masks, (M,)}; (N, H, W) and (M, H, W) masks."""
-    if len(masks) == 0 or len(targets) == 0:
-        return {budget: torch.zeros(len(targets), dtype=torch.float64) for budget in budgets}
-    running = mask_iou(masks[: max(budgets)].cpu(), targets).cummax(0).values
-    return {budget: running[min(budget, len(running)) - 1] for budget in budgets}
+    recall, by_budget, by_image = {}, {}, {}
+    for name, groups in best.items():
+        recall[name] = {group: recall_at(found, thresholds) for group, found in groups.items()}
+        by_budget[name] = {b: recall_at(found, thresholds[:1])[thresholds[0]] for b, found in curves[name].items()}
+        by_image[name] = {
+            group: [[*(int((one >= t).sum()) for t in thresholds), len(one)] for one in found]
+            for group, found in groups.items()
+        }
+    targets = {group: sum(map(len, found)) for group, found in next(iter(best.values()), {}).items()}
+    return RecallReport(recall, by_budget, targets, images, by_image)

@@ -1,10 +1,10 @@
-"""mIoU of any method on any set with segments: TCL's protocol in batches, and counts per picture for intervals.
+"""mIoU of any method on any set with segments: TCL's protocol in batches, and counts per image for intervals.
 
 TCL, section 4.1 and released code: short side resized, windows averaged, scores enlarged to the ground truth, argmax,
 one confusion matrix (see `ovs_lite.inference`); the background class is not asked for, its score is a constant. Partial
 classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.3.
-B pictures at once, N in all, K classes that are asked for, C that are counted (K, and the background where there is
-one), H W pixels of the ground truth, h w of the resized picture.
+B images at once, N in all, K classes that are asked for, C that are counted (K, and the background where there is
+one), H W pixels of the ground truth, h w of the resized image.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +21,11 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.inference import Window, best_classes, normalised, resize_image, sliding_scores
 from ovs_lite.methods import Method
 
-_Picture = tuple[str, torch.Tensor, np.ndarray]
+_Prepared = tuple[str, torch.Tensor, np.ndarray]
 AUTO = "auto"  # the method's own background threshold
 # Scores held together, B * K * H * W: a CPU is slower beyond its caches, a GPU wants large batches.
 SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -73,9 +72,9 @@ def evaluate_segmentation(
     window = window or Window.for_clip(method.clip.image_size)
     text = method.clip.text_embeddings([names[place] for place in asked], templates)
     room = SCORES_AT_ONCE.get(text.device.type, SCORES_AT_ONCE["cuda"]) // len(text)
-    matrices = {number: ConfusionMatrix(len(names), ignore_index=len(names)) for number in thresholds}
     counts: dict[float | None, list[np.ndarray]] = {number: [] for number in thresholds}
     image_ids: list[str] = []
+    ignored = 0
     prepared = (_prepare(record, vocabulary, counted, window) for record in records)
     with _evaluation_mode(method):
         for ids, pixels, targets in _batches(prepared, batch, room):
@@ -87,13 +86,13 @@ def evaluate_segmentation(
             best, labels = best.cpu(), asked[labels.cpu().numpy()]
             for number in thresholds:
                 found = labels if number is None else np.where((best < number).numpy(), ground, labels)
-                matrices[number].update(found, targets)
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
+            ignored += int((targets == len(names)).sum())
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
     stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
-    return SegmentationReport(names, tuple(image_ids), matrices, stacked, protocol)
+    return SegmentationReport(names, tuple(image_ids), stacked, ignored, protocol)
 
 
 def _counted(vocabulary: Vocabulary, classes: Sequence[str] | None) -> tuple[int, ...]:
@@ -119,10 +118,10 @@ def _thresholds(background: Any, name: str, needed: bool) -> tuple[float | None,
     return tuple(dict.fromkeys(map(float, numbers)))
 
 
-def _prepare(record: Mapping[str, Any], vocabulary: Vocabulary, counted: tuple[int, ...], window: Window) -> _Picture:
+def _prepare(record: Mapping[str, Any], vocabulary: Vocabulary, counted: tuple[int, ...], window: Window) -> _Prepared:
     """(image_id, resized RGB (3, h, w) uint8, target (H, W) in 0..C); C stands for ignored pixels."""
     if record["segments"] is None:
-        raise ValueError(f"record {record['image_id']!r} has no segments; mIoU needs annotated pictures")
+        raise ValueError(f"record {record['image_id']!r} has no segments; mIoU needs annotated images")
     strays = {info["category_id"] for info in record["segments_info"]} - set(range(-1, len(vocabulary)))
     if strays:
         known = f"-1..{len(vocabulary) - 1} of {vocabulary.name!r}, the vocabulary that the set was made with"
@@ -134,10 +133,10 @@ def _prepare(record: Mapping[str, Any], vocabulary: Vocabulary, counted: tuple[i
 
 
 def _batches(
-    pictures: Iterable[_Picture], batch: int, room: int
+    prepared: Iterable[_Prepared], batch: int, room: int
 ) -> Iterator[tuple[list[str], torch.Tensor, np.ndarray]]:
     """Neighbours of equal sizes together: ids, (B, 3, h, w), (B, H, W); B * max(h * w, H * W) <= room, unless B = 1."""
-    for ((_, h, w), (height, width)), alike in groupby(pictures, lambda picture: (picture[1].shape, picture[2].shape)):
+    for ((_, h, w), (height, width)), alike in groupby(prepared, lambda one: (one[1].shape, one[2].shape)):
         most = max(1, min(batch, room // max(h * w, height * width)))
         while held := list(islice(alike, most)):
             ids, pixels, targets = zip(*held, strict=True)
@@ -145,7 +144,7 @@ def _batches(
 
 
 def _count(found: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
-    """(3, C) int32: right, predicted and target pixels of each class in one picture."""
+    """(3, C) int32: right, predicted and target pixels of each class in one image."""
     labelled = target < classes
     parts = (target[found == target], found[labelled], target[labelled])
     return np.array([np.bincount(part, minlength=classes) for part in parts], np.int32)

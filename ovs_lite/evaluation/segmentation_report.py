@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix, SegmentationScores
+from ovs_lite.evaluation.metrics.confusion import SegmentationScores, scores_of_counts
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class SegmentationReport:
 
     names: C classes.
     image_ids: N images.
-    matrices: {background threshold: confusion matrix}; the only key is None without a background.
     counts: {background threshold: (N, 3, C) int32}, per image the pixels of each class that are right, predicted and
-        target; ignored pixels are left out; intersection = right, union = predicted + target - right.
+        target; ignored pixels are left out. The only key is None without a background.
+    ignored: pixels left out, of all images.
     protocol: how it was measured.
     """
 
     names: tuple[str, ...]
     image_ids: tuple[str, ...] = field(repr=False)
-    matrices: dict[float | None, ConfusionMatrix] = field(repr=False)
     counts: dict[float | None, np.ndarray] = field(repr=False)
+    ignored: int
     protocol: dict[str, Any]
 
     @property
@@ -37,21 +37,19 @@ class SegmentationReport:
     @property
     def by_background(self) -> dict[float, SegmentationScores]:
         """Scores at every background threshold; empty for a vocabulary without background."""
-        return {number: matrix.compute() for number, matrix in self.matrices.items() if number is not None}
+        return {number: self._scores(number) for number in self.counts if number is not None}
 
     @property
     def background(self) -> float | None:
         """The threshold with the highest mIoU (ties: the first). It is chosen on the evaluated images, so the score is
         slightly optimistic.
         """
-        if len(self.matrices) == 1:
-            return next(iter(self.matrices))
-        return max(self.matrices, key=lambda number: np.nan_to_num(self.matrices[number].compute().miou))
+        return max(self.counts, key=lambda number: np.nan_to_num(self._scores(number).miou))
 
     @property
     def scores(self) -> SegmentationScores:
         """Scores over all images at `background`, with absent="union"."""
-        return self.matrices[self.background].compute()
+        return self._scores(self.background)
 
     @property
     def per_image(self) -> np.ndarray:
@@ -60,24 +58,23 @@ class SegmentationReport:
 
     def at(self, background: float) -> "SegmentationReport":
         """The report at one of several thresholds alone. Raises ValueError for one that was not measured."""
-        if background not in self.matrices:
-            raise ValueError(f"got background={background!r}, expected one of {', '.join(map(str, self.matrices))}")
-        matrix, counts = self.matrices[background], self.counts[background]
-        return replace(self, matrices={background: matrix}, counts={background: counts})
+        if background not in self.counts:
+            raise ValueError(f"got background={background!r}, expected one of {', '.join(map(str, self.counts))}")
+        return replace(self, counts={background: self.counts[background]})
 
     def merge(self, other: "SegmentationReport") -> "SegmentationReport":
         """A new report on the images of both, as if counted at once; for records that were sharded.
 
         Raises ValueError for an image that is in both, and for reports made in different ways.
         """
-        ways = [(report.names, report.protocol, list(report.matrices)) for report in (self, other)]
+        ways = [(report.names, report.protocol, list(report.counts)) for report in (self, other)]
         if ways[0] != ways[1]:
             raise ValueError(f"got reports of {ways[1]} and {ways[0]}, expected the same classes and protocol")
         if twice := set(self.image_ids) & set(other.image_ids):
             raise ValueError(f"got {len(twice)} images in both reports, such as {min(twice)!r}, expected none")
-        matrices = {
-            number: ConfusionMatrix(matrix.num_classes, matrix.ignore_index).merge(matrix).merge(other.matrices[number])
-            for number, matrix in self.matrices.items()
-        }
         counts = {number: np.concatenate([rows, other.counts[number]]) for number, rows in self.counts.items()}
-        return replace(self, image_ids=self.image_ids + other.image_ids, matrices=matrices, counts=counts)
+        ids, ignored = self.image_ids + other.image_ids, self.ignored + other.ignored
+        return replace(self, image_ids=ids, counts=counts, ignored=ignored)
+
+    def _scores(self, background: float | None) -> SegmentationScores:
+        return scores_of_counts(self.counts[background].sum(0, dtype=np.int64), self.ignored)

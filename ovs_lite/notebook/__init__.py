@@ -1,4 +1,4 @@
-"""What a notebook needs besides the science: its configuration and folders, a record of numbers, progress, figures.
+"""What a notebook needs next to the science: its configuration and folders, a record of numbers, progress, figures.
 
 context = setup(profile, seed, out)          # in the cell after `parameters`
 for batch in progress(batches, "training"): ...
@@ -11,7 +11,6 @@ import html
 import io
 import os
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,13 +25,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ovs_lite.claims import get_claim, verdict
 from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
 from ovs_lite.files import data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods.registry import get_recipe, split_changes
-from ovs_lite.notebook.claims_log import CLAIMS, record_claim
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
-from ovs_lite.notebook.metrics_log import METRICS, append_metric, format_number
+from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
 from ovs_lite.train import OnStep
 from ovs_lite.train.launch import launch
 
@@ -45,7 +44,7 @@ FIGURE_DPI = 110
 class Context:
     """A notebook's resolved profile, the name it runs under, and where its products go.
 
-    changes: {recipe: {dotted key: value}}, what `setup` was told to change in recipes.
+    changes: {recipe: {dotted key: value}}, what `setup` was asked to change in recipes.
     """
 
     profile: Profile
@@ -92,13 +91,26 @@ class Context:
         seeds: Sequence[int] | None = None,
         part: str | None = None,
     ) -> None:
-        """Record what was measured for a claim of the ledger and print the verdict; see `claims_log.record_claim`.
+        """Add what was measured for a claim of the ledger to claims.jsonl, and print the verdict.
 
-        seeds: those behind `ours`; default this run's.
+        name: id of the claim.
+        ours: what was measured, in the unit of the ledger.
+        interval: its 95 % interval (low, high), which contains it; None leaves the claim inconclusive.
+        n: how many images, pairs or targets it was measured on.
+        seeds: of the training runs behind it; default this run's.
+        part: which part of a claim that has some.
+        Raises ValueError for an unknown claim or part, and for numbers that cannot be (see `ovs_lite.claims.verdict`).
         """
-        seeds = (self.profile.seed,) if seeds is None else seeds
-        about = {"notebook": self.notebook, "profile": self.profile.name}
-        print(record_claim(self.out, name, ours, interval, n, seeds, part, about))
+        wanted, ours = get_claim(name).part(part), float(ours)
+        interval = None if interval is None else (float(interval[0]), float(interval[1]))
+        seeds = [self.profile.seed] if seeds is None else [int(seed) for seed in seeds]
+        row = {"id": name, "part": part or "", "verdict": verdict(wanted, ours, interval), "ours": ours}
+        row |= {"interval": interval, "n": int(n), "seeds": seeds}
+        if n < 1 or not seeds:
+            raise ValueError(f"got n={n} and seeds={seeds} for claim {name!r}, expected at least one of each")
+        row |= {key: getattr(wanted, key) for key in ("direction", "margin", "unit", "paper")}
+        append_row(self.out / CLAIMS, {**row, "notebook": self.notebook, "profile": self.profile.name})
+        print(claim_line(row))
 
     def data(self, name: str, split: str) -> Path:
         """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""
@@ -143,7 +155,7 @@ def setup(profile: str, seed: int = 0, out: str | Path | None = None, **override
 def record(name: str, value: float, n: int | None = None, unit: str = "", paper: float | None = None, **fields) -> None:
     """Append a measured number to metrics.jsonl of the current run and print it in one line.
 
-    n: how many pictures (or pairs) it was measured on. paper: the number printed in the paper, in the same unit.
+    n: how many images (or pairs) it was measured on. paper: the number printed in the paper, in the same unit.
     fields: anything else worth keeping. Raises RuntimeError before `setup`.
     """
     if _current is None:
@@ -151,7 +163,7 @@ def record(name: str, value: float, n: int | None = None, unit: str = "", paper:
     value = value if isinstance(value, int | str) else float(value)
     about = {"notebook": _current.notebook, "profile": _current.profile.name, "seed": _current.profile.seed}
     row = {"name": name, "value": value, "n": n, "unit": unit, "paper": paper, **fields, **about}
-    append_metric(_current.out, {**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    append_row(_current.out / METRICS, row)
     notes = [f"n = {n}"] * (n is not None) + [f"paper: {format_number(paper, unit)}"] * (paper is not None)
     print(f"{name}: {format_number(value, unit)}" + (f"  ({', '.join(notes)})" if notes else ""))
 
@@ -168,19 +180,19 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
             print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
 
 
-def show(picture: Figure | Image.Image, alt: str) -> None:
+def show(image: Figure | Image.Image, alt: str) -> None:
     """Display a matplotlib figure or a PIL image as PNG with a text for those who cannot see it.
 
     The figure is closed, so that it is not shown twice. Raises ValueError for an empty `alt`.
     """
     if not alt.strip():
-        raise ValueError("got an empty alt text, expected a sentence that says what the picture shows")
+        raise ValueError("got an empty alt text, expected a sentence that says what the image shows")
     buffer = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
-        pyplot.close(picture)
+    if isinstance(image, Figure):
+        image.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+        pyplot.close(image)
     else:
-        picture.save(buffer, format="PNG")
+        image.save(buffer, format="PNG")
     source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     tag = f'<img alt="{html.escape(alt)}" src="{source}" style="max-width: 100%">'
-    display({"text/html": tag, "text/plain": f"[picture: {alt}]"}, raw=True)
+    display({"text/html": tag, "text/plain": f"[image: {alt}]"}, raw=True)

@@ -1,4 +1,4 @@
-"""Watching a training from a notebook: pass a `LiveCurve` to `train` as on_step.
+"""Watching a training run from a notebook: pass a `LiveCurve` to `train` as on_step.
 
 curve = LiveCurve(steps, ("loss",))
 train(task, config, out, on_step=curve, progress=False)
@@ -34,7 +34,7 @@ class LiveCurve:
         self._handle, self._drawn = None, 0.0
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
-        """What `train` calls after every step. Raises KeyError for a term that the training does not have."""
+        """What `train` calls after every step. Raises KeyError for a term that the task does not have."""
         self.steps_seen.append(step)
         for term in self.terms:
             self.history[term].append(row[term])
@@ -43,18 +43,15 @@ class LiveCurve:
                 values = ", ".join(f"{term} {row[term]:.3f}" for term in self.terms)
                 print(f"step {step + 1} of {self.steps}: {values}", flush=True)
         elif time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self._draw()
+            if self._handle is None:
+                self._handle = display(self.figure(), display_id=True)
+            else:
+                self._handle.update(self.figure())
+            self._drawn = time.monotonic()
 
     def figure(self) -> Figure:
         """The curves so far."""
         return curves({term: (self.steps_seen, values) for term, values in self.history.items()}, "step", "")
-
-    def _draw(self) -> None:
-        if self._handle is None:
-            self._handle = display(self.figure(), display_id=True)
-        else:
-            self._handle.update(self.figure())
-        self._drawn = time.monotonic()
 
 
 class MaskFilm:

@@ -76,7 +76,7 @@ def _manifests(folder: Path) -> dict[str, str]:
 
 
 def _real_data() -> dict[str, str]:
-    """$OVS_REAL_DATA by its file names and sizes: reading gigabytes at every call would cost more than it tells."""
+    """$OVS_REAL_DATA by its file names and sizes: reading gigabytes at every call would cost too much."""
     root = os.environ.get("OVS_REAL_DATA")
     if not root:
         return {}

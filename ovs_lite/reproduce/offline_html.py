@@ -1,4 +1,4 @@
-"""HTML that needs nothing but itself: no script, nothing fetched from anywhere, formulas as pictures with their source.
+"""HTML that needs nothing but itself: no script, nothing fetched from anywhere, formulas as images with their source.
 
 What a notebook displays may hold anything (captions, class names, file names), so only known tags and attributes pass.
 nbconvert's own `sanitize_html` cannot do this: it turns figures, headings, paragraphs and <details> into text, and lets
@@ -63,7 +63,7 @@ def _clean_attributes(tag: Tag) -> None:
         kept = [rule.strip() for rule in str(tag["style"]).split(";") if STYLE.match(rule.strip())]
         tag["style"] = "; ".join(kept)
     if tag.name == "img" and not INLINE_IMAGE.match(source):
-        tag.replace_with(f"[picture not included: {tag.get('alt') or 'no description'}]")
+        tag.replace_with(f"[image not included: {tag.get('alt') or 'no description'}]")
     if sibling := SIBLING_NOTEBOOK.match(target):
         tag["href"] = target = f"../{sibling.group(1)}/executed.html"
     if tag.name == "a" and target and not LOCAL_LINK.match(target):
@@ -73,7 +73,7 @@ def _clean_attributes(tag: Tag) -> None:
 
 
 def draw_formulas(fragment: str) -> str:
-    r"""Replace $...$ and $$...$$ outside code by pictures whose alt text is the LaTeX; undrawable ones become code."""
+    r"""Replace $...$ and $$...$$ outside code by images whose alt text is the LaTeX; undrawable ones become code."""
     soup = BeautifulSoup(fragment, "html.parser")
     for text in soup.find_all(string=FORMULA):
         if text.find_parent(["pre", "code"]) is None:

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from tqdm.auto import tqdm
 from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
 from ovs_lite.files import data_root, project_root, runs_root, write_json
 from ovs_lite.methods.registry import split_changes
-from ovs_lite.notebook.claims_log import CLAIMS
-from ovs_lite.notebook.metrics_log import METRICS
+from ovs_lite.notebook.logs import CLAIMS, METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
 from ovs_lite.reproduce.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_notebook_page, write_report
 
@@ -88,7 +87,7 @@ def reproduce(
 
 
 def find_notebooks(folder: str | Path | None = None) -> list[Path]:
-    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else beside the installed package."""
+    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else next to the installed package."""
     project, package = project_root() / "notebooks", Path(__file__).parents[2] / "notebooks"
     candidates = [Path(folder)] if folder else [project, package]
     for candidate in candidates:
@@ -144,14 +143,8 @@ def _stage(
     if (folder / EXECUTED).exists():
         write_notebook_page(folder, notebook.stem)
     result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds)
-    _write_stage(folder, result)
+    write_json(folder / STAGE, {**asdict(result), "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")})
     return result
-
-
-def _write_stage(folder: Path, result: StageResult) -> None:
-    outcome = {"status": result.status, "seconds": result.seconds, "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    failure = {"message": result.message, "traceback": result.traceback}
-    write_json(folder / STAGE, {"notebook": result.name, **outcome, **failure})
 
 
 def _execute(notebook: Path, folder: Path, parameters: dict[str, Any], cell_timeout: int) -> tuple[str, str]:

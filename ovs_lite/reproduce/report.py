@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ovs_lite.config import flatten
 from ovs_lite.files import write_text
-from ovs_lite.notebook.metrics_log import format_number, read_metrics
+from ovs_lite.notebook.logs import format_number, read_metrics
 from ovs_lite.reproduce.offline_html import INLINE_IMAGE, highlight_css, notebook_fragment
 from ovs_lite.reproduce.verdicts import MARKS, by_paper, counted, write_claims
 
@@ -56,33 +56,25 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def _template(name: str):
-    return Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True).get_template(name)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+    environment.filters["number"] = format_number
+    return environment.get_template(name)
 
 
 def _stage(folder: Path) -> dict[str, Any]:
-    stage = read_json(folder / STAGE)
     started = (folder / EXECUTED).exists()
     return {
+        "status": "did not finish" if started else "not run",
+        **read_json(folder / STAGE),
         "name": folder.name,
-        "status": stage.get("status", "did not finish" if started else "not run"),
-        "time": f"{stage['seconds']:.0f} s" if "seconds" in stage else "",
-        "finished": stage.get("finished", ""),
-        "message": stage.get("message", ""),
-        "traceback": stage.get("traceback", ""),
         "page": f"{folder.name}/{PAGE}" if (folder / PAGE).exists() else "",
-        "metrics": [_metric(row) for row in read_metrics(folder)],
+        "metrics": read_metrics(folder),
         "figures": _figures(folder / EXECUTED) if started else [],
     }
 
 
-def _metric(row: dict[str, Any]) -> dict[str, str]:
-    unit, paper, n = row.get("unit") or "", row.get("paper"), row.get("n")
-    value, expected = format_number(row.get("value"), unit), "" if paper is None else format_number(paper, unit)
-    return {"name": row["name"], "value": value, "n": "" if n is None else n, "paper": expected}
-
-
 def _figures(executed: Path) -> list[dict[str, str]]:
-    """The pictures an executed notebook shows: those of `ovs_lite.notebook.show`, and bare PNG outputs."""
+    """The images an executed notebook shows: those of `ovs_lite.notebook.show`, and bare PNG outputs."""
     try:
         notebook = nbformat.read(executed, as_version=4)
     except (ValueError, nbformat.ValidationError):  # a kill while papermill was writing
@@ -91,9 +83,9 @@ def _figures(executed: Path) -> list[dict[str, str]]:
     for number, cell in enumerate(notebook.cells, 1):
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
             if "text/html" in data:
-                pictures = BeautifulSoup(data["text/html"], "html.parser").find_all("img")
-                found += [{"alt": tag.get("alt", ""), "source": tag.get("src", "")} for tag in pictures]
+                images = BeautifulSoup(data["text/html"], "html.parser").find_all("img")
+                found += [{"alt": tag.get("alt", ""), "source": tag.get("src", "")} for tag in images]
             elif "image/png" in data:
                 source = "data:image/png;base64," + "".join(data["image/png"].split())
-                found.append({"alt": f"picture without a description, cell {number}", "source": source})
+                found.append({"alt": f"image without a description, cell {number}", "source": source})
     return [figure for figure in found if INLINE_IMAGE.match(figure["source"])]

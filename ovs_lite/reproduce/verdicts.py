@@ -7,11 +7,11 @@ from typing import Any
 
 from ovs_lite.claims import NOT_RUN, VERDICTS, Claim, Part, combined, load_claims
 from ovs_lite.files import write_json
-from ovs_lite.notebook.claims_log import read_claims, signed
+from ovs_lite.notebook.logs import read_claims, signed
 
 CLAIMS_JSON = "claims.json"
 MEASURED = ("verdict", "ours", "interval", "n", "seeds", "notebook")
-# A verdict is told apart by its word, then its mark; the colour (of the report's style sheet) only helps.
+# A verdict is known by its word, then its mark; the colour (of the report's style sheet) only helps.
 MARKS = {"holds": "\u2713", "reversed": "\u2717", "inconclusive": "?", "not run": "\u2013"}
 
 
@@ -42,7 +42,7 @@ def by_paper(found: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
         parts = entry["parts"]
         numbers = _shown(entry) if not parts else dict.fromkeys(("ours", "wanted", "n", "seeds", "notebook"))
         head = {**entry, **numbers, "part": "", "numbers": entry["paper"]}
-        rows = [head] + [{**part, **_shown(part), "numbers": _paper(part)} for part in parts]
+        rows = [head, *({**part, **_shown(part)} for part in parts)]
         table = tables.setdefault(entry["where"].split(",")[0], [])
         table += [row | {"mark": MARKS[row["verdict"]]} for row in rows]
     return tables
@@ -64,12 +64,8 @@ def _part(name: str, part: Part, row: dict[str, Any] | None, notebook: str) -> d
     measured = {key: row.get(key) for key in MEASURED} if row else dict.fromkeys(MEASURED)
     if row is None:
         measured |= {"verdict": NOT_RUN, "notebook": notebook}
-    declared = {"measure": part.measure, "unit": part.unit, "direction": part.direction, "margin": part.margin}
-    return {"part": name, **measured, **declared, "why": part.why, "paper_value": part.paper}
-
-
-def _paper(part: dict[str, Any]) -> str:
-    return "" if part["paper_value"] is None else f"{signed(part['paper_value'])} {part['unit']}"
+    declared = {key: getattr(part, key) for key in ("measure", "unit", "direction", "margin", "why")}
+    return {"part": name, **measured, **declared, "paper_value": part.paper}
 
 
 def _shown(part: dict[str, Any]) -> dict[str, str]:
@@ -81,4 +77,6 @@ def _shown(part: dict[str, Any]) -> dict[str, str]:
         interval = part["interval"]
         spread = f"{signed(interval[0])} to {signed(interval[1])}" if interval else "no interval"
         ours = f"{signed(part['ours'])} {unit} ({spread})"
-    return {"ours": ours, "wanted": f"{wanted} {unit}", "seeds": ", ".join(map(str, part["seeds"] or ()))}
+    paper = "" if part["paper_value"] is None else f"{signed(part['paper_value'])} {unit}"
+    seeds = ", ".join(map(str, part["seeds"] or ()))
+    return {"ours": ours, "wanted": f"{wanted} {unit}", "seeds": seeds, "numbers": paper}

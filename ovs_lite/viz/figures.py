@@ -1,6 +1,6 @@
 """Figures for notebooks and reports. Every function returns a matplotlib Figure and leaves nothing open in pyplot.
 
-Pictures are PIL images or arrays, (H, W, 3) uint8 RGB or (H, W).
+Images are PIL images or arrays, (H, W, 3) uint8 RGB or (H, W).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,53 +9,51 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import binned_statistic
 
 from ovs_lite.viz.palette import colour
 
-Picture = Image.Image | np.ndarray
+AnyImage = Image.Image | np.ndarray
+SIDE = 2.2  # inches of an image
 
 
-def image_row(images: Sequence[Picture], titles: Sequence[str] | None = None, side: float = 2.2) -> Figure:
-    """Pictures side by side, each `side` inches wide, with a title above each."""
+def image_row(images: Sequence[AnyImage], titles: Sequence[str] | None = None, side: float = SIDE) -> Figure:
+    """Images side by side, each `side` inches wide, with a title above each."""
     figure, axes = _row(len(images), titles, side)
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(np.asarray(image), cmap="gray")
     return figure
 
 
-def heat_map(
-    image: Picture, scores: np.ndarray, titles: Sequence[str] | None = None, side: float = 2.2, alpha: float = 0.6
-) -> Figure:
-    """The picture, then (K, H, W) or (H, W) scores laid over it one by one, on one common colour scale."""
+def heat_map(image: AnyImage, scores: np.ndarray, titles: Sequence[str] | None = None) -> Figure:
+    """The image, then (K, H, W) or (H, W) scores laid over it one by one, on one common colour scale."""
     scores = np.atleast_3d(np.asarray(scores).T).T  # (K, H, W)
     named = None if titles is None else ["", *titles]
-    figure, axes = _row(len(scores) + 1, named, side)
+    figure, axes = _row(len(scores) + 1, named, SIDE)
     axes[0].imshow(np.asarray(image), cmap="gray")
     for ax, score in zip(axes[1:], scores, strict=True):
         ax.imshow(np.asarray(image), cmap="gray", extent=(0, score.shape[1], score.shape[0], 0))
         drawn = ax.imshow(
-            score, cmap="inferno", alpha=alpha, vmin=np.nanmin(scores), vmax=np.nanmax(scores),
+            score, cmap="inferno", alpha=0.6, vmin=np.nanmin(scores), vmax=np.nanmax(scores),
             extent=(0, score.shape[1], score.shape[0], 0),
         )  # fmt: skip
     figure.colorbar(drawn, ax=list(axes), shrink=0.8)
     return figure
 
 
-def table_map(
-    table: Mapping[str, Mapping[str, float]], title: str = "", style: str = "{:.1f}", scale: float = 100.0
-) -> Figure:
-    """A table {row: {column: value}} as coloured cells with `scale` times the number printed in each.
+def table_map(table: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+    """A table {row: {column: value}} as coloured cells with 100 times the number printed in each.
 
     A missing or NaN value is an empty cell with a dash.
     """
     rows, columns = list(table), list(dict.fromkeys(column for row in table.values() for column in row))
-    values = scale * np.array([[table[row].get(column, np.nan) for column in columns] for row in rows], float)
+    values = 100 * np.array([[table[row].get(column, np.nan) for column in columns] for row in rows], float)
     figure, ax = plt.subplots(figsize=(2.2 + 1.3 * len(columns), 1.2 + 0.5 * len(rows)), layout="constrained")
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0, 1)
     ax.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        text = style.format(value) if np.isfinite(value) else "–"
+        text = f"{value:.1f}" if np.isfinite(value) else "–"
         dark = np.isfinite(value) and value < (low + high) / 2
         ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
     ax.set_xticks(range(len(columns)), columns)
@@ -84,11 +82,9 @@ def scatter_with_means(
 
 def binned_means(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the non-empty bins between `edges`, and the mean of y in each; the last bin includes its right end."""
-    number = np.clip(np.digitize(x, edges) - 1, 0, len(edges) - 2)
-    counts = np.bincount(number, minlength=len(edges) - 1)
-    sums = np.bincount(number, weights=y, minlength=len(edges) - 1)
-    filled = counts > 0
-    return ((edges[:-1] + edges[1:]) / 2)[filled], sums[filled] / counts[filled]
+    means = binned_statistic(x, y, "mean", edges).statistic
+    filled = np.isfinite(means)
+    return ((edges[:-1] + edges[1:]) / 2)[filled], means[filled]
 
 
 def curves(
@@ -109,7 +105,7 @@ def curves(
 def _row(count: int, titles: Sequence[str] | None, side: float) -> tuple[Figure, np.ndarray]:
     if count == 0 or (titles is not None and len(titles) != count):
         given = "no" if titles is None else len(titles)
-        raise ValueError(f"got {count} pictures and {given} titles, expected at least one picture, one title each")
+        raise ValueError(f"got {count} images and {given} titles, expected at least one image, one title each")
     figure, axes = plt.subplots(1, count, figsize=(side * count, side + 0.4), squeeze=False, layout="constrained")
     for ax, title in zip(axes[0], titles or [""] * count, strict=True):
         ax.set_axis_off()

@@ -1,4 +1,4 @@
-"""Text on pictures: DejaVu Sans, which comes with matplotlib, so a picture looks the same on every machine."""
+"""Text on images: DejaVu Sans, which comes with matplotlib, so an image looks the same on every machine."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ def width(text: str, size: int) -> int:
 
 
 def shorten(text: str, size: int, limit: int) -> str:
-    """One line of at most `limit` pixels: blanks and line ends become single blanks, the end becomes an ellipsis."""
+    """One line of at most `limit` pixels: whitespace becomes single spaces, the end becomes an ellipsis."""
     line = " ".join(text.split())
     if width(line, size) <= limit:
         return line
@@ -29,7 +29,7 @@ def shorten(text: str, size: int, limit: int) -> str:
 
 
 def wrap(text: str, size: int, limit: int, lines: int) -> list[str]:
-    """Break at blanks into at most `lines` lines of at most `limit` pixels; what is left over ends in an ellipsis."""
+    """Break at spaces into at most `lines` lines of at most `limit` pixels; what is left over ends in an ellipsis."""
     words, done = text.split(), []
     while words and len(done) < lines - 1:
         count = 1

@@ -1,4 +1,4 @@
-"""A segmentation laid over its picture: colour, contour, the name on the region, and a legend sorted by area.
+"""A segmentation laid over its image: colour, contour, the name on the region, and a legend sorted by area.
 
 H, W pixels; labels are (H, W) integers, an index into `names`, -1 = unlabelled and left transparent.
 """
@@ -13,35 +13,29 @@ from ovs_lite.viz.lettering import font, shorten, width
 from ovs_lite.viz.palette import colours
 
 PLACING_SIDE = 400  # names are placed on a map of about this many pixels a side
-SMALLEST_NAMED = 0.002  # of the picture's pixels; smaller regions are named in the legend only
+SMALLEST_NAMED = 0.002  # of the image's pixels; smaller regions are named in the legend only
 LEGEND_WIDTH = 160
 INK, PAPER = (25, 25, 25), (255, 255, 255)
 
 
 def overlay(
-    image: Image.Image,
-    labels: np.ndarray,
-    names: Sequence[str],
-    alpha: float = 0.5,
-    legend: bool = True,
-    on_regions: bool = True,
+    image: Image.Image, labels: np.ndarray, names: Sequence[str], alpha: float = 0.5, legend: bool = True
 ) -> Image.Image:
-    """Picture with its segmentation, PIL RGB. Without legend the size is the picture's; the legend goes underneath.
+    """The image with its segmentation, PIL RGB. Without legend the size is the image's; the legend goes underneath.
 
-    alpha: share of the class colour inside regions, 0..1; contours are opaque, in the colour of their region.
-    on_regions: write each name at the point deepest inside its region. Raises ValueError where labels do not fit.
+    alpha: share of the class colour inside regions, 0..1; contours are opaque, in the colour of their region. Each name
+    stands at the point deepest inside its region. Raises ValueError where labels do not fit.
     """
     labels = _checked(image, labels, names)
     if not 0 <= alpha <= 1:
         raise ValueError(f"got alpha={alpha}, expected 0..1")
-    picture = paint(image, labels, alpha)
-    if on_regions:
-        _write_names(picture, labels, names)
-    return _with_legend(picture, areas(labels, names)) if legend else picture
+    painted = paint(image, labels, alpha)
+    _write_names(painted, labels, names)
+    return _with_legend(painted, areas(labels, names)) if legend else painted
 
 
 def paint(image: Image.Image, labels: np.ndarray, alpha: float = 0.5) -> Image.Image:
-    """Class colours and contours only, no words: PIL RGB of the picture's size. labels: (H, W), -1 transparent."""
+    """Class colours and contours only, no words: PIL RGB of the image's size. labels: (H, W), -1 transparent."""
     table = colours(max(int(labels.max(initial=-1)) + 1, 1))
     solid = Image.fromarray(table[np.maximum(labels, 0)])
     base = image.convert("RGB")
@@ -85,7 +79,7 @@ def _checked(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> np
     labels = np.asarray(labels)
     if labels.shape != (image.height, image.width) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"got labels {labels.shape} of {labels.dtype} for a picture of {image.width} x {image.height} pixels, "
+            f"got labels {labels.shape} of {labels.dtype} for an image of {image.width} x {image.height} pixels, "
             f"expected integers of shape {(image.height, image.width)}"
         )
     if labels.min() < -1 or labels.max() >= len(names):
@@ -93,28 +87,28 @@ def _checked(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> np
     return labels.astype(np.int64, copy=False)
 
 
-def _letter_size(picture: Image.Image) -> int:
-    return int(np.clip(min(picture.size) / 22, 10, 60))
+def _letter_size(image: Image.Image) -> int:
+    return int(np.clip(min(image.size) / 22, 10, 60))
 
 
-def _write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> None:
+def _write_names(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> None:
     """Smallest region first, so that where names meet the larger region's name, with more room, lies on top."""
-    draw, size = ImageDraw.Draw(picture), _letter_size(picture)
+    draw, size = ImageDraw.Draw(image), _letter_size(image)
     step = -(-max(labels.shape) // PLACING_SIDE)
     coarse = labels[step // 2 :: step, step // 2 :: step]
     for index, name, share in reversed(areas(labels, names)):
         place = _deepest_point(coarse == index) if index >= 0 and share >= SMALLEST_NAMED else None
         if place is None:
             continue
-        text = shorten(name, size, picture.width)
+        text = shorten(name, size, image.width)
         half = width(text, size) / 2
-        x = np.clip(place[1] * step + step // 2, half, max(half, picture.width - half))
-        y = np.clip(place[0] * step + step // 2, size / 2, max(size / 2, picture.height - size / 2))
+        x = np.clip(place[1] * step + step // 2, half, max(half, image.width - half))
+        y = np.clip(place[0] * step + step // 2, size / 2, max(size / 2, image.height - size / 2))
         draw.text((x, y), text, PAPER, font(size), anchor="mm", stroke_width=max(1, size // 10), stroke_fill=INK)
 
 
 def _deepest_point(mask: np.ndarray) -> tuple[int, int] | None:
-    """Row and column far from the outside of mask and picture (90 % of the farthest), near the middle of such pixels.
+    """Row and column far from the outside of mask and image (90 % of the farthest), near the middle of such pixels.
 
     None for an empty mask.
     """
@@ -126,11 +120,11 @@ def _deepest_point(mask: np.ndarray) -> tuple[int, int] | None:
     return int(row), int(column)
 
 
-def _with_legend(picture: Image.Image, rows: list[tuple[int, str, float]]) -> Image.Image:
-    """Swatch, name and area of each row, flowing from left to right under the picture."""
-    size = _letter_size(picture)
+def _with_legend(image: Image.Image, rows: list[tuple[int, str, float]]) -> Image.Image:
+    """Swatch, name and area of each row, flowing from left to right under the image."""
+    size = _letter_size(image)
     gap, line = size // 2, round(1.5 * size)
-    total = max(picture.width, LEGEND_WIDTH)
+    total = max(image.width, LEGEND_WIDTH)
     places, x, y = [], gap, gap
     for index, name, share in rows:
         area = f" {percent(share)}"
@@ -140,11 +134,11 @@ def _with_legend(picture: Image.Image, rows: list[tuple[int, str, float]]) -> Im
             x, y = gap, y + line
         places.append((x, y, index, text))
         x += needed + 2 * gap
-    sheet = Image.new("RGB", (total, picture.height + y + line + gap), PAPER)
-    sheet.paste(picture, ((total - picture.width) // 2, 0))
+    sheet = Image.new("RGB", (total, image.height + y + line + gap), PAPER)
+    sheet.paste(image, ((total - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for x, y, index, text in places:
-        top = picture.height + y
+        top = image.height + y
         fill = tuple(colours(index + 1)[index].tolist()) if index >= 0 else PAPER
         draw.rectangle((x, top, x + size, top + size), fill=fill, outline=INK)
         draw.text((x + size + gap, top + size / 2), text, INK, font(size), anchor="lm")

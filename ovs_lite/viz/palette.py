@@ -1,4 +1,4 @@
-"""Colours of classes: fixed per index, so the same class has the same colour in every picture and every run.
+"""Colours of classes: fixed per index, so the same class has the same colour in every image and every run.
 
 The first seven are those of Okabe and Ito (2008), which people with any kind of colour blindness tell apart; their
 black is left out because it reads badly under transparency, and orange and yellow are kept far apart. Later colours
@@ -38,12 +38,8 @@ def colour(index: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=8)
-def _table(count: int) -> np.ndarray:
+def colours(count: int) -> np.ndarray:
+    """The first `count` colours, (count, 3) uint8 RGB, read-only."""
     table = np.array([colour(index) for index in range(count)], np.uint8).reshape(count, 3)
     table.flags.writeable = False
     return table
-
-
-def colours(count: int) -> np.ndarray:
-    """The first `count` colours, (count, 3) uint8 RGB, read-only."""
-    return _table(count)

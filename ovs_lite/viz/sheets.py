@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures on one page, to look at a data set before trusting it."""
+"""Contact sheets: many small images on one page, to look at a data set before trusting it."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ def contact_sheet(
     columns: int = 6,
     side: int = 160,
 ) -> Image.Image:
-    """Pictures in rows of `columns`, each fitted into side x side pixels, as one PIL RGB image.
+    """Images in rows of `columns`, each fitted into side x side pixels, as one PIL RGB image.
 
-    segments: per picture an (H, W) integer segment map as the record has it (0 = void, left transparent) or None;
-    drawn under the picture. captions: one text each, cut after three lines. Raises ValueError for lists of unequal
-    length, for no pictures at all, and for a segment map of another size than its picture.
+    segments: per image an (H, W) integer segment map as the record has it (0 = void, left transparent) or None;
+    drawn under the image. captions: one text each, cut after three lines. Raises ValueError for lists of unequal
+    length, for no images at all, and for a segment map of another size than its image.
     """
     _check(images, captions, segments, columns)
     columns = min(columns, len(images))
@@ -49,9 +49,9 @@ def contact_sheet(
 def mask_sheet(
     image: Image.Image, masks: np.ndarray, titles: Sequence[str] | None = None, columns: int = 16, side: int = 56
 ) -> Image.Image:
-    """One small picture per mask, in which what the mask leaves out is dark: PIL RGB.
+    """One small image per mask, in which what the mask leaves out is dark: PIL RGB.
 
-    masks: (N, H, W) bool or in [0, 1], of the picture's size. Raises ValueError for another size or no mask.
+    masks: (N, H, W) bool or in [0, 1], of the image's size. Raises ValueError for another size or no mask.
     """
     masks = np.asarray(masks, np.float32)
     if masks.ndim != 3 or len(masks) == 0 or masks.shape[1:] != (image.height, image.width):
@@ -71,13 +71,13 @@ def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, side: in
 
 def _check(images: Sequence, captions: Sequence | None, segments: Sequence | None, columns: int) -> None:
     if not images or columns < 1:
-        raise ValueError(f"got {len(images)} pictures in {columns} columns, expected at least one of each")
+        raise ValueError(f"got {len(images)} images in {columns} columns, expected at least one of each")
     for name, items in (("captions", captions), ("segments", segments)):
         if items is not None and len(items) != len(images):
-            raise ValueError(f"got {len(items)} {name} for {len(images)} pictures, expected one each")
+            raise ValueError(f"got {len(items)} {name} for {len(images)} images, expected one each")
     for number, (image, owner) in enumerate(zip(images, segments or [], strict=False)):
         if owner is not None and np.shape(owner) != (image.height, image.width):
             raise ValueError(
-                f"got segments of shape {np.shape(owner)} for picture {number} of {image.width} x {image.height} "
+                f"got segments of shape {np.shape(owner)} for image {number} of {image.width} x {image.height} "
                 f"pixels, expected {(image.height, image.width)}"
             )

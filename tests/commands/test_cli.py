@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from ovs_lite import __version__
-from ovs_lite.cli import main
-from ovs_lite.commands.evaluate import KINDS
+from ovs_lite.cli import EVALUATIONS, main
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
-    ["data", "show"], *(["evaluate", kind] for kind in KINDS),
+    ["data", "show"], *(["evaluate", kind] for kind in EVALUATIONS),
 ]  # fmt: skip
 
 

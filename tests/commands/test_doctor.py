@@ -1,5 +1,7 @@
 """Each trap, set on purpose, is named with a cure; a trap that is only a nuisance does not fail the whole."""
 
+import contextlib
+import io
 import sys
 from collections import namedtuple
 
@@ -11,8 +13,13 @@ Found = namedtuple("Found", "status detail cure")
 
 
 def finding(check):
-    """The finding of one check."""
-    return Found(*doctor.examine(check))
+    """The finding of one check, as the report prints it."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(doctor, "CHECKS", {check: doctor.CHECKS[check]})
+        code = doctor.main()
+    first, *cure, _ = printed.getvalue().splitlines()
+    assert code == first.startswith("FAIL") and bool(cure) != first.startswith("ok")
+    return Found(first[:4].strip(), first[24:], "".join(cure).strip())
 
 
 def test_a_torchvision_of_another_build_is_named(monkeypatch):
@@ -101,17 +108,15 @@ def test_more_threads_than_cores_is_a_note(monkeypatch):
 
 def test_exit_code_and_report(monkeypatch, capsys):
     def fine():
-        yield "ok", "found", ""
+        return "found"
 
     def a_nuisance():
-        yield "note", "absent", "get it"
-        yield "ok", "the first that is yielded counts", ""
+        raise doctor.Nuisance("absent")
 
     def surprise():
         raise KeyError("never thought of")
-        yield
 
-    monkeypatch.setattr(doctor, "CHECKS", (fine, a_nuisance))
+    monkeypatch.setattr(doctor, "CHECKS", {fine: "unused", a_nuisance: "get it"})
     assert doctor.main() == 0
     assert capsys.readouterr().out.splitlines() == [
         "ok    fine              found",
@@ -119,7 +124,7 @@ def test_exit_code_and_report(monkeypatch, capsys):
         "                        cure: get it",
         "everything that is needed works",
     ]
-    monkeypatch.setattr(doctor, "CHECKS", (surprise, fine))
+    monkeypatch.setattr(doctor, "CHECKS", {surprise: doctor.REINSTALL, fine: "unused"})
     assert doctor.main() == 1
     assert capsys.readouterr().out.splitlines() == [
         "FAIL  surprise          KeyError: 'never thought of'",

@@ -47,7 +47,7 @@ def test_the_grid_on_records_with_void_and_unlabelled_segments(clip):
     assert all(list(row) == list(CLASSIFIERS) for row in grid.table.values())
     assert grid.table[GROUND_TRUTH][ORACLE] == 1.0 and grid.images == 2
     assert grid.table["grid"][ORACLE] < grid.table["classical proposals"][ORACLE] <= 1
-    assert all(matrix.ignored == 2 * (4 * 80 + 60 * 4) for matrix in grid.matrices.values())
+    assert grid.ignored == 2 * (4 * 80 + 60 * 4)
     truth = [row for row in grid.regions if row["source"] == GROUND_TRUTH]
     assert len(truth) == 2 * 3 * 3 and {row["classifier"] for row in truth} == set(CLIP_CLASSIFIERS)
     for row in grid.regions:
@@ -61,7 +61,7 @@ def test_a_crowd_is_no_region_and_its_pixels_are_ignored(clip):
     assert grid.table[GROUND_TRUTH][ORACLE] == 1.0
     assert {row["target"] for row in grid.regions} == {0, 1}
     crowd = int((record()["segments"] == 2).sum())
-    assert all(matrix.ignored == 4 * 80 + 60 * 4 + crowd for matrix in grid.matrices.values())
+    assert grid.ignored == 4 * 80 + 60 * 4 + crowd
 
 
 def overlapping(image, budget):
@@ -73,7 +73,7 @@ def overlapping(image, budget):
 
 def test_the_plain_oracle_gives_every_region_one_vote_and_the_other_prefers_the_purer(clip):
     grid = evaluate_grid([record()], clip, WORLD, {"two": overlapping}, [ORACLE, PURE_ORACLE])
-    plain, pure = (grid.matrices["two", name].compute().iou for name in (ORACLE, PURE_ORACLE))
+    plain, pure = (grid.report("two", name).scores.iou for name in (ORACLE, PURE_ORACLE))
     assert pure[0] == 1.0, "the cat's own region is the purer one"
     assert plain[0] == 1.0 and plain[1] == pure[1], "a tie goes to the lower class id, the cat's"
     assert list(grid.table[GROUND_TRUTH].values()) == [1.0, 1.0]
@@ -140,7 +140,7 @@ def test_a_cell_as_a_report_has_the_counts_of_each_image(clip):
         assert report.scores.miou == grid.table[source][classifier]
         for row, one in zip(report.per_image, records, strict=True):
             alone = evaluate_grid([one], clip, WORLD)
-            assert (row == alone.matrices[source, classifier].class_pixels()).all()
+            assert (row == alone.counts[source, classifier][0]).all()
     with pytest.warns(UserWarning, match="no labelled pixel"):
         empty = evaluate_grid([], clip, WORLD)
     assert empty.report("grid", ORACLE).per_image.shape == (0, 3, 4)

@@ -41,7 +41,6 @@ def test_every_pixel_of_a_hand_made_pair_of_pictures():
     ]
     report = evaluate_segmentation(Plain(), records, RGB, window=Window(2, 4, 2))
     assert report.per_image.tolist() == [[[3, 2, 0], [4, 2, 1], [3, 4, 0]], [[0, 2, 1], [1, 2, 2], [1, 3, 1]]]
-    assert report.matrices[None].matrix[:, :3].tolist() == [[3, 0, 1], [2, 4, 1], [0, 0, 1]]
     assert report.scores.iou.tolist() == [3 / 6, 4 / 7, 1 / 3]
     assert (report.scores.pixels, report.scores.ignored) == (12, 2) and report.scores.pixel_accuracy == 8 / 12
     assert (report.names, report.background, report.by_background) == (RGB.names, None, {})

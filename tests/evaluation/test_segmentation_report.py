@@ -1,4 +1,4 @@
-"""What an evaluation reports: counts and matrices, the best threshold, merged shards."""
+"""What an evaluation reports: counts, the best threshold, merged shards."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import pytest
 from kit.colour_methods import RECORDS, SLIDE, Likeness, Plain
 from kit.records import by_name
 from kit.vocabularies import FOUR, GROUND, RGB
-from ovs_lite.evaluation.metrics.intervals import class_ious
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 
 
@@ -19,7 +18,7 @@ def test_of_several_backgrounds_the_best_speaks_and_each_equals_itself_alone():
         assert alone.background == cut and alone.scores.miou == scores.miou
         chosen = report.at(cut)
         assert (chosen.per_image == alone.per_image).all() and list(chosen.by_background) == [cut]
-        assert (chosen.matrices[cut].matrix == alone.matrices[cut].matrix).all() and chosen.image_ids == alone.image_ids
+        assert chosen.image_ids == alone.image_ids and chosen.scores.ignored == alone.scores.ignored
     best = max(report.by_background, key=lambda cut: report.by_background[cut].miou)
     assert report.background == best != cuts[0] and report.scores.miou == report.by_background[best].miou
     assert (report.per_image == report.counts[best]).all()
@@ -30,7 +29,7 @@ def test_of_several_backgrounds_the_best_speaks_and_each_equals_itself_alone():
 def test_pictures_without_a_labelled_pixel_count_as_pictures_only():
     void = [by_name(name, ["rgb"], [[-2, -1, -2]]) for name in "ab"]
     report = evaluate_segmentation(Plain(), void, RGB, window=SLIDE)
-    assert report.images == 2 and not report.per_image.any() and report.matrices[None].ignored == 6
+    assert report.images == 2 and not report.per_image.any() and report.ignored == 6
     with pytest.warns(UserWarning, match="no labelled pixel"):
         assert np.isnan(report.scores.miou)
     more = evaluate_segmentation(Plain(), [*RECORDS[:2], *void], FOUR, window=SLIDE, classes=["red", "green", "blue"])
@@ -52,26 +51,17 @@ def test_shards_merge_to_the_whole():
         return evaluate_segmentation(Likeness(), records, GROUND, window=SLIDE, **({"background": (-1, -0.5)} | given))
 
     whole, parts = measured(RECORDS), [measured(RECORDS[rank::3]) for rank in range(3)]
-    before = parts[0].matrices[-1].matrix.copy()
+    before = parts[0].counts[-1].copy()
     merged = parts[0].merge(parts[1]).merge(parts[2]).merge(measured([]))
-    assert (parts[0].matrices[-1].matrix == before).all() and parts[0].images == 5
+    assert (parts[0].counts[-1] == before).all() and parts[0].images == 5
     rows = [merged.image_ids.index(image_id) for image_id in whole.image_ids]
     assert sorted(rows) == list(range(len(RECORDS))) and merged.names == whole.names
     for cut in (-1, -0.5):
         assert (merged.counts[cut][rows] == whole.counts[cut]).all()
-        assert (merged.matrices[cut].matrix == whole.matrices[cut].matrix).all()
-        assert merged.matrices[cut].ignored == whole.matrices[cut].ignored > 0
+    assert merged.ignored == whole.ignored > 0
     assert (merged.background, merged.scores.miou) == (whole.background, whole.scores.miou)
     with pytest.raises(ValueError, match="got 5 images in both reports, such as 'noise-1', expected none"):
         merged.merge(parts[1])
     for other in (measured([], background=-1), measured([], classes=["red", "background"]), measured([], gain=3.0)):
         with pytest.raises(ValueError, match="expected the same classes and protocol"):
             whole.merge(other)
-
-
-def test_counts_and_matrix_agree():
-    report = evaluate_segmentation(Likeness(), RECORDS, GROUND, window=SLIDE, background=-0.6)
-    matrix = report.matrices[-0.6].matrix
-    expected = [matrix.diagonal(), matrix[:, :-1].sum(0), matrix.sum(1)]
-    np.testing.assert_array_equal(report.per_image.sum(0), expected)
-    assert np.nanmean(class_ious(report.per_image.sum(0))) == pytest.approx(report.scores.miou, rel=1e-14)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kit import notebook_rules as rules
-from ovs_lite.notebook.metrics_log import read_metrics
+from ovs_lite.notebook.logs import read_metrics
 from ovs_lite.reproduce.pipeline import reproduce
 
 FOLDER = Path(__file__).parents[2] / "notebooks"

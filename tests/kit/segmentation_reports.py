@@ -9,9 +9,7 @@ def of_counts(counts, image_ids=None, names=None):
     """A report of (N, 3, C) counts: right, predicted and target pixels."""
     images, _, classes = counts.shape
     names = tuple(names or [f"class {c}" for c in range(classes)])
-    return SegmentationReport(
-        names, tuple(image_ids or [f"p{i}" for i in range(images)]), {None: None}, {None: counts}, {}
-    )
+    return SegmentationReport(names, tuple(image_ids or [f"p{i}" for i in range(images)]), {None: counts}, 0, {})
 
 
 def fake(seed, count=12, classes=6, quality=0.5):

@@ -11,8 +11,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 import ovs_lite.notebook as notebook
-from ovs_lite.notebook.claims_log import read_claims
-from ovs_lite.notebook.metrics_log import format_number, read_metrics
+from ovs_lite.notebook.logs import format_number, read_claims, read_metrics
 
 
 @pytest.fixture
@@ -151,6 +150,6 @@ def test_show_embeds_a_png_with_escaped_alt_text(shown):
 
 def test_show_takes_pil_images_and_wants_a_description(shown):
     notebook.show(Image.new("RGB", (4, 4)), "a black square")
-    assert shown[0]["text/plain"] == "[picture: a black square]"
+    assert shown[0]["text/plain"] == "[image: a black square]"
     with pytest.raises(ValueError, match="alt text"):
         notebook.show(Image.new("RGB", (4, 4)), "  ")

@@ -9,7 +9,8 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from ovs_lite.claims import load_claims
-from ovs_lite.notebook.claims_log import record_claim
+from ovs_lite.config import get_profile
+from ovs_lite.notebook import Context
 from ovs_lite.reproduce.offline_html import clean, draw_formulas
 from ovs_lite.reproduce.report import write_notebook_page, write_report
 from ovs_lite.reproduce.verdicts import counted, write_claims
@@ -169,7 +170,7 @@ def test_report_holds_results_figures_and_links(tmp_path):
     assert [link["href"] for link in soup.find_all("a")] == ["00_done/executed.html"]
     metrics = [[cell.get_text() for cell in row.find_all("td")] for row in tables["00_done"].find_all("tr")[1:]]
     assert metrics == [["accuracy", "41.23 %", "8", "20.1 %"], ["nothing", "undefined", "", ""]]
-    assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "picture without a description, cell 1"]
+    assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "image without a description, cell 1"]
     assert "1 of 4 notebooks are done" in soup.get_text() and "profile.seed" in soup.get_text()
 
 
@@ -177,7 +178,7 @@ def write_claims_of(folder, *rows):
     """Rows of claims.jsonl as `run.claim` writes them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part, ours, interval, n in rows:
-        record_claim(folder, name, ours, interval, n, (0, 1), part, {"notebook": folder.name})
+        Context(get_profile("smoke"), folder.name, folder).claim(name, ours, interval, n, (0, 1), part)
 
 
 def test_claims_json_has_every_claim_and_the_later_notebook_wins(tmp_path):

@@ -55,7 +55,7 @@ def test_areas_and_alt_text_are_sorted_and_add_up():
 
 def test_a_name_is_written_on_its_region_and_the_legend_goes_underneath():
     image, labels = Image.new("RGB", (200, 100)), np.zeros((100, 200), int)
-    plain = overlay(image, labels, ["cat"], legend=False, on_regions=False)
+    plain = paint(image, labels)
     named = overlay(image, labels, ["cat"], legend=False)
     assert plain.size == named.size == (200, 100) and plain.tobytes() != named.tobytes()
     changed = np.argwhere((np.asarray(plain) != np.asarray(named)).any(-1))

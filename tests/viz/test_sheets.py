@@ -36,7 +36,7 @@ def test_a_tiny_and_a_huge_picture_fit():
 
 
 def test_lists_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="0 pictures"):
+    with pytest.raises(ValueError, match="0 images"):
         contact_sheet([])
     with pytest.raises(ValueError, match="1 captions for 2"):
         contact_sheet(pictures(2), captions=["one"])

@@ -1,4 +1,4 @@
-"""Scenes of IconWorld that no training can have seen: rendered on demand from seeds of their own.
+"""Scenes of IconWorld that no training run can have seen: rendered on demand from seeds of their own.
 
 B scenes of a chunk, T things, H W pixels. The training stream keeps to seeds below `FIRST_HELD_OUT_SEED`.
 """
@@ -61,16 +61,11 @@ def object_masks(scene: SceneBatch, rendering: Rendering) -> list[tuple[torch.Te
 def caption_group(size: int, count: int, seed: int, number: int) -> tuple[torch.Tensor, list[str]]:
     """Scenes with several objects, group `number`: (count, 3, size, size) RGB, and `count` captions, all different."""
     kept: dict[str, torch.Tensor] = {}
-    for caption, picture in _captioned(size, count, seed, number):
-        kept.setdefault(caption, picture)
-        if len(kept) == count:
-            break
-    return torch.stack(list(kept.values())), list(kept)
-
-
-def _captioned(size: int, chunk: int, seed: int, number: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """(caption, picture) without end."""
     rng = random.Random(f"held out/{seed}/{number}")
-    for scene, rendering in held_out_scenes(MULTI, 2**40, size, seed, f"retrieval {number}", chunk):
+    scenes = held_out_scenes(MULTI, 2**40, size, seed, f"retrieval {number}", count)
+    while len(kept) < count:
+        scene, rendering = next(scenes)
         captions = captions_for(scene_contents(scene, rendering), rng, 1)
-        yield from zip((some[0] for some in captions), rendering.images, strict=True)
+        for (caption,), image in zip(captions, rendering.images, strict=True):
+            kept.setdefault(caption, image)
+    return torch.stack(list(kept.values())[:count]), list(kept)[:count]

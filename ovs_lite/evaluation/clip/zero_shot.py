@@ -1,16 +1,14 @@
-"""How good is a CLIP on natural pictures of IconWorld, and how much does it lose on masked crops?
+"""How good is a CLIP on whole images of IconWorld, and how much does it lose on masked crops?
 
-Every number comes from freshly rendered scenes whose seeds no training can use. Classification is zero-shot: the
+Every number comes from freshly rendered scenes whose seeds no training run can use. Classification is zero-shot: the
 embeddings of the class names, 14 templates, are the classifier (CLIP, Radford et al. 2021, section 3.1). The fall from
 unmasked to masked crops of the same objects is OVSeg's bottleneck (its section 1 and A.1).
 
-B pictures, K names, n answers, D embedding. `..._hits` functions return (n,) bool: which answers were right.
+B images, K names, n answers, D embedding. `..._hits` functions return (n,) bool: which answers were right.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from tqdm.auto import tqdm
@@ -34,13 +32,13 @@ from ovs_lite.iconworld.caption_grammar import with_article
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES
 
-GROUP = 100  # captions that a picture has to choose from
+GROUP = 100  # captions that an image has to choose from
 TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the card. value, chance: fractions in [0, 1]. count: pictures, objects or scenes behind it."""
+    """One line of the card. value, chance: fractions in [0, 1]. count: images, objects or scenes behind it."""
 
     value: float
     chance: float
@@ -63,15 +61,14 @@ def top1(similarity: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return ((similarity >= right).sum(1) == 1).cpu()
 
 
-def second_font_nouns(noun_ids: tuple[int, ...] = EVERY_NOUN) -> tuple[int, ...]:
-    """Those nouns that the second font can draw."""
-    drawable = glyph_atlas("fa")[1]
-    return tuple(noun for noun in noun_ids if drawable[noun])
+def second_font_nouns() -> tuple[int, ...]:
+    """Ids of the nouns that the second font can draw."""
+    return tuple(glyph_atlas("fa")[1].nonzero().flatten().tolist())
 
 
-def vocabulary_nouns(name: str = VOCABULARY) -> tuple[int, ...]:
-    """Ids of the nouns that a vocabulary names."""
-    names = set(load_vocabulary(name).names)
+def vocabulary_nouns() -> tuple[int, ...]:
+    """Ids of the nouns that VOCABULARY names."""
+    names = set(load_vocabulary(VOCABULARY).names)
     return tuple(i for i, noun in enumerate(load_nouns()) if noun.noun in names)
 
 
@@ -79,15 +76,16 @@ def vocabulary_nouns(name: str = VOCABULARY) -> tuple[int, ...]:
 def noun_hits(
     clip: Clip, noun_ids: tuple[int, ...], scenes: int, seed: int = 0, second_font: bool = False
 ) -> torch.Tensor:
-    """Top-1 among the names of `noun_ids` on pictures of one object each. (scenes,) bool."""
+    """Top-1 among the names of `noun_ids` on images of one object each. (scenes,) bool."""
     if not noun_ids:
         raise ValueError("got no noun to choose from, expected at least one")
     style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
-    texts, column = _noun_texts(clip, noun_ids), _columns(noun_ids)
+    texts = _noun_texts(clip, noun_ids)
     hits = []
     for scene, rendering in held_out_scenes(style, scenes, clip.image_size, seed, "single"):
         images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
-        hits.append(top1(images @ texts.T, column[scene.noun_ids[:, 0]]))
+        columns = [noun_ids.index(noun) for noun in scene.noun_ids[:, 0].tolist()]
+        hits.append(top1(images @ texts.T, torch.tensor(columns)))
     return torch.cat(hits)
 
 
@@ -101,12 +99,12 @@ def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Ten
     texts = _noun_texts(clip, EVERY_NOUN)
     hits = []
     for scene, rendering in held_out_scenes(MULTI, scenes, 2 * clip.image_size, seed, "crops"):
-        pictures = clip.normalise(rendering.images.to(clip.device))
+        whole = clip.normalise(rendering.images.to(clip.device))
         pairs = object_masks(scene, rendering)
         crops = torch.cat(
             [
-                masked_crops(picture, masks.to(clip.device), clip.image_size, masked)
-                for picture, (masks, _) in zip(pictures, pairs, strict=True)
+                masked_crops(one, masks.to(clip.device), clip.image_size, masked)
+                for one, (masks, _) in zip(whole, pairs, strict=True)
             ]
         )
         images = torch.cat([clip.encode_image(some) for some in crops.split(CHUNK)])
@@ -116,7 +114,7 @@ def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Ten
 
 @torch.no_grad()
 def colour_hits(clip: Clip, scenes: int, seed: int = 0) -> torch.Tensor:
-    """How often "a photo of a red cat" beats the nine other colours, on pictures of one object each. (scenes,) bool."""
+    """How often "a photo of a red cat" beats the nine other colours, on images of one object each. (scenes,) bool."""
     hits = []
     for scene, rendering in held_out_scenes(SINGLE, scenes, clip.image_size, seed, "colour"):
         images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
@@ -132,8 +130,8 @@ def retrieval_hits(clip: Clip, rounds: int, seed: int = 0, group: int = GROUP) -
     """Image-to-text retrieval: does a scene find its caption among `group` different ones? (rounds * group,) bool."""
     hits = []
     for number in range(rounds):
-        pictures, captions = caption_group(clip.image_size, group, seed, number)
-        images = torch.cat([clip.encode_image(clip.normalise(p.to(clip.device))) for p in pictures.split(CHUNK)])
+        drawn, captions = caption_group(clip.image_size, group, seed, number)
+        images = torch.cat([clip.encode_image(clip.normalise(some.to(clip.device))) for some in drawn.split(CHUNK)])
         hits.append(top1(images @ _encode_texts(clip, captions).T, torch.arange(group)))
     return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
 
@@ -147,52 +145,36 @@ def _noun_texts(clip: Clip, noun_ids: tuple[int, ...]) -> torch.Tensor:
     return clip.text_embeddings([load_nouns()[i].noun for i in noun_ids])
 
 
-def _columns(noun_ids: tuple[int, ...]) -> torch.Tensor:
-    """Noun id -> its position in noun_ids, -1 elsewhere."""
-    column = torch.full((len(EVERY_NOUN),), -1)
-    column[list(noun_ids)] = torch.arange(len(noun_ids))
-    return column
-
-
 def _encode_texts(clip: Clip, prompts: list[str]) -> torch.Tensor:
     parts = range(0, len(prompts), TEXTS_AT_ONCE)
     return torch.cat([clip.encode_text(prompts[i : i + TEXTS_AT_ONCE]) for i in parts])
 
 
-def _dense_figure(clip: Clip, scenes: int, seed: int) -> Figure:
-    found, guessed = segmentation_scores(clip, scenes, seed)
-    return Figure(found.miou, guessed.miou, scenes)
+def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
+    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many.
 
-
-def _figures(clip: Clip, scenes: int, seed: int) -> dict[str, Callable[[], Figure]]:
-    """Name -> how to measure it, in the card's order. A tower without dense embeddings lacks the last one."""
-
-    def share(hits: Callable[..., torch.Tensor], choices: int, *args, **options) -> Callable[[], Figure]:
-        return lambda: Figure.of(hits(clip, *args, seed=seed, **options), choices)
-
+    Warns where a tower has no dense embeddings, and leaves the last figure out.
+    """
+    if scenes < 1:
+        raise ValueError(f"got {scenes} scenes, expected at least 1")
     every, some, other = len(EVERY_NOUN), vocabulary_nouns(), second_font_nouns()
     half, rounds = max(1, scenes // 2), max(1, scenes // GROUP)
-    figures = {
-        f"top-1 of {every} nouns": share(noun_hits, every, EVERY_NOUN, scenes),
-        f"top-1 of the {len(some)} nouns of {VOCABULARY}": share(noun_hits, len(some), some, scenes),
-        f"top-1 of {len(other)} nouns, second font": share(noun_hits, len(other), other, scenes, second_font=True),
-        f"top-1 of {every} nouns, unmasked crops": share(crop_hits, every, half, masked=False),
-        f"top-1 of {every} nouns, masked crops": share(crop_hits, every, half, masked=True),
-        f"colour word among {len(COLOUR_NAMES)}": share(colour_hits, len(COLOUR_NAMES), half),
-        f"retrieval R@1 among {GROUP}": share(retrieval_hits, GROUP, rounds, group=GROUP),
+    hits = {  # name: choices, how to measure it
+        f"top-1 of {every} nouns": (every, lambda: noun_hits(clip, EVERY_NOUN, scenes, seed)),
+        f"top-1 of the {len(some)} nouns of {VOCABULARY}": (len(some), lambda: noun_hits(clip, some, scenes, seed)),
+        f"top-1 of {len(other)} nouns, second font": (len(other), lambda: noun_hits(clip, other, scenes, seed, True)),
+        f"top-1 of {every} nouns, unmasked crops": (every, lambda: crop_hits(clip, half, False, seed)),
+        f"top-1 of {every} nouns, masked crops": (every, lambda: crop_hits(clip, half, True, seed)),
+        f"colour word among {len(COLOUR_NAMES)}": (len(COLOUR_NAMES), lambda: colour_hits(clip, half, seed)),
+        f"retrieval R@1 among {GROUP}": (GROUP, lambda: retrieval_hits(clip, rounds, seed, GROUP)),
     }
+    bar = tqdm(hits.items(), desc=clip.name, unit="figure", disable=not progress)
+    figures = {name: Figure.of(measured(), choices) for name, (choices, measured) in bar}
     try:
         patch_stride(clip.network.visual)
     except ValueError as error:
         warnings.warn(f"{clip.name} is not measured on {VOCABULARY}: {error}", stacklevel=2)
         return figures
     tower = "MaskCLIP" if clip.patch_size is not None else "last feature map"
-    return figures | {f"mIoU on {VOCABULARY}, {tower}": partial(_dense_figure, clip, half, seed)}
-
-
-def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
-    """All figures of the card. scenes: pictures behind the first ones; the slower ones take half as many."""
-    if scenes < 1:
-        raise ValueError(f"got {scenes} scenes, expected at least 1")
-    bar = tqdm(_figures(clip, scenes, seed).items(), desc=clip.name, unit="figure", disable=not progress)
-    return {name: figure() for name, figure in bar}
+    found, guessed = segmentation_scores(clip, half, seed)
+    return figures | {f"mIoU on {VOCABULARY}, {tower}": Figure(found.miou, guessed.miou, half)}

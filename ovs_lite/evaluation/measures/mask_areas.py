@@ -1,7 +1,7 @@
-"""How large soft masks are, apart for classes that are in the picture and classes that are not.
+"""How large soft masks are, apart for classes that are in the image and classes that are not.
 
 TCL's area loss (Cha et al., CVPR 2023, Eq. 10) is about these two numbers: without it masks spread or vanish.
-N pictures, K classes.
+N images, K classes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def mean_mask_areas(
 ) -> MaskAreas:
     """Areas of a method's scores, which must be probabilities, at twice CLIP's size (warped to a square).
 
-    A background class is left out. options: the method's own. Raises ValueError where no picture has a labelled class.
+    A background class is left out. options: the method's own. Raises ValueError where no image has a labelled class.
     """
     clip = method.clip
     asked = [index for index in range(len(vocabulary)) if index != vocabulary.background]
@@ -56,7 +56,7 @@ def mean_mask_areas(
         by_image.append(_mean(absent))
         rows["truth"] += [true[index] for index in asked if index in true]
     if not rows["present"]:
-        raise ValueError(f"got no picture with a class of {vocabulary.name!r}, expected at least one")
+        raise ValueError(f"got no image with a class of {vocabulary.name!r}, expected at least one")
     return MaskAreas(*map(_mean, rows.values()), tuple(by_image))
 
 

@@ -1,8 +1,8 @@
 """Does a more specific text give a better mask? TCL's appendix G (Fig. 10), counted instead of shown.
 
-Pictures hold two things of one noun in two colours, the case in which "cat" is not enough and "red cat" is. For each of
+Images hold two things of one noun in two colours, the case in which "cat" is not enough and "red cat" is. For each of
 the two the mask of the noun and the mask of the colour and the noun are compared with the meant thing.
-N pictures, H W pixels.
+N images, H W pixels.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Specificity:
     """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1].
 
     share: how much of the specific mask's mass on both things lies on the meant one; the noun's is 0.5.
-    gains: (N,) specific - noun of each picture.
+    gains: (N,) specific - noun of each image.
     """
 
     noun: float
@@ -45,13 +45,13 @@ class Specificity:
     gains: tuple[float, ...]
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """N."""
         return len(self.gains)
 
 
-def twin_pictures(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
-    """`count` held-out pictures with two things of one noun in two colours, both visible."""
+def twin_images(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
+    """`count` held-out images with two things of one noun in two colours, both visible."""
     found = 0
     for scene, rendering in held_out_scenes(TWINS, 2**40, size, seed, "twins"):
         for index, (masks, nouns) in enumerate(object_masks(scene, rendering)):
@@ -66,14 +66,14 @@ def twin_pictures(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
 
 
 @torch.no_grad()
-def prompt_specificity(method: Method, pictures: Iterator[Twins], threshold: float, **options) -> Specificity:
+def prompt_specificity(method: Method, images: Iterator[Twins], threshold: float, **options) -> Specificity:
     """Ask a method for the noun and for both specific texts. threshold: score above which a pixel is in the mask.
 
-    options: the method's own. Raises ValueError without a picture.
+    options: the method's own. Raises ValueError without an image.
     """
-    rows = [_one(method, twins, threshold, options) for twins in pictures]
+    rows = [_one(method, twins, threshold, options) for twins in images]
     if not rows:
-        raise ValueError("got no picture, expected at least one")
+        raise ValueError("got no image, expected at least one")
     noun, specific, share = np.array(rows).T
     return Specificity(float(noun.mean()), float(specific.mean()), float(share.mean()), tuple(specific - noun))
 

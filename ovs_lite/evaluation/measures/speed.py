@@ -47,14 +47,10 @@ def _seconds(
 ) -> float:
     clip = method.clip
     image = clip.normalise(image.to(clip.device))
-    _wait(clip.device)
+    wait = torch.cuda.synchronize if clip.device.type == "cuda" else (lambda: None)
+    wait()
     start = time.perf_counter()
     texts = clip.encode_text(prompts).view(classes, -1, clip.embed_dim).mean(1)
     method.predict(image, torch.nn.functional.normalize(texts, dim=1), **options)
-    _wait(clip.device)
+    wait()
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 ABSENT_RULES = ("union", "target")
-SPARE_ROWS = 256  # counting an ignore_index in a row of its own is cheaper than rewriting the target
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,6 @@ class ConfusionMatrix:
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.matrix = np.zeros((num_classes, num_classes + 1), np.int64)
         self.ignored = 0
-        near = ignore_index is not None and num_classes <= ignore_index < num_classes + SPARE_ROWS
-        self._rows = (ignore_index if near else num_classes) + 1
 
     def update(self, pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> "ConfusionMatrix":
         """Count two integer label maps of equal shape, any number of axes. Returns itself.
@@ -65,13 +62,17 @@ class ConfusionMatrix:
         pred, target = _integers(pred, "pred"), _integers(target, "target")
         if pred.shape != target.shape:
             raise ValueError(f"got pred of shape {pred.shape} and target of shape {target.shape}, expected equal ones")
-        columns = self.num_classes + 1
-        pairs = _at_most(target, self._rows - 1) * columns
-        pairs += _at_most(pred, self.num_classes)
-        counts = np.bincount(pairs.ravel(), minlength=self._rows * columns).reshape(self._rows, columns)
-        ignored = self._check_outside(target, int(counts[self.num_classes :].sum()))
-        self.matrix += counts[: self.num_classes]
-        self.ignored += ignored
+        labelled = (target >= 0) & (target < self.num_classes)
+        ignored = target == self.ignore_index if self.ignore_index is not None else np.zeros_like(labelled)
+        if strays := np.unique(target[~labelled & ~ignored])[:5].tolist():
+            raise ValueError(
+                f"got target values {strays}, expected 0..{self.num_classes - 1} or ignore_index={self.ignore_index}; "
+                "map void pixels to ignore_index first"
+            )
+        columns = np.where((pred >= 0) & (pred < self.num_classes), pred, self.num_classes)
+        pairs = target[labelled] * self.matrix.shape[1] + columns[labelled]
+        self.matrix += np.bincount(pairs, minlength=self.matrix.size).reshape(self.matrix.shape)
+        self.ignored += int(ignored.sum())
         return self
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
@@ -88,43 +89,42 @@ class ConfusionMatrix:
         return np.stack([self.matrix.diagonal(), self.matrix[:, :-1].sum(0), self.matrix.sum(1)])
 
     def compute(self, absent: str = "union") -> SegmentationScores:
-        """The scores so far. IoU = intersection / (predicted + target - intersection), per class over all pixels.
+        """The scores so far, see `scores_of_counts`."""
+        return scores_of_counts(self.class_pixels(), self.ignored, absent)
 
-        absent "union": a class is left out of the mean only if it occurs neither in the targets nor in the
-        predictions; one that is only predicted counts as 0 (mmseg, older detectron2: TCL's and OVSeg's tables).
-        absent "target": only classes with target pixels are averaged (newer detectron2: FC-CLIP's and Uni-OVSeg's);
-        higher on large vocabularies. Warns and returns NaN when no labelled pixel was counted.
-        """
-        if absent not in ABSENT_RULES:
-            raise ValueError(f"got absent={absent!r}, expected one of {', '.join(ABSENT_RULES)}")
-        right, predicted, target = self.class_pixels()
-        union = target + predicted - right
-        counted = target > 0 if absent == "target" else union > 0
-        pixels = int(target.sum())
-        if pixels == 0:
-            warnings.warn(f"no labelled pixel was counted ({self.ignored} ignored): scores are NaN", stacklevel=2)
-        iou = _ratio(right, union, counted)
-        return SegmentationScores(
-            iou=iou,
-            miou=_mean(iou),
-            pixel_accuracy=float(right.sum() / pixels) if pixels else float("nan"),
-            mean_accuracy=_mean(_ratio(right, target, target > 0)),
-            absent=absent,
-            classes_counted=int(counted.sum()),
-            pixels=pixels,
-            ignored=self.ignored,
-        )
 
-    def _check_outside(self, target: np.ndarray, outside: int) -> int:
-        ignored = 0 if self.ignore_index is None else int(np.count_nonzero(target == self.ignore_index))
-        if outside == ignored:
-            return ignored
-        known = np.append(np.arange(self.num_classes), self.ignore_index if self.ignore_index is not None else [])
-        strays = np.setdiff1d(target, known)[:5].tolist()
-        raise ValueError(
-            f"got target values {strays}, expected 0..{self.num_classes - 1} or ignore_index={self.ignore_index}; "
-            "map void pixels to ignore_index first"
-        )
+def scores_of_counts(counts: np.ndarray, ignored: int = 0, absent: str = "union") -> SegmentationScores:
+    """Scores from (3, C) right, predicted and target pixels of each class. IoU = right / (predicted + target - right).
+
+    absent "union": a class is left out of the mean only if it occurs neither in the targets nor in the predictions; one
+    that is only predicted counts as 0 (mmseg, older detectron2: TCL's and OVSeg's tables). absent "target": only
+    classes with target pixels are averaged (newer detectron2: FC-CLIP's and Uni-OVSeg's); higher on large vocabularies.
+    Warns and returns NaN when no labelled pixel was counted.
+    """
+    if absent not in ABSENT_RULES:
+        raise ValueError(f"got absent={absent!r}, expected one of {', '.join(ABSENT_RULES)}")
+    right, _, target = counts
+    iou, pixels = class_ious(counts), int(target.sum())
+    if absent == "target":
+        iou = np.where(target > 0, iou, np.nan)
+    if pixels == 0:
+        warnings.warn(f"no labelled pixel was counted ({ignored} ignored): scores are NaN", stacklevel=3)
+    return SegmentationScores(
+        iou=iou,
+        miou=_mean(iou),
+        pixel_accuracy=float(right.sum() / pixels) if pixels else float("nan"),
+        mean_accuracy=_mean(_ratio(right, target)),
+        absent=absent,
+        classes_counted=int(np.isfinite(iou).sum()),
+        pixels=pixels,
+        ignored=ignored,
+    )
+
+
+def class_ious(counts: np.ndarray) -> np.ndarray:
+    """(..., 3, C) summed counts -> (..., C) IoU, NaN for a class that is neither predicted nor in the targets."""
+    right, predicted, target = np.moveaxis(np.asarray(counts), -2, 0)
+    return _ratio(right, predicted + target - right)
 
 
 def _integers(labels: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
@@ -134,16 +134,8 @@ def _integers(labels: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     return array.astype(np.int64, copy=False)
 
 
-def _at_most(labels: np.ndarray, limit: int) -> np.ndarray:
-    """Labels with every value outside 0..limit replaced by limit. Read as unsigned, a negative number is huge."""
-    unsigned = labels.view(np.uint64)
-    if unsigned.max(initial=0) <= limit:
-        return labels
-    return np.minimum(unsigned, np.uint64(limit)).view(np.int64)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=valid)
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _mean(values: np.ndarray) -> float:

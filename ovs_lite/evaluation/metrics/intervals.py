@@ -19,11 +19,12 @@ from math import inf, nan, sqrt
 import numpy as np
 from scipy.special import stdtrit
 
+from ovs_lite.evaluation.metrics.confusion import class_ious
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 MIN_IMAGES = 8
 ONE_IMAGE = "no interval: one image"
-Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of trainings with different seeds
+Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of training runs with different seeds
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Estimate:
 
 
 def miou_interval(report: Reports) -> Estimate:
-    """mIoU of one method and its interval. Several reports, of trainings with different seeds: of their mean.
+    """mIoU of one method and its interval. Several reports, of training runs with different seeds: of their mean.
 
     Raises ValueError for reports on different images or classes, and where no labelled pixel was counted.
     """
@@ -107,13 +108,6 @@ def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
     value, images = sum(part.value for part in parts) / len(parts), sum(part.images for part in parts)
     note = next((part.note for part in parts if part.note), "")
     return _with_interval(value, centre, error, freedom, images, max(part.seeds for part in parts), note)
-
-
-def class_ious(counts: np.ndarray) -> np.ndarray:
-    """(..., 3, C) summed counts -> (..., C) IoU, NaN for a class that is neither predicted nor in the targets."""
-    right, predicted, target = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
-    union = predicted + target - right
-    return np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
 
 
 def too_few_images(counts: np.ndarray) -> str:

@@ -5,7 +5,6 @@ is a segment or a class: here a pixel belongs to a proposal where its value is a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 
@@ -53,37 +52,14 @@ def proposal_recall(
     """
     if isinstance(masks, torch.Tensor):
         masks, target_masks = [masks], [target_masks]
-    counts = ProposalRecall(tuple(thresholds))
-    for image, targets in zip(masks, target_masks, strict=True):
-        counts.update(best_iou(image, targets, budget))
-    return counts.compute()
+    overlaps = [best_iou(image, targets, budget) for image, targets in zip(masks, target_masks, strict=True)]
+    return recall_at(overlaps, thresholds)
 
 
-@dataclass
-class ProposalRecall:
-    """Counts over a data set: of `targets`, how many were found at each threshold. Shards merge exactly."""
+def recall_at(overlaps: Sequence[torch.Tensor], thresholds: Sequence[float] = THRESHOLDS) -> dict[float, float]:
+    """{threshold: recall in [0, 1]} of the targets of all images, NaN without any.
 
-    thresholds: tuple[float, ...] = THRESHOLDS
-    found: torch.Tensor = field(init=False)
-    targets: int = 0
-
-    def __post_init__(self):
-        self.found = torch.zeros(len(self.thresholds), dtype=torch.int64)
-
-    def update(self, overlaps: torch.Tensor) -> None:
-        """Add the best IoU of some targets, (M,), as `best_iou` gives it. IoU equal to the threshold is found."""
-        overlaps = overlaps.double().cpu()
-        self.found += torch.stack([(overlaps >= t).sum() for t in self.thresholds])
-        self.targets += len(overlaps)
-
-    def merge(self, other: "ProposalRecall") -> None:
-        """Add another shard's counts. Raises ValueError for other thresholds."""
-        if other.thresholds != self.thresholds:
-            raise ValueError(f"got thresholds {other.thresholds}, expected {self.thresholds}")
-        self.found += other.found
-        self.targets += other.targets
-
-    def compute(self) -> dict[float, float]:
-        """{threshold: recall in [0, 1]}, NaN without targets."""
-        shares = self.found.double() / self.targets if self.targets else torch.full_like(self.found.double(), torch.nan)
-        return dict(zip(self.thresholds, shares.tolist(), strict=True))
+    overlaps: (M,) best IoU of each target, as `best_iou` gives it, per image. IoU equal to the threshold is found.
+    """
+    best = torch.cat([torch.zeros(0), *(some.double().cpu() for some in overlaps)])
+    return {t: float((best >= t).double().mean()) for t in thresholds}

@@ -334,10 +334,10 @@ def test_a_tower_without_dense_embeddings_has_no_dense_figure(quick, monkeypatch
 def test_mistakes_on_the_command_line_are_one_line(tmp_path, weights, capsys):
     wrong = {
         ("ViT-Lite-9",): "ViT-Lite-9", (str(tmp_path / "none.safetensors"),): "none.safetensors",
-        ("--checkpoint", str(tmp_path / "none")): "no such checkpoint", (str(tmp_path),): "--model",
+        (str(tmp_path),): "--model",
         (str(weights), "--scenes", "0"): "at least 1", ("ViT-Lite-8", "--out", "card.txt"): ".json",
         ("ViT-Lite-8", "--model", "ConvNeXt-Lite"): "two models",
-        (str(weights), "--checkpoint", "x"): "two checkpoints", (str(weights), "--model", "ConvNeXt-Lite"): "missing",
+        (str(weights), "--model", "ConvNeXt-Lite"): "missing",
     }  # fmt: skip
     for words, expected in wrong.items():
         assert main(["evaluate", "clip", *words]) == 2
@@ -349,21 +349,21 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", "clip", "--help"])
     printed = capsys.readouterr().out
-    assert stopped.value.code == 0 and "ovs-lite evaluate clip ViT-Lite-8" in printed and "--checkpoint" in printed
+    assert stopped.value.code == 0 and "ovs-lite evaluate clip ViT-Lite-8" in printed
 
 
 def test_model_and_checkpoint_are_told_apart(weights, tmp_path, monkeypatch):
-    assert which(None, None, None) == ("ViT-Lite-8", None)
-    assert which("ViT-B-16", None, None) == ("ViT-B-16", None)
-    assert which(str(weights), None, None) == ("ViT-Lite-8", weights)
-    assert which("ConvNeXt-Lite", None, weights) == ("ConvNeXt-Lite", weights)
+    assert which(None, None) == ("ViT-Lite-8", None)
+    assert which("ViT-B-16", None) == which(None, "ViT-B-16") == ("ViT-B-16", None)
+    assert which(str(weights), None) == ("ViT-Lite-8", weights)
+    assert which(str(weights), "ConvNeXt-Lite") == ("ConvNeXt-Lite", weights)
     (tmp_path / "ConvNeXt-Lite" / "checkpoints").mkdir(parents=True)
     run = tmp_path / "ConvNeXt-Lite"
-    assert which(str(run), None, None) == ("ConvNeXt-Lite", run)
-    assert which(None, None, run / "checkpoints") == ("ConvNeXt-Lite", run / "checkpoints")
+    assert which(str(run), None) == ("ConvNeXt-Lite", run)
+    assert which(str(run / "checkpoints"), None) == ("ConvNeXt-Lite", run / "checkpoints")
     monkeypatch.chdir(tmp_path)
-    assert which("ConvNeXt-Lite", None, None) == ("ConvNeXt-Lite", None), "a name is a name, whatever folder is here"
-    assert which("./ConvNeXt-Lite", None, None)[1] is not None
+    assert which("ConvNeXt-Lite", None) == ("ConvNeXt-Lite", None), "a name is a name, whatever folder is here"
+    assert which("./ConvNeXt-Lite", None)[1] is not None
 
 
 def test_a_run_and_one_of_its_steps_can_be_measured(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from kit.records import make_record
 from kit.vocabularies import vocabulary
 from ovs_lite.evaluation.measures.mask_areas import mean_mask_areas
-from ovs_lite.evaluation.measures.prompt_specificity import Twins, prompt_specificity, twin_pictures
+from ovs_lite.evaluation.measures.prompt_specificity import Twins, prompt_specificity, twin_images
 from ovs_lite.evaluation.measures.speed import seconds_per_image
 
 CLASSES = ["cat", "dog", "tree"]
@@ -74,7 +74,7 @@ def test_two_segments_of_a_class_are_one_area():
 
 
 def test_nothing_labelled_is_an_error_and_nothing_absent_is_nan():
-    with pytest.raises(ValueError, match="no picture with a class of 'toy'"):
+    with pytest.raises(ValueError, match="no image with a class of 'toy'"):
         mean_mask_areas(Areas(), [record()], WORLD)
     assert np.isnan(mean_mask_areas(Areas(), [record(cat=1, dog=1, tree=1)], WORLD).absent)
 
@@ -105,18 +105,18 @@ class Colours:
 
 def test_who_knows_colours_gains_and_who_does_not_gains_nothing():
     knows = prompt_specificity(Colours(), iter([twins(), twins()]), threshold=0.4)
-    assert knows.noun == pytest.approx(0.5) and knows.specific == 1.0 and knows.share == 1.0 and knows.pictures == 2
+    assert knows.noun == pytest.approx(0.5) and knows.specific == 1.0 and knows.share == 1.0 and knows.images == 2
     assert knows.gains == pytest.approx((0.5, 0.5))
     blind = prompt_specificity(Colours(knows=0.0), iter([twins()]), threshold=0.4)
     assert blind.noun == blind.specific == pytest.approx(0.5) and blind.share == pytest.approx(0.5)
     half = prompt_specificity(Colours(knows=0.5), iter([twins()]), threshold=0.4)
     assert half.specific == pytest.approx(0.5) and half.share == pytest.approx(1 / 1.5)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         prompt_specificity(Colours(), iter([]), threshold=0.4)
 
 
 def test_twins_are_two_of_a_kind_in_two_colours_and_always_the_same():
-    first, again, other = (list(twin_pictures(6, 64, seed)) for seed in (0, 0, 1))
+    first, again, other = (list(twin_images(6, 64, seed)) for seed in (0, 0, 1))
     assert len(first) == 6 and all(pair.colours[0] != pair.colours[1] for pair in first)
     for pair in first:
         assert pair.masks.shape == (2, 64, 64) and pair.masks.flatten(1).any(1).all()

@@ -9,7 +9,8 @@ from scipy import stats
 from kit.oracles.segmentation import slow_miou
 from kit.segmentation_reports import fake, of_counts
 from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval
-from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, class_ious, too_few_images
+from ovs_lite.evaluation.metrics.confusion import class_ious
+from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, too_few_images
 
 
 def slow_jackknife(first, second=None):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kit.oracles.masks import pixels
-from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, best_iou, mask_iou, proposal_recall
+from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou, mask_iou, proposal_recall
 
 GRID = (0.1, 0.25, 0.5, 0.7, 0.9, 1.0)
 
@@ -113,31 +113,10 @@ def test_images_of_other_sizes_pool_too():
     assert proposal_recall(masks, targets, GRID, 4) == {t: sum(b >= t for b in best) / 6 for t in GRID}
 
 
-def test_shards_merge_to_the_whole():
-    images = [(boxes(6, seed), boxes(1 + seed % 4, seed + 50)) for seed in range(9)]
-    shards = [ProposalRecall() for _ in range(3)]
-    for number, (masks, targets) in enumerate(images):
-        shards[number % 3].update(best_iou(masks, targets))
-    merged = ProposalRecall()
-    for shard in shards:
-        merged.merge(shard)
-    assert merged.compute() == proposal_recall(*zip(*images, strict=True)) and merged.targets == 21
-    assert merged.found.dtype == torch.int64 and shards[0].targets < merged.targets
-
-
-def test_other_thresholds_do_not_merge():
-    whole = ProposalRecall()
-    whole.update(torch.tensor([0.6]))
-    with pytest.raises(ValueError, match=r"got thresholds \(0.5,\), expected \(0.5, 0.7, 0.9\)"):
-        whole.merge(ProposalRecall((0.5,)))
-    assert whole.targets == 1 and whole.found.tolist() == [1, 0, 0]
-
-
 def test_no_targets_is_nan_and_no_proposals_is_zero():
     masks, none = strip((0, 5)), torch.zeros(0, 1, 10, dtype=torch.bool)
     assert all(math.isnan(value) for value in proposal_recall(masks, none).values())
     assert all(math.isnan(value) for value in proposal_recall([], []).values())
-    assert all(math.isnan(value) for value in ProposalRecall().compute().values())
     assert proposal_recall(none, masks) == dict.fromkeys(THRESHOLDS, 0.0)
     assert proposal_recall([none, masks, masks], [masks, masks, none], [0.5]) == {0.5: 0.5}
     assert best_iou(none, none).shape == (0,) and best_iou(none.float(), masks).dtype == torch.float64
