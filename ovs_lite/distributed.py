@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_gather
 
 
 def _active() -> bool:
@@ -27,13 +26,27 @@ def is_main() -> bool:
     return rank() == 0
 
 
+class _Gather(torch.autograd.Function):
+    """All processes' rows; backward sums every process's gradient of this process's rows."""
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(world_size())]
+        dist.all_gather(parts, tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return reduce_sum(gradient).chunk(world_size())[rank()]
+
+
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     """Concatenate equal-shaped tensors of all processes along axis 0; gradients flow back to every process.
 
     With `average_gradients` afterwards, a loss over the gathered batch has the gradient of one process with the whole
     batch.
     """
-    return torch.cat(all_gather(tensor.contiguous())) if _active() else tensor
+    return _Gather.apply(tensor.contiguous()) if _active() else tensor
 
 
 def reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
