@@ -197,21 +197,12 @@ def test_a_wrong_method_is_told_before_weights_are_touched(monkeypatch):
         ovs_lite.load("clip_cam")
 
 
-def test_loading_a_lite_clip_hides_one_warning_and_no_other(monkeypatch, caplog):
-    create, random_weights = open_clip.create_model, "No pretrained weights loaded for model 'x'."
-
-    def create_and_warn(*args, **options):
-        logging.warning("something else")
-        return create(*args, **options)
-
-    monkeypatch.setattr(open_clip, "create_model", create_and_warn)
-    load_clip("ViT-Lite-8", pretrained=None)
-    assert [record.getMessage() for record in caplog.records] == ["something else"]
-    monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        load_clip("ViT-Lite-8", pretrained=None)
-    logging.warning(random_weights)
-    assert caplog.records[-1].getMessage() == random_weights, "heard again, even after a failure"
+def test_loading_a_lite_clip_logs_nothing(caplog):
+    """open_clip warns about random weights where it builds a model by name; the kit's files fill the network later."""
+    with caplog.at_level("WARNING"):
+        load_clip("ViT-Lite-8")
+        load_clip("ConvNeXt-Lite", pretrained=None)
+    assert not caplog.records
 
 
 def test_groupvit_takes_no_clip_and_needs_transformers(monkeypatch):

@@ -240,7 +240,7 @@ def test_processes_that_each_hold_half_a_batch_count_all_of_it(monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     task = make_task(4, dtype=torch.float32)
     batch = task.batch(0)
-    assert task.count(batch) == 4 and len(task.image_ids(batch)) == len(batch.pairs) == 2
+    assert task.count(batch) == 4 and len(task.image_ids(batch)) == len(batch.pairs.captions) == 2
 
 
 @pytest.mark.slow
