@@ -1,10 +1,8 @@
 """The segmenter: every kind of picture, every kind of mistake, and the promises of its result."""
 
-import logging
 import sys
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
