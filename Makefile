@@ -36,7 +36,7 @@ lab: $(READY)        ## open the notebooks in JupyterLab
 test: $(READY)       ## install and run the whole test suite, notebooks included
 	$(PYTEST)
 
-check: $(READY)      ## ruff and the fast tests, under a minute
+check: $(READY)      ## ruff and the fast tests, in a few minutes
 	$(BIN)/ruff check .
 	$(PYTEST) -m "not slow"
 
