@@ -18,7 +18,7 @@ from ovs_lite.iconworld.scene import SceneBatch, sample_scenes
 from ovs_lite.iconworld.sets import SET_NAMES, IconSet, icon_sets, scene_count
 
 BATCH = 64
-FORMAT = 1  # raise it when the same seed should give other pictures, so that old builds are remade
+FORMAT = 2  # raise it when the same seed should give other images, so that old builds are remade
 
 
 def split_folder(root: Path, config: DataConfig, name: str, split: str) -> Path:
