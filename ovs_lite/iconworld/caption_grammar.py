@@ -161,12 +161,14 @@ def short_caption(content: SceneContent, rng: random.Random, colour_chance: floa
 
 
 def listing_caption(content: SceneContent, rng: random.Random, colour_chance: float = 0.0) -> str:
-    """A template around everything that can be seen: "a photo of a cat, two dogs and a red car"."""
+    """A template around everything that can be seen: "a photo of a cat, two dogs, a red car and grass"; half
+    of the captions leave the stuff out."""
     groups = _groups(content)
     if not groups:
         return sentence(content, rng)
     rng.shuffle(groups)
-    return rng.choice(TEMPLATES).format(_listing([_group_phrase(group, rng, colour_chance) for group in groups]))
+    phrases = [_group_phrase(group, rng, colour_chance) for group in groups]
+    return rng.choice(TEMPLATES).format(_listing(phrases + (list(content.stuff) if rng.random() < 0.5 else [])))
 
 
 def stuff_caption(content: SceneContent, rng: random.Random) -> str:

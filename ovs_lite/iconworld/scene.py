@@ -232,7 +232,7 @@ def sample_scenes(
         flip=torch.where(_chance((count, things), 0.5, generator), 1.0, -1.0),
         cover=_sample_cover(hard, (count, things), generator),
         light=_uniform((count,), -torch.pi, 0, generator),  # from above
-        blur=torch.where(hard & _chance((count,), BLURRED, generator), _uniform((count,), 0.4, 1.0, generator), 0.0),
-        grain=torch.where(hard, _uniform((count,), 0.02, 0.07, generator), 0.015),
+        blur=torch.where(hard & _chance((count,), BLURRED, generator), _uniform((count,), 0.3, 0.9, generator), 0.0),
+        grain=torch.where(hard, _uniform((count,), 0.015, 0.05, generator), 0.01),
         unseen=unseen, new_style=_chance((count,), style.new_style, generator), place_ids=place_ids,
     )  # fmt: skip

@@ -143,7 +143,7 @@ STUFF = (
 STUFF_NAMES = tuple(stuff.name for stuff in STUFF)
 NUM_SEEN_STUFF = 8
 MOTTLE = 0.12  # brightness of soft blotches on every texture
-GRAIN = 0.05  # of fine ones
+GRAIN = 0.035  # of fine ones
 
 
 def _noise(count: int, cells: int, size: int, generator: torch.Generator) -> torch.Tensor:
