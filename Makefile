@@ -1,10 +1,10 @@
 # Needs Python >= 3.10 and make. `make help` lists the targets. Variables:
 #   VENV=path    the virtual environment to make and use
 #   PYTHON=...   the interpreter that makes it
-#   JOBS=n       parallel test processes (each torch then keeps to one thread, so that they do not fight for cores)
+#   JOBS=n       parallel test processes, default one per core (each torch then keeps to one thread)
 VENV ?= .venv
 PYTHON ?= python3
-JOBS ?= 4
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile

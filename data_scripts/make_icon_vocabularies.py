@@ -8,10 +8,10 @@ class's place and gets no synonym. The result is committed in ovs_lite/data/voca
 import json
 from pathlib import Path
 
-from ovs_lite.iconworld.nouns import load_nouns
-from ovs_lite.iconworld.textures import NUM_SEEN_STUFF, STUFF_NAMES
 from ovs_lite.data.vocabulary import FOLDER
 from ovs_lite.files import write_text
+from ovs_lite.iconworld.nouns import load_nouns
+from ovs_lite.iconworld.textures import NUM_SEEN_STUFF, STUFF_NAMES
 
 IGNORE_INDEX = 65535
 NEVER_DRAWN = Path(__file__).parent / "never_drawn.txt"

@@ -118,18 +118,19 @@ def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of a config dataclass with dotted keys changed, e.g. {"loop.steps": 8}.
+    """A copy of a config dataclass with dotted keys changed, all at once, e.g. {"loop.steps": 8, "batch": 4}.
 
     A field of `loop` may be given without that word. Raises ValueError for an unknown key (with the valid ones) or a
     value of another type than the field's.
     """
+    tree: dict[str, Any] = {}
     for key, value in changes.items():
-        parts = key.split(".")
-        names = {item.name for item in dataclasses.fields(config)}
-        if len(parts) == 1 and parts[0] not in names and parts[0] in {f.name for f in dataclasses.fields(LoopConfig)}:
-            parts = ["loop", *parts] if "loop" in names else parts
-        config = _replace(config, parts, value, key)
-    return config
+        *parents, last = _path(config, key)
+        branch = tree
+        for part in parents:
+            branch = branch.setdefault(part, {})
+        branch[last] = (key, value)
+    return _replaced(config, tree)
 
 
 def override_from_file(config: Any, path: str | Path) -> Any:
@@ -183,22 +184,36 @@ def _hint(name: str, valid) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _replace(config: Any, parts: list[str], value: Any, key: str) -> Any:
+def _path(config: Any, key: str) -> list[str]:
+    """The parts of a dotted key. Raises ValueError for one that leads to no setting."""
+    parts = key.split(".")
+    if len(parts) == 1 and not hasattr(config, key) and hasattr(getattr(config, "loop", None), key):
+        return ["loop", key]
+    for number, part in enumerate(parts):
+        if not dataclasses.is_dataclass(config):
+            raise ValueError(f"got key {key!r}, but {parts[number - 1]!r} has no parts")
+        names = [item.name for item in dataclasses.fields(config)]
+        if part not in names:
+            raise ValueError(f"got key {key!r}, expected one of {', '.join(names)}{_hint(part, names)}")
+        config = getattr(config, part)
+    return parts
+
+
+def _replaced(config: Any, tree: dict[str, Any]) -> Any:
     kinds = typing.get_type_hints(type(config))
-    names = [item.name for item in dataclasses.fields(config)]
-    if parts[0] not in names:
-        raise ValueError(f"got key {key!r}, expected one of {', '.join(names)}{_hint(parts[0], names)}")
-    old = getattr(config, parts[0])
-    if len(parts) > 1:
-        if not dataclasses.is_dataclass(old):
-            raise ValueError(f"got key {key!r}, but {parts[0]!r} has no parts")
-        value = _replace(old, parts[1:], value, key)
-    else:
-        value = _converted(value, kinds[parts[0]], key)
-    return dataclasses.replace(config, **{parts[0]: value})
+    values = {
+        name: _replaced(getattr(config, name), change) if isinstance(change, dict) else _converted(*change, kinds[name])
+        for name, change in tree.items()
+    }
+    return dataclasses.replace(config, **values)
 
 
-def _converted(value: Any, kind: Any, key: str) -> Any:
+def _is_exponent(value: Any) -> bool:
+    """Whether it is a number such as "1e-05", which YAML takes for text."""
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
+
+
+def _converted(key: str, value: Any, kind: Any) -> Any:
     """The value as the field's type has it: an int for a float, a list for a tuple. Raises ValueError otherwise."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):  # `X | None`
         if value is None:
@@ -208,8 +223,8 @@ def _converted(value: Any, kind: Any, key: str) -> Any:
         kinds = typing.get_args(kind)
         kinds = (kinds[0],) * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) == len(value):
-            return tuple(_converted(item, wanted, key) for item, wanted in zip(value, kinds, strict=True))
-    elif kind is float and type(value) is int:
+            return tuple(_converted(key, item, wanted) for item, wanted in zip(value, kinds, strict=True))
+    elif kind is float and type(value) is int or kind is float and _is_exponent(value):
         return float(value)
     elif not typing.get_origin(kind) and type(value) is kind:
         return value

@@ -1,30 +1,14 @@
 """Calls between processes: trivial with one process, and two processes of 8 equal one of 16."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from kit.processes import gradients
+from kit.calls import gradients
+from kit.processes import launch, load
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.train import LoopConfig, train
-
-HERE = Path(__file__).parent
-
-
-def launch(script: str, *words: str) -> subprocess.CompletedProcess:
-    paths = os.pathsep.join([str(HERE.parent), str(HERE)])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run(
-        [*command, str(HERE / script), *words],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
 
 
 def test_without_a_process_group_everything_is_trivial():
@@ -36,7 +20,7 @@ def test_without_a_process_group_everything_is_trivial():
     assert distributed.any_process(True, torch.device("cpu")) and not distributed.any_process(False, tensor.device)
     tensor.grad = torch.ones_like(tensor)
     distributed.average_gradients([tensor])
-    distributed.copy_from_main([tensor])
+    distributed.broadcast([tensor])
     assert torch.equal(tensor.grad, torch.ones(3, 2))
 
 
@@ -51,16 +35,16 @@ def test_shards_are_disjoint_and_complete(count, length):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    done = launch("kit/processes.py", str(out))
+    done = launch("kit.calls.every_call", out)
     assert done.returncode == 0, done.stderr
-    return [torch.load(out / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
+    return load(out)
 
 
 @pytest.mark.slow
 def test_two_processes_sum_share_and_copy(ranks):
     for number, found in enumerate(ranks):
         assert found["world_size"] == 2 and found["is_main"] == (number == 0)
-        assert found["sum"] == [2, 5] and found["any"] == [True, False]
+        assert found["sum"] == [2, 5] and found["total"] == 7 and found["any"] == [True, False]
         assert found["shard"] == list(range(7))[number::2]
         assert found["one_sided"] == [2.0, 1.0], "a gradient that one process lacks counts as zero there"
         assert found["copied"] == [0.0, 0.0, 0.0]
@@ -89,12 +73,12 @@ def test_two_processes_of_8_have_the_gradient_of_one_of_16(ranks):
 
 @pytest.mark.slow
 def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
-    done = launch("kit/tasks.py", str(tmp_path / "two"), "--contrast")
+    done = launch("kit.calls.contrast", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     train(TinyContrast(), LoopConfig(**CONFIG), tmp_path / "one", progress=False)
     one, two = (load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("one", "two"))
     assert one.step == two.step == CONFIG["steps"]
-    assert one.notes["settings"]["processes"] == 1 and two.notes["settings"]["processes"] == 2
+    assert [found.notes["settings"]["machine"]["processes"] for found in (one, two)] == [1, 2]
     for name, expected in one.tensors.items():
         torch.testing.assert_close(two.tensors[name], expected, rtol=1e-6, atol=1e-8, msg=name)
     assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == CONFIG["steps"], "one process logs"
@@ -102,7 +86,6 @@ def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
-    script = "kit/signals.py"
-    done = launch(script, str(tmp_path))
+    done = launch("kit.calls.one_gets_a_signal", tmp_path)
     assert done.returncode != 0 and "stopped by a signal after step 5" in done.stderr, done.stderr
     assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6

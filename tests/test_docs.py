@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ovs_lite.cli import FORWARDED, build_parser
+from ovs_lite.methods.registry import FORMER_NAMES, get_recipe
+from ovs_lite.train.command import build_parser as recipe_parser
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "THIRD_PARTY.md"]
@@ -55,7 +57,11 @@ def test_every_command_parses():
     for command in found:
         words = shlex.split(command)
         parser = build_parser()
-        if tuple(words[:2]) in FORWARDED:
+        if words[0] == "train":
+            former = FORMER_NAMES.get(tuple(words[1:3]))
+            name, rest = (former, words[3:]) if former else (words[1], words[2:])
+            parser, words = recipe_parser(get_recipe(name)), rest
+        elif tuple(words[:2]) in FORWARDED:
             module = __import__(FORWARDED[tuple(words[:2])], fromlist=["build_parser"])
             parser, words = module.build_parser(), words[2:]
         try:

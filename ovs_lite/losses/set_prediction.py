@@ -103,6 +103,6 @@ def matched_mask_losses(
 
 def _nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(M, H, W) -> (M, h, w) at the nearest pixel; as they are where the sizes agree."""
-    if masks.shape[-2:] == size or len(masks) == 0:
+    if masks.shape[-2:] == size:
         return masks
     return F.interpolate(masks[:, None].float(), size, mode="nearest")[:, 0]

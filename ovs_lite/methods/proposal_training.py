@@ -4,6 +4,7 @@ B images, M_b masks, H W pixels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ class ProposalTraining:
 
     def __init__(self, proposer: MaskProposer, batches: Callable[[int], MaskBatch]):
         self.proposer, self.batches, self.model = proposer, batches, proposer.network
-        self.found = {"records": getattr(batches, "records", None)}
+        self.found: dict[str, Any] = {}
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> None:
@@ -46,8 +47,8 @@ class ProposalTraining:
         return self.proposer.normalise(batch.images).to(self.device)
 
 
-def training_batches(config: ProposalConfig, proposer: MaskProposer) -> Callable[[int], MaskBatch]:
-    """index -> MaskBatch of the configuration's split, filled up with the backbone's mean colour."""
+def training_batches(config: ProposalConfig, proposer: MaskProposer) -> tuple[Prefetched, dict[str, int]]:
+    """index -> MaskBatch of the configuration's split, padded with the backbone's mean colour; and what was found."""
     split, fill = load_split(data_path(config.data)), tuple(proposer.mean.flatten().tolist())
     settings = (config.batch, config.image_size, config.loop.seed, config.rescale)
-    return Prefetched(MaskBatches(split, *settings, per=config.per, fill=fill))
+    return Prefetched(MaskBatches(split, *settings, per=config.per, fill=fill)), {"records": len(split)}

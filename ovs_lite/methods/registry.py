@@ -34,6 +34,8 @@ ENTRIES = {
     "maskformer": Entry("maskformer", predicts=False, trains=True),
     "clip": Entry("clip_pretraining", predicts=False, trains=True),
 }
+FORMER_NAMES = {("proposals", "openseg"): "openseg-proposals", ("proposals", "maskformer"): "maskformer"}
+DEFAULT_METHOD = "maskclip"  # of `load` and `segment`: needs no training
 METHODS = {name: entry for name, entry in ENTRIES.items() if entry.predicts}
 RECIPES = {name: entry for name, entry in ENTRIES.items() if entry.trains}
 

@@ -18,10 +18,9 @@ import torch
 from ovs_lite.config import PROFILES, field_help, override, override_from_file, to_dict
 from ovs_lite.distributed import destroy_process_group, is_main
 from ovs_lite.files import runs_root
-from ovs_lite.methods import RECIPES, Recipe, get_recipe
+from ovs_lite.methods import Recipe, get_recipe
+from ovs_lite.methods.registry import FORMER_NAMES, RECIPES
 from ovs_lite.train.loop import OnStep, train
-
-FORMER_NAMES = {("proposals", "openseg"): "openseg-proposals", ("proposals", "maskformer"): "maskformer"}
 
 
 def run_recipe(
@@ -40,7 +39,7 @@ def run_recipe(
     if is_main():
         recipe.save(task, path, config)
         print(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
-        for line in getattr(task, "notes", list)():
+        for line in getattr(task, "notes", list)():  # what only this recipe has to say
             print(line)
     return path
 

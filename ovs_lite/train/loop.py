@@ -35,7 +35,7 @@ from ovs_lite.distributed import (
 from ovs_lite.files import write_json
 from ovs_lite.methods import Task
 from ovs_lite.train.interrupts import Interrupts
-from ovs_lite.train.optim import BlockOptimizer
+from ovs_lite.train.optim import build_optimizer, scale_rates, update
 from ovs_lite.train.resume import restore, save, truncate_log
 from ovs_lite.train.schedules import learning_rate_factor
 
@@ -80,8 +80,7 @@ def train(
     out = Path(out)
     accelerator = _accelerator(config.precision)
     task.to(accelerator.device)
-    rates = (config.lr, config.muon_lr, config.weight_decay, config.backbone_factor)
-    optimizer = BlockOptimizer(task.model.named_parameters(), *rates)
+    optimizer = build_optimizer(task.model.named_parameters(), config)
     average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     known = _settings(accelerator, config, settings or {})
     start = _prepare(accelerator, task.model, optimizer, config, out, resume, average, known)
@@ -92,7 +91,7 @@ def train(
     with Interrupts() as interrupts, bar:
         for step in bar:
             factor = learning_rate_factor(config.schedule, step, config.steps, config.warmup)
-            optimizer.set_factor(factor)
+            scale_rates(optimizer, factor)
             row, seen = _step(accelerator, task, optimizer, step, config, out)
             if average is not None:
                 average.update_parameters(task.model)
@@ -123,7 +122,7 @@ def _accelerator(precision: str) -> Accelerator:
 
 
 def _step(
-    accelerator: Accelerator, task: Task, optimizer: BlockOptimizer, step: int, config: LoopConfig, out: Path
+    accelerator: Accelerator, task: Task, optimizer: torch.optim.Optimizer, step: int, config: LoopConfig, out: Path
 ) -> tuple[dict[str, float], int]:
     """One update from `accumulation` batches. Returns the log's row and the number of pictures."""
     sums: dict[str, float] = {}
@@ -143,12 +142,11 @@ def _step(
         accelerator.backward(loss / config.accumulation)
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     average_gradients(trained)
-    optimizer.share_gradients()
-    accelerator.unscale_gradients(optimizer.parts)
+    accelerator.unscale_gradients(optimizer)
     norm = float(accelerator.clip_grad_norm_(trained, config.grad_norm))
     if accelerator.scaler is None:  # with fp16 an overflow is expected, and the scaler skips the step
         _check_finite({**sums, "grad_norm": norm}, step, ids, out)
-    optimizer.step(accelerator.scaler)
+    update(optimizer, norm, accelerator.scaler)
     row = {**sums, "grad_norm": norm}
     return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, pictures
 
@@ -170,7 +168,8 @@ def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path
         return
     report = out / "non_finite.json"
     if is_main():
-        write_json(report, {"step": step, "terms": {name: str(value) for name, value in values.items()}, "ids": ids})
+        terms = {name: str(value) for name, value in values.items()}
+        write_json(report, {"step": step, "terms": terms, "image_ids": ids})
     raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
 
 
@@ -183,7 +182,7 @@ def _log(out: Path, row: dict[str, float]) -> None:
 def _prepare(
     accelerator: Accelerator,
     model: nn.Module,
-    optimizer: BlockOptimizer,
+    optimizer: torch.optim.Optimizer,
     config: LoopConfig,
     out: Path,
     resume: bool,

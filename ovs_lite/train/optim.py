@@ -1,11 +1,23 @@
-"""Optimisers by parameter shape: Muon for the matrices of a tower's blocks, AdamW for everything else."""
+"""The optimiser by parameter shape: Muon for the matrices of a network's blocks, AdamW for everything else.
 
-from collections.abc import Iterable
+Muon is timm's, whose fallback groups are AdamW, so one optimiser holds both and either all of it steps or none.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
+from timm.optim import Muon
 from torch import nn
 
+from ovs_lite.config import LoopConfig
+
 SCALAR_FACTOR = 10.0  # a temperature has far to go: its logarithm learns ten times faster than a weight
+ADAMW = {"betas": (0.9, 0.98), "eps": 1e-8}
+# As in torch.optim.Muon: Nesterov momentum of 0.95, and a learning rate that grows with sqrt(rows / columns) above 1.
+MUON = {"nesterov": True, "momentum": 0.95, "adjust_lr_fn": "original", "weight_decay": 0.01}
+
+Named = list[tuple[str, nn.Parameter]]
 
 
 def is_block_matrix(name: str, parameter: torch.Tensor) -> bool:
@@ -15,93 +27,89 @@ def is_block_matrix(name: str, parameter: torch.Tensor) -> bool:
     return matrix and inside and "embedding" not in name
 
 
-class BlockOptimizer:
-    """Muon on block matrices (lr `muon_lr`), AdamW on the rest (lr `lr`). With muon_lr = 0, AdamW on everything.
+def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: LoopConfig) -> torch.optim.Optimizer:
+    """Muon on block matrices with `muon_lr`, AdamW on the rest with `lr`; with muon_lr = 0, AdamW on everything.
 
-    From scratch on few pictures Muon decides whether a miniature transformer learns shapes at all. 1x1 convolutions
-    are handed to Muon as matrices that share their storage. backbone_factor: of the learning rates of everything below
-    a module called `backbone` (MaskFormer's ResNets: 0.1). Vectors and scalars (norms, biases) have no weight decay.
+    From scratch on few images Muon decides whether a miniature transformer learns shapes at all. `backbone_factor`:
+    of the learning rates of everything below a module called `backbone` (MaskFormer's ResNets: 0.1). Vectors and
+    scalars (norms, biases, temperatures) have no weight decay. Parameters that are frozen are left out.
     """
-
-    def __init__(
-        self,
-        named: Iterable[tuple[str, nn.Parameter]],
-        lr: float,
-        muon_lr: float,
-        weight_decay: float,
-        backbone_factor: float = 1.0,
-    ):
-        named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-        chosen = [(name, p) for name, p in named if muon_lr > 0 and is_block_matrix(name, p)]
-        kept = {id(p) for _, p in chosen}
-        rest = [(name, p) for name, p in named if id(p) not in kept]
-        self.pairs = [(p, p if p.ndim == 2 else nn.Parameter(p.data.flatten(1))) for _, p in chosen]
-        views = [(name, view) for (name, _), (_, view) in zip(chosen, self.pairs, strict=True)]
-        groups = [
-            *_groups([(n, p) for n, p in rest if p.ndim > 1], backbone_factor, weight_decay=weight_decay),
-            *_groups([(n, p) for n, p in rest if p.ndim == 1], backbone_factor, weight_decay=0.0),
-            *_groups([(n, p) for n, p in rest if p.ndim == 0], backbone_factor, SCALAR_FACTOR, weight_decay=0.0),
-        ]
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))]
-        self.base_lr = [lr]
-        if self.pairs:
-            self.parts.append(torch.optim.Muon(_groups(views, backbone_factor), lr=muon_lr, weight_decay=0.01))
-            self.base_lr.append(muon_lr)
-
-    def set_factor(self, factor: float) -> None:
-        """Scale every learning rate by the schedule's factor."""
-        for part, base in zip(self.parts, self.base_lr, strict=True):
-            for group in part.param_groups:
-                group["lr"] = base * factor * group.get("factor", 1.0)
-
-    def share_gradients(self) -> None:
-        """Let Muon's views of 1x1 convolutions see the gradients. Call after backward, before clipping."""
-        for parameter, view in self.pairs:
-            if view is not parameter:
-                view.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-
-    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
-        """Apply and clear the gradients. scaler: of fp16, already unscaled; it skips the step after an overflow."""
-        for part in self.parts:
-            part.step() if scaler is None else scaler.step(part)
-        if scaler is not None:
-            scaler.update()
-        for parameter, _ in self.pairs:
-            parameter.grad = None
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The optimiser's state as named tensors, for a checkpoint without pickles."""
-        flat = {}
-        for number, part in enumerate(self.parts):
-            for index, state in part.state_dict()["state"].items():
-                flat |= {f"{number}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        return flat
-
-    def load_tensors(self, flat: dict[str, torch.Tensor]) -> None:
-        """Restore what `tensors` gave. Raises ValueError when it belongs to another set of parameters."""
-        states: list[dict[int, dict]] = [{} for _ in self.parts]
-        for name, value in flat.items():
-            number, index, key = name.split(".", 2)
-            owned = self._parameters(int(number))
-            if int(index) >= len(owned) or (value.ndim and value.shape != owned[int(index)].shape):
-                raise ValueError(f"got optimiser state {name} of {tuple(value.shape)}: another model or other options")
-            states[int(number)].setdefault(int(index), {})[key] = value
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
-
-    def _parameters(self, number: int) -> list[torch.Tensor]:
-        """The parameters of one part in the order of its state's indices; none for a part that is not there."""
-        groups = self.parts[number].param_groups if number < len(self.parts) else []
-        return [parameter for group in groups for parameter in group["params"]]
+    named = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    chosen = {name for name, p in named if config.muon_lr > 0 and is_block_matrix(name, p)}
+    rest = [(name, p) for name, p in named if name not in chosen]
+    decay = {"weight_decay": config.weight_decay}
+    groups = [
+        *_groups([(n, p) for n, p in rest if p.ndim > 1], config, config.lr, **decay),
+        *_groups([(n, p) for n, p in rest if p.ndim == 1], config, config.lr, weight_decay=0.0),
+        *_groups([(n, p) for n, p in rest if p.ndim == 0], config, SCALAR_FACTOR * config.lr, weight_decay=0.0),
+    ]
+    if not chosen:
+        return torch.optim.AdamW(groups, lr=config.lr, **ADAMW)
+    fallback = [{**group, **ADAMW, "use_fallback": True, "nesterov": False} for group in groups]
+    return Muon(_groups([(n, p) for n, p in named if n in chosen], config, config.muon_lr, **MUON) + fallback)
 
 
-def _groups(
-    named: list[tuple[str, torch.Tensor]], backbone_factor: float, factor: float = 1.0, **options: float
-) -> list[dict]:
-    """The optimiser's parameter groups: the backbone's and the others, each with its learning rate's factor."""
-    inside = [p for name, p in named if "backbone" in name.split(".")]
-    outside = [p for name, p in named if "backbone" not in name.split(".")]
-    found = [(outside, factor), (inside, factor * backbone_factor)]
-    return [{"params": params, "factor": share, **options} for params, share in found if params]
+def _groups(named: Named, config: LoopConfig, lr: float, **options: Any) -> list[dict[str, Any]]:
+    """Groups of the backbone's parameters and of the others; `peak` is the learning rate that a schedule scales."""
+    inside = [(name, p) for name, p in named if "backbone" in name.split(".")]
+    outside = [(name, p) for name, p in named if "backbone" not in name.split(".")]
+    return [
+        {"params": [p for _, p in part], "names": [name for name, _ in part], "lr": rate, "peak": rate, **options}
+        for part, rate in ((outside, lr), (inside, lr * config.backbone_factor))
+        if part
+    ]
+
+
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every learning rate to its peak times the schedule's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def update(optimizer: torch.optim.Optimizer, norm: float, scaler: torch.amp.GradScaler | None = None) -> None:
+    """Step and clear the gradients, which are averaged, unscaled and clipped. norm: of the gradient before clipping.
+
+    scaler: of fp16. After an overflow in any part, where the norm is not finite, nothing steps and the scale shrinks.
+    """
+    if scaler is None:
+        optimizer.step()
+    else:
+        if abs(norm) < float("inf"):
+            scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state as named tensors, "parameter|what", for a checkpoint without pickles."""
+    return {
+        f"{name}|{key}": torch.as_tensor(value)
+        for name, parameter in _named(optimizer)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Restore what `state_tensors` gave. Raises ValueError when it belongs to other parameters or another optimiser."""
+    known, kinds = dict(_named(optimizer)), _state_names(optimizer)
+    for full, value in tensors.items():
+        name, _, key = full.partition("|")
+        if key not in kinds.get(name, ()) or (value.ndim and value.shape != known[name].shape):
+            raise ValueError(f"got optimiser state {full} of {tuple(value.shape)}: another model or other options")
+        where = value.device if key == "step" else known[name].device
+        optimizer.state[known[name]][key] = bool(value) if key == "use_muon" else value.to(where)
+
+
+def _state_names(optimizer: torch.optim.Optimizer) -> dict[str, set[str]]:
+    """{parameter: what an optimiser keeps of it}; timm's Muon also notes which of its two ways it takes."""
+    adamw, route = {"step", "exp_avg", "exp_avg_sq"}, {"use_muon"} if isinstance(optimizer, Muon) else set()
+    return {
+        name: route | (adamw if group.get("use_fallback", not route) else {"momentum_buffer"})
+        for group in optimizer.param_groups
+        for name in group["names"]
+    }
+
+
+def _named(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
+    for group in optimizer.param_groups:
+        yield from zip(group["names"], group["params"], strict=True)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ovs_lite.checkpoints import load_checkpoint, save_checkpoint
 from ovs_lite.config import flatten
 from ovs_lite.files import write_text
-from ovs_lite.train.optim import BlockOptimizer
+from ovs_lite.train.optim import load_state_tensors, state_tensors
 
 FREE = ("checkpoint_every", "log_every", "workers")  # settings that change no number
 
@@ -22,14 +22,14 @@ def save(
     folder: Path,
     step: int,
     model: nn.Module,
-    optimizer: BlockOptimizer,
+    optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     settings: dict[str, Any],
     average: AveragedModel | None = None,
 ) -> None:
     """Save the state after `step` steps. settings: plain values that a resumed run is compared with."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
+    tensors |= {f"optimizer.{name}": value for name, value in state_tensors(optimizer).items()}
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     notes = {"settings": settings, "scaler": scaler.state_dict() if scaler else {}}
@@ -39,7 +39,7 @@ def save(
 def restore(
     checkpoint: Path,
     model: nn.Module,
-    optimizer: BlockOptimizer,
+    optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     settings: dict[str, Any],
     average: AveragedModel | None = None,
@@ -53,7 +53,7 @@ def restore(
     _compare(checkpoint, notes.get("settings", {}), json.loads(json.dumps(settings)))
     try:
         model.load_state_dict(_below("model.", tensors))
-        optimizer.load_tensors(_below("optimizer.", tensors))
+        load_state_tensors(optimizer, _below("optimizer.", tensors))
         if average is not None:
             average.load_state_dict(_below("average.", tensors))
     except (RuntimeError, ValueError) as error:

@@ -1,50 +1,54 @@
-"""Run in each of two processes by test_distributed: saves what every call between processes gives."""
+"""Two processes: `launch("kit.tcl.two_processes", folder)` calls that function in each, inside a process group.
 
+The function gets the folder and saves what it found as rank-0.pt and rank-1.pt with `save`.
+"""
+
+import os
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from kit.tasks import TinyContrast
 from ovs_lite import distributed
 
-
-def gradients(task: TinyContrast) -> dict[str, torch.Tensor | None]:
-    loss = task.losses(task.batch(0))["contrastive"]
-    loss.backward()
-    distributed.average_gradients(task.model.parameters())
-    return {"loss": loss.detach()} | {name: p.grad for name, p in task.model.named_parameters()}
+TESTS = Path(__file__).resolve().parents[1]
 
 
-def main(out: Path) -> None:
+def environment():
+    """This process's, with the package and the kit importable, and one thread."""
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+def launch(function: str, *words: object) -> subprocess.CompletedProcess:
+    """Run `function` (dotted, of the kit) in two processes with `words` as arguments."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [function, *map(str, words)]
+    return subprocess.run([*command, __file__, *words], env=environment(), capture_output=True, text=True)
+
+
+def save(found: object, folder: str | Path) -> None:
+    """Leave what this process found."""
+    torch.save(found, Path(folder) / f"rank-{distributed.rank()}.pt")
+
+
+def load(folder: Path) -> list:
+    """What the two processes left."""
+    return [torch.load(folder / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+def main(function: str, *words: str) -> None:
+    torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    me, cpu = distributed.rank(), torch.device("cpu")
-    one_sided = torch.nn.Parameter(torch.zeros(2))
-    one_sided.grad = torch.tensor([4.0, 2.0]) if me == 1 else None
-    distributed.average_gradients([one_sided])
-    copied = torch.full((3,), float(me))
-    distributed.copy_from_main([copied])
-    row = torch.full((1, 2), float(me + 1), requires_grad=True)
-    gathered = distributed.gather_with_gradient(row)
-    (gathered * torch.tensor([[1.0, 2.0], [3.0, 4.0]]) * (me + 1)).sum().backward()
-    found = {
-        "world_size": distributed.world_size(),
-        "is_main": distributed.is_main(),
-        "sum": distributed.reduce_sum(torch.tensor([1, 2 + me])).tolist(),
-        "shard": distributed.shard(list(range(7))),
-        "any": [distributed.any_process(me == 1, cpu), distributed.any_process(False, cpu)],
-        "one_sided": one_sided.grad.tolist(),
-        "copied": copied.tolist(),
-        "gathered": gathered.tolist(),
-        "row_gradient": row.grad.tolist(),
-        "contrast": gradients(TinyContrast()),
-    }
-    torch.save(found, out / f"rank-{me}.pt")
-    distributed.leave()
+    module, name = function.rsplit(".", 1)
+    getattr(import_module(module), name)(*words)
+    distributed.destroy_process_group()
     assert not dist.is_initialized()
-    distributed.leave()  # without a group: nothing
+    distributed.destroy_process_group()  # without a group: nothing
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:])

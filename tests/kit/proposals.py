@@ -1,30 +1,26 @@
-"""Both proposal models small enough to train in a moment, batches for them, and a command for two processes.
-
-Run in each of two processes by test_proposal_training: saves the gradients of both tasks, averaged.
-"""
+"""Both proposal models small enough to train in a moment, batches for them, and what two processes find."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 
+from kit.processes import save
 from ovs_lite import distributed
 from ovs_lite.data.loaders.mask_batches import MaskBatch
-from ovs_lite.methods.maskformer.network import MaskFormer
-from ovs_lite.methods.openseg.network import OpenSegProposals
-from ovs_lite.methods.openseg.training import BestMatchTraining, MaskFormerTraining
-from ovs_lite.models.backbone import Backbone
+from ovs_lite.methods.maskformer.config import MaskFormerConfig
+from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
+from ovs_lite.methods.maskformer.training import MaskFormerTraining
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.openseg.training import BestMatchTraining
+from ovs_lite.methods.proposer import ProposalConfig
 
 TERMS = {BestMatchTraining: {"best_match_dice"}, MaskFormerTraining: {"class", "focal", "dice"}}
 CLASSES = 5
-UNEVEN = (2, 0, 1, 3)  # masks of the pictures of a batch
+BATCHES = ((2, 0, 1, 3), (0, 3, 0, 1), (0, 0, 0, 0), (7, 1, 5, 2))  # masks of the images of a batch
 
 
-def centred(images):
-    return images * 2 - 1
+SMALL = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 2, "heads": 2, "image_size": 32}
 
 
 def texts():
@@ -32,11 +28,15 @@ def texts():
 
 
 def make_task(kind, batches=None, **options):
+    """A task of the kind whose model sees images as 2 x - 1."""
     torch.manual_seed(0)
-    backbone, small = Backbone("test_convnext"), {"channels": 16, "num_queries": 4, "layers": 2, "heads": 2}
     if kind is BestMatchTraining:
-        return kind(OpenSegProposals(backbone, grid=(8, 8), **small), batches, centred, **options)
-    return kind(MaskFormer(backbone, embed_dim=12, **small), batches, centred, texts(), **options)
+        proposer = OpenSegProposer(ProposalConfig(**SMALL))
+    else:
+        proposer = MaskFormerProposer(MaskFormerConfig(**SMALL), texts())
+    proposer.mean.fill_(0.5)
+    proposer.std.fill_(0.5)
+    return kind(proposer, batches, **options)
 
 
 def make_batch(*counts, side=32, seed=0):
@@ -51,7 +51,7 @@ def make_batch(*counts, side=32, seed=0):
             top, left = torch.randint(side - 12, (2,), generator=generator).tolist()
             mask[top : top + 12, left : left + 12] = True
             image[:, mask] += 0.6 * torch.rand(3, 1, generator=generator)
-    return MaskBatch(images.clamp(max=1), masks, labels, [f"p{i}" for i in range(len(counts))])
+    return MaskBatch(images.clamp(max=1), masks, labels, [f"p{i}" for i in range(len(counts))], len(counts))
 
 
 def one_pixel():
@@ -64,7 +64,7 @@ def one_pixel():
 def duplicates():
     batch, order = make_batch(2, 2), torch.tensor([0, 0, 0, 1])
     masks, labels = ([item[order] for item in items] for items in (batch.masks, batch.labels))
-    return MaskBatch(batch.images, masks, labels, batch.image_ids)
+    return MaskBatch(batch.images, masks, labels, batch.image_ids, batch.total)
 
 
 ODD = {
@@ -85,17 +85,19 @@ def backward(task, batch):
     return {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}, found
 
 
-def main(out):
-    dist.init_process_group("gloo")
+def share(batch):
+    """This process's share of a batch."""
+    images, masks, labels, names = map(distributed.shard, (batch.images, batch.masks, batch.labels, batch.image_ids))
+    return MaskBatch(images, masks, labels, names, batch.total)
+
+
+def two_processes(out):
+    """What each of two processes saves: the averaged gradients of both tasks on every batch."""
     found = {}
-    for kind in TERMS:
+    for kind, counts in itertools.product(TERMS, BATCHES):
         task = make_task(kind)
-        backward(task, make_batch(*UNEVEN))
+        backward(task, share(make_batch(*counts)))
         distributed.average_gradients(task.model.parameters())
-        found[kind.__name__] = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
-    torch.save(found, out / f"rank-{distributed.rank()}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+        grads = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+        found[f"{kind.__name__} {counts}"] = grads
+    save(found, out)

@@ -1,20 +1,26 @@
-"""A proposer of either kind that is built in a moment, and pictures for it."""
-
-from dataclasses import replace
+"""A proposer of either kind that is built in a moment, and images for it."""
 
 import numpy as np
 import torch
 
 from kit.proposals import texts
-from ovs_lite.config import ProposalConfig
-from ovs_lite.methods.proposer import MaskProposer
+from ovs_lite.methods.maskformer.config import MaskFormerConfig
+from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.proposer import ProposalConfig
 
-TINY = ProposalConfig("test_convnext", channels=16, queries=6, layers=1, heads=2, image_size=64, scale=(0.5, 2.0))
+KINDS = ("openseg-proposals", "maskformer")
+TINY = {
+    "backbone": "test_convnext", "channels": 16, "queries": 6, "layers": 1, "heads": 2, "image_size": 64,
+    "rescale": (0.5, 2.0),
+}  # fmt: skip
 
 
 def make_proposer(kind, seed=0, **changes):
     torch.manual_seed(seed)
-    return MaskProposer(kind, replace(TINY, **changes), texts() if kind == "maskformer" else None).eval()
+    if kind == "maskformer":
+        return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts()).eval()
+    return OpenSegProposer(ProposalConfig(**TINY | changes)).eval()
 
 
 def noise(height, width, seed=0):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ovs_lite.distributed import gather_with_gradient, leave, shard
+from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.train import LoopConfig, train
 
@@ -45,7 +45,7 @@ class TinyTask:
 
     def __init__(self, bad_step=None, seed=0):
         torch.manual_seed(seed)
-        self.model, self.bad_step = TinyModel(), bad_step
+        self.model, self.bad_step, self.found = TinyModel(), bad_step, {}
 
     def to(self, device):
         self.model.to(device)
@@ -57,7 +57,7 @@ class TinyTask:
     def count(self, batch):
         return len(batch)
 
-    def ids(self, batch):
+    def image_ids(self, batch):
         return [f"row {number}" for number in range(len(batch))]
 
     def losses(self, batch):
@@ -74,23 +74,23 @@ class TinyContrast:
     def __init__(self):
         torch.manual_seed(0)
         self.model = nn.ModuleDict({"a": nn.Linear(4, 8), "b": nn.Linear(4, 8), "absent": nn.Linear(1, 1)}).double()
+        self.found = {}
         self.model.register_parameter("logit_scale", nn.Parameter(torch.tensor(1.0, dtype=torch.float64)))
 
     def to(self, device):
         self.model.to(device)
 
     def batch(self, index):
-        return torch.randn(16, 4, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
+        return shard(torch.randn(16, 4, generator=torch.Generator().manual_seed(index), dtype=torch.float64))
 
     def count(self, batch):
-        return len(batch)
+        return len(batch) * world_size()
 
-    def ids(self, batch):
+    def image_ids(self, batch):
         return [str(number) for number in range(len(batch))]
 
     def losses(self, batch):
-        mine = shard(batch)
-        towers = (gather_with_gradient(F.normalize(self.model[name](mine), dim=-1)) for name in ("a", "b"))
+        towers = (gather_with_gradient(F.normalize(self.model[name](batch), dim=-1)) for name in ("a", "b"))
         first, second = towers
         return {"contrastive": info_nce(first @ second.T, self.model.logit_scale)}
 
@@ -98,7 +98,6 @@ class TinyContrast:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--contrast", action="store_true")
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     parser.add_argument("--at", type=int, help="step after which the process sends itself the signal")
     args = parser.parse_args()
@@ -108,9 +107,7 @@ def main():
             os.kill(os.getpid(), args.signal)
 
     torch.set_num_threads(1)
-    task = TinyContrast() if args.contrast else TinyTask()
-    train(task, LoopConfig(**CONFIG), args.out, on_step=on_step, progress=False)
-    leave()
+    train(TinyTask(), LoopConfig(**CONFIG), args.out, on_step=on_step, progress=False)
 
 
 if __name__ == "__main__":

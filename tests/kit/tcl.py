@@ -1,29 +1,26 @@
-"""TCL's training on a handful of pairs in double precision, and a command for two processes.
-
-Run in each of two processes by test_tcl_training: saves terms and averaged gradients, and trains two steps in the loop.
-"""
+"""TCL's training on a handful of pairs in double precision, alone and in each of two processes."""
 
 import io
-import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from PIL import Image
 
+from kit.processes import save
 from ovs_lite import distributed
 from ovs_lite.clip import load_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
-from ovs_lite.losses.tcl import mask_logits
-from ovs_lite.methods import tcl_training
+from ovs_lite.methods.tcl import training
+from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.method import Tcl
-from ovs_lite.methods.tcl.training import WEIGHTS, PairsAtStep, TclTraining
+from ovs_lite.methods.tcl.training import PairsAtStep, TclTraining
+from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.train import LoopConfig, train
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230), "yellow": (230, 220, 40)}
 SHAPES = {"block": (36, 36), "bar": (14, 60)}
+WEIGHTS = TclConfig().weights()
 ALL = dict.fromkeys(WEIGHTS, 1.0)
 PAIRS, BETWEEN = 4, 0.13  # of two processes; a positive prior between the mean areas of their halves of batch 1
 
@@ -56,7 +53,13 @@ def write_shard(path, count):
     return path
 
 
-def make_task(count=6, dtype=torch.float64, **options):
+def settings(weights=None, priors=(0.4, 0.0), **others):
+    """A configuration with these weights of the terms and priors of the areas."""
+    named = {f"{term}_weight": value for term, value in (weights or WEIGHTS).items()}
+    return TclConfig(**named, positive_area=priors[0], negative_area=priors[1], **others)
+
+
+def make_task(count=6, dtype=torch.float64, unfreeze_batch=None, chunk=None, **options):
     """A task whose batches hold all of `count` pairs; shaken, so that open gates let every weight matter."""
     torch.manual_seed(0)
     method, generator = Tcl(load_clip()).to(dtype), torch.Generator().manual_seed(1)
@@ -64,7 +67,9 @@ def make_task(count=6, dtype=torch.float64, **options):
         for name, value in method.grounder.named_parameters():
             noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             value.add_((0.5 if name.endswith("gate") else 0.02) * noise)
-    return TclTraining(method, PairBatches(pairs(count), count, 64), **options)
+    task = TclTraining(method, PairBatches(pairs(count), count, 64), settings(**options), chunk)
+    task.unfreeze_batch = unfreeze_batch
+    return task
 
 
 def threshold(logits):
@@ -121,13 +126,7 @@ def both_ways(out):
     return found, task.model.state_dict()
 
 
-def main(out):
-    dist.init_process_group("gloo")
-    torch.set_num_threads(1)
-    tcl_training.binary_gumbel = threshold
-    torch.save(both_ways(out), out / f"rank-{distributed.rank()}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def two_processes(out):
+    """What each of two processes saves."""
+    training.binary_gumbel = threshold
+    save(both_ways(out), out)

@@ -74,7 +74,6 @@ class MaskBatches:
     scale: the image's long side becomes S times a factor from this range (OpenSeg, section 4.1: 0.8 to 1.2); the image
         is then padded with `fill` or cropped to S x S. (1, 1) without flip gives the images as they are.
     per: see `record_masks`. Masks that a crop leaves empty are dropped.
-    records: how many the split has.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class MaskBatches:
             given = f"{len(split)} records, batch_size={batch_size}, size={size}, scale={scale}"
             raise ValueError(f"got {given}, expected at least one of each and a range of positive factors")
         self.split, self.batch_size, self.size, self.seed = split, batch_size, size, seed
-        self.records = len(split)
         self.scale, self.flip, self.per, self.fill = scale, flip, per, torch.tensor(fill).view(3, 1, 1)
         self._order = -1, np.empty(0, int)  # the last epoch's order
 

@@ -11,7 +11,7 @@ class Prefetched:
     """Prepare the next step's batch in a thread while the current one trains. Same batches, same order."""
 
     def __init__(self, batches: Callable[[int], Any]):
-        self.batches, self.records = batches, getattr(batches, "records", None)
+        self.batches = batches
         self.ahead: dict[int, Future] = {}
         # one core for preparing: with more, its threads would get into the way of the training's
         self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))

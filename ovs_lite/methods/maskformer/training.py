@@ -50,11 +50,12 @@ class MaskFormerTraining(ProposalTraining):
         targets = [masks.float().to(self.device) for masks in batch.masks]
         labels = [label.to(self.device) for label in batch.labels]
         count = max(1, total_count(sum(len(masks) for masks in batch.masks), self.device)) / world_size()
+        weight = self._class_weight(batch, answers[-1].mask_logits.shape[1])
         terms: dict[str, list[torch.Tensor]] = {name: [] for name in self.weights}
         for answer in answers:
             logits = self.model.class_logits(answer.embeddings, self.proposer.classes)
             matches = match_masks(logits, answer.mask_logits, labels, targets)
-            terms["class"].append(class_loss(logits, labels, matches, self.no_object, self._weight(batch, logits)))
+            terms["class"].append(class_loss(logits, labels, matches, self.no_object, weight))
             found = matched_mask_losses(answer.mask_logits, targets, matches, count, self.num_points)
             for name, value in found.items():
                 terms[name].append(value)
@@ -68,9 +69,8 @@ class MaskFormerTraining(ProposalTraining):
                 found = f"labels {label.unique().tolist()} in {name!r}"
                 raise ValueError(f"got {found}, expected those of the {known} classes, 0..{known - 1}")
 
-    def _weight(self, batch: MaskBatch, logits: torch.Tensor) -> float:
+    def _class_weight(self, batch: MaskBatch, proposals: int) -> float:
         """The class weights of all proposals in all processes: 1 where matched, `no_object` elsewhere."""
-        proposals = logits.shape[1]
         matched = total_count(sum(min(proposals, len(masks)) for masks in batch.masks), self.device)
         return (matched + self.no_object * (batch.total * proposals - matched)) / world_size()
 
@@ -80,8 +80,7 @@ def build(config: MaskFormerConfig) -> MaskFormerTraining:
     clip = load_clip(config.clip, config.pretrained)
     classes = clip.text_embeddings(list(load_vocabulary(config.vocabulary).names)).cpu()
     proposer = MaskFormerProposer(config, classes)
-    task = MaskFormerTraining(
-        proposer, training_batches(config, proposer), config.no_object, config.num_points or None
-    )
-    task.found |= {"text_tower": clip.fingerprint()}
+    batches, found = training_batches(config, proposer)
+    task = MaskFormerTraining(proposer, batches, config.no_object, config.num_points or None)
+    task.found = found | {"text_tower": clip.fingerprint()}
     return task

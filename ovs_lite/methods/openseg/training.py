@@ -37,4 +37,7 @@ def covered_share(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def build(config: ProposalConfig) -> BestMatchTraining:
     """A new proposal model and its images with masks."""
     proposer = OpenSegProposer(config)
-    return BestMatchTraining(proposer, training_batches(config, proposer))
+    batches, found = training_batches(config, proposer)
+    task = BestMatchTraining(proposer, batches)
+    task.found = found
+    return task

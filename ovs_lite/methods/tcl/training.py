@@ -19,6 +19,7 @@ from ovs_lite.clip import Clip, load_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
 from ovs_lite.data.loaders.pair_sources import load_pairs
 from ovs_lite.data.loaders.prefetch import Prefetched
+from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.distributed import gather_with_gradient, rank
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.losses.tcl import area_loss, text_grounding_terms, tv_loss
@@ -128,10 +129,19 @@ def build(config: TclConfig) -> TclTraining:
     that no patch sees.
     """
     clip, pairs = load_clip(config.clip, config.pretrained), load_pairs(config.data)
+    method = Tcl(clip)
     if config.image_size % clip.patch_size:
         given = f"image_size={config.image_size}"
         raise ValueError(f"got {given}, expected a multiple of the CLIP's patch, {clip.patch_size} pixels")
     settings = (config.batch, config.image_size, config.loop.seed, config.crop_area)
     batches = PairBatches(pairs, *settings, augment=config.augment, workers=config.workers)
     found = {"pairs": len(pairs), "text_tower": clip.fingerprint(), "image_tower": clip.image_fingerprint()}
-    return TclTraining(Tcl(clip), batches if config.workers else Prefetched(batches), config, found=found)
+    task = TclTraining(method, batches if config.workers else Prefetched(batches), config, found=found)
+    if isinstance(pairs, WebShards):
+        task.notes = lambda: [_shards_used(pairs, batches)]
+    return task
+
+
+def _shards_used(pairs: WebShards, batches: PairBatches) -> str:
+    shards = f"{len(pairs):,} pairs in {len(pairs.paths)} shards, {pairs.bad_shards} bad shards left out"
+    return f"{shards}; {len(batches.skipped)} bad pairs met by this process"

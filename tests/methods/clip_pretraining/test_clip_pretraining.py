@@ -168,7 +168,7 @@ def test_pictures_of_twice_the_side_are_embedded_as_a_whole(clip):
 
 def test_a_batch_is_named_by_its_captions(vit):
     task, text = ClipPretraining(vit, pictures), TextPretraining(vit, CaptionPairStream(8))
-    assert task.ids(task.batch(0)) == CAPTIONS and text.ids(text.batch(1)) == CaptionPairStream(8)(1)[0]
+    assert task.image_ids(task.batch(0)) == CAPTIONS and text.image_ids(text.batch(1)) == CaptionPairStream(8)(1)[0]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(vit, monkeypatch):

@@ -1,18 +1,33 @@
 """TCL's training: terms and gradients against all masks at once, what is frozen and until when, and two processes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from kit.tcl import ALL, BETWEEN, PAIRS, backward, both_ways, descend, halves, make_task, own_area, threshold
+from kit.processes import launch, load
+from kit.tcl import (
+    ALL,
+    BETWEEN,
+    PAIRS,
+    WEIGHTS,
+    backward,
+    both_ways,
+    descend,
+    halves,
+    make_task,
+    own_area,
+    settings,
+    threshold,
+)
 from kit.tcl_oracles import released_terms
 from ovs_lite import distributed
-from ovs_lite.losses.tcl import binary_gumbel
-from ovs_lite.methods import tcl_training
-from ovs_lite.methods.tcl.training import WEIGHTS, TclTraining
+from ovs_lite.methods.tcl import training
+from ovs_lite.methods.tcl.config import TclConfig
+from ovs_lite.methods.tcl.training import TclTraining
+from ovs_lite.models.text_masks import binary_gumbel
 from ovs_lite.train import LoopConfig, train
-from test_distributed import launch
 
 STEPS = 3
 ALONE = {name: {**dict.fromkeys(WEIGHTS, 0.0), name: 1.0} for name in WEIGHTS}  # one term at a time
@@ -99,7 +114,7 @@ def test_the_image_term_reaches_the_grounder_through_the_frozen_clip(monkeypatch
     def soft(logits):
         return binary_gumbel(logits, hard=False, generator=torch.Generator().manual_seed(3))
 
-    monkeypatch.setattr(tcl_training, "binary_gumbel", soft)
+    monkeypatch.setattr(training, "binary_gumbel", soft)
     task, generator = make_task(2, weights=ALONE["image"], unfreeze_batch=0), torch.Generator().manual_seed(4)
     before = {name: value.clone() for name, value in task.clip.state_dict().items()}
     _, found = backward(task)
@@ -124,15 +139,6 @@ def test_each_term_alone_trains_what_it_depends_on(name):
     assert silent == {"image_scale", "feature_scale", "scale", "bias"} - scales - masks
 
 
-def test_the_chunk_is_handed_on(monkeypatch):
-    seen, original = [], tcl_training.text_grounding_terms
-    monkeypatch.setattr(tcl_training, "text_grounding_terms", lambda *given: seen.append(given[5]) or original(*given))
-    for chunk in (None, 2):
-        task = make_task(2, dtype=torch.float32, chunk=chunk)
-        task.losses(task.batch(0))
-    assert seen == [None, 2]
-
-
 def test_a_term_without_weight_is_left_out_and_a_masked_picture_then_not_encoded(monkeypatch):
     task = make_task(3, dtype=torch.float32)
     assert list(task.losses(task.batch(0))) == ["image", "feature", "area", "smooth"], "contrastive is off by default"
@@ -141,29 +147,26 @@ def test_a_term_without_weight_is_left_out_and_a_masked_picture_then_not_encoded
     assert list(task.losses(task.batch(0))) == ["feature", "area"]
 
 
+@pytest.mark.parametrize("weights", [dict.fromkeys(WEIGHTS, 0.0), WEIGHTS | {"area": -0.1}])
+def test_weights_of_which_nothing_can_be_learned_are_refused(weights):
+    with pytest.raises(ValueError, match="expected none negative, and not all 0"):
+        settings(weights)
+
+
+def test_the_defaults_are_those_of_the_release():
+    task = TclTraining(SimpleNamespace(grounder=None), None)
+    assert task.weights == {"image": 0.1, "feature": 0.1, "area": 0.4, "smooth": 1.0, "contrastive": 0.0}
+    assert (task.config.positive_area, task.config.negative_area, task.config.variant) == (0.4, 0.0, "released")
+
+
 @pytest.mark.parametrize(
-    "weights",
-    [
-        {},
-        dict.fromkeys(WEIGHTS, 0.0),
-        {"image": 1.0},
-        WEIGHTS | {"tv": 1.0},
-        WEIGHTS | {"area": -0.1},
-        WEIGHTS | {"smooth": float("nan")},
-    ],
+    ("unfreeze", "steps", "accumulation", "batch"),
+    [(0.6, 60, 1, 36), (0.6, 60, 4, 144), (0.5, 3, 3, 6), (0.0, 9, 2, 0), (1.0, 60, 4, None)],
 )
-def test_weights_that_are_not_one_for_each_term_are_refused(weights):
-    expected = "expected one for each of image, feature, area, smooth, contrastive, none negative, not all 0"
-    with pytest.raises(ValueError, match=expected):
-        TclTraining(None, None, weights)
-
-
-def test_the_defaults_are_those_of_the_paper_and_a_change_to_one_task_is_none_to_another():
-    method = SimpleNamespace(grounder=None)
-    task, other = TclTraining(method, None), TclTraining(method, None, WEIGHTS)
-    task.weights["area"] = other.weights["area"] = 7.0
-    assert WEIGHTS == {"image": 0.1, "feature": 0.1, "area": 0.4, "smooth": 1.0, "contrastive": 0.0}
-    assert TclTraining(method, None).weights == WEIGHTS and task.priors == (0.4, 0.0)
+def test_a_share_of_the_steps_becomes_a_batch(unfreeze, steps, accumulation, batch):
+    loop = replace(TclConfig().loop, steps=steps, accumulation=accumulation)
+    task = TclTraining(SimpleNamespace(grounder=None), None, TclConfig(unfreeze=unfreeze, loop=loop))
+    assert task.unfreeze_batch == batch
 
 
 def changes(task, out):
@@ -219,7 +222,7 @@ def test_the_loss_falls_on_one_batch():
 
 def test_a_single_pair_and_half_precision_give_finite_terms(monkeypatch):
     """A single pair has no negatives: nothing to contrast, and an area of its own text alone."""
-    monkeypatch.setattr(tcl_training, "binary_gumbel", threshold)
+    monkeypatch.setattr(training, "binary_gumbel", threshold)
     one, task = make_task(1, dtype=torch.float32, weights=ALL), make_task(4, dtype=torch.float32, weights=ALL)
     with torch.no_grad():
         terms = one.losses(one.batch(0))
@@ -238,7 +241,8 @@ def test_a_task_serves_the_loop():
     task = make_task(3)
     batch, same = task.batch(2), task.batches(2)
     assert torch.equal(batch.pairs.images, same.images) and batch.pairs.captions == same.captions
-    assert task.count(batch) == 3 and task.ids(batch) == same.image_ids and sorted(same.image_ids) == ["p0", "p1", "p2"]
+    assert task.count(batch) == 3 and task.image_ids(batch) == same.image_ids
+    assert sorted(same.image_ids) == ["p0", "p1", "p2"]
     assert task.model is task.method.grounder and task.clip is task.method.clip
     task.to(torch.device("meta"))
     assert all(value.is_meta for part in (task.model, task.clip) for value in part.state_dict().values())
@@ -249,18 +253,17 @@ def test_processes_that_each_hold_half_a_batch_count_all_of_it(monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     task = make_task(4, dtype=torch.float32)
     batch = task.batch(0)
-    assert task.count(batch) == 4 and len(task.ids(batch)) == len(batch.pairs) == 2
+    assert task.count(batch) == 4 and len(task.image_ids(batch)) == len(batch.pairs) == 2
 
 
 @pytest.mark.slow
 def test_two_processes_have_terms_gradients_and_training_of_one(tmp_path, monkeypatch):
     """Before the block is unfrozen and after, on areas that the prior parts: the halves' own signs would cancel."""
-    done = launch("kit/tcl.py", str(tmp_path))
+    done = launch("kit.tcl.two_processes", tmp_path)
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(tcl_training, "binary_gumbel", threshold)
+    monkeypatch.setattr(training, "binary_gumbel", threshold)
     (expected, trained), task = both_ways(tmp_path / "one"), make_task(PAIRS)
-    ranks = [torch.load(tmp_path / f"rank-{number}.pt", weights_only=True) for number in (0, 1)]
-    for found, weights in ranks:
+    for found, weights in load(tmp_path):
         for (terms, grads), (right_terms, right_grads) in zip(found, expected, strict=True):
             torch.testing.assert_close(terms, right_terms, rtol=1e-10, atol=1e-12)
             assert grads.keys() == right_grads.keys()
@@ -278,7 +281,7 @@ def test_two_processes_have_terms_gradients_and_training_of_one(tmp_path, monkey
 
 def test_the_papers_variant_normalises_pixels_before_they_are_pooled_and_smoothed(monkeypatch):
     """The same as the released one on a model whose pixel embeddings already have length 1; masks do not change."""
-    task, paper = (make_task(PAIRS, torch.float64, weights=ALL, variant=variant) for variant in ("released", "paper"))
+    task, paper = (make_task(PAIRS, weights=ALL, variant=variant) for variant in ("released", "paper"))
     plain, found = (t.losses(t.batch(0)) for t in (task, paper))
     assert not torch.isclose(plain["smooth"], found["smooth"]) and not torch.isclose(plain["feature"], found["feature"])
     torch.testing.assert_close(plain["area"], found["area"], atol=1e-9, rtol=1e-9)
@@ -288,7 +291,7 @@ def test_the_papers_variant_normalises_pixels_before_they_are_pooled_and_smoothe
     for name in ("feature", "area", "smooth", "contrastive"):
         torch.testing.assert_close(found[name], expected[name], atol=1e-9, rtol=1e-9)
     with pytest.raises(ValueError, match="got variant='both', expected one of released, paper"):
-        make_task(PAIRS, variant="both")
+        settings(variant="both")
 
 
 def unit_pixels(pixels):

@@ -1,18 +1,16 @@
-"""Every committed notebook keeps the rules of kit/notebook_rules.py and runs from end to end in the smoke profile."""
+"""Every committed notebook keeps the rules of kit/notebook_rules.py; the runs are in files of their own next to this."""
 
 import ast
 import copy
 import json
 from pathlib import Path
 
-import notebook_rules as rules
 import pytest
 
-from ovs_lite.notebook.metrics_log import read_metrics
-from ovs_lite.reproduce.pipeline import reproduce
+from kit import notebook_rules as rules
+from kit.notebooks import FOLDER
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "notebooks"
+ROOT = Path(__file__).parents[2]
 EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals", "04_tcl"]
 
 
@@ -26,8 +24,11 @@ def package_bodies():
     return {node.name: body for node in functions if len(body := rules.body_text(node)) > 60}
 
 
-def test_the_notebooks_are_the_expected_ones():
+def test_the_notebooks_are_the_expected_ones_and_each_has_a_file_that_runs_it():
+    """A file each, so that parallel test processes share them out."""
     assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == EXPECTED
+    runs = {path.stem for path in Path(__file__).parent.glob("test_run_*.py")}
+    assert runs == {f"test_run_{name[:2]}" for name in EXPECTED}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -42,45 +43,6 @@ def test_no_function_is_a_copy_of_the_package(name):
     bodies = package_bodies()
     assert len(bodies) >= 50
     assert not rules.copies(read(name), bodies)
-
-
-@pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory):
-    """Both results and the folder of one smoke run and a second call. A dead proxy keeps the kernels offline."""
-    folder = tmp_path_factory.mktemp("smoke")
-    environment = {"OVS_DATA": str(folder / "data"), "OMP_NUM_THREADS": "2"}
-    environment |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        first = reproduce("smoke", notebooks_dir=FOLDER, runs_dir=folder / "runs")
-        again = reproduce("smoke", notebooks_dir=FOLDER, runs_dir=folder / "runs")
-    return first, again, folder / "runs" / "smoke"
-
-
-@pytest.mark.slow
-def test_every_notebook_runs_in_the_smoke_profile(smoke_run):
-    first, _, _ = smoke_run
-    failed = [f"{result.name}: {result.message}\n{result.traceback}" for result in first if result.status != "done"]
-    assert not failed, "\n".join(failed)
-    assert [result.name for result in first] == EXPECTED
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_run_leaves_numbers_with_their_sample_size(smoke_run, name):
-    folder = smoke_run[2] / name
-    rows = read_metrics(folder)
-    assert any(isinstance(row["value"], int | float) and row["n"] for row in rows), rows
-    executed = json.loads((folder / "executed.ipynb").read_text(encoding="utf-8"))
-    counts = [cell["execution_count"] for cell in rules.code_cells(executed)]
-    assert counts and counts == list(range(1, len(counts) + 1))
-    assert (smoke_run[2] / "report.html").exists()
-
-
-@pytest.mark.slow
-def test_a_second_call_runs_nothing(smoke_run):
-    assert [result.status for result in smoke_run[1]] == ["up to date"] * len(EXPECTED)
 
 
 # The rules themselves: one notebook that keeps them all, and for each rule a change that breaks it.

@@ -1,0 +1,59 @@
+"""What every call between processes gives in each of two: run by test_distributed through `kit.processes.launch`."""
+
+import os
+import signal
+
+import torch
+
+from kit.processes import save
+from kit.tasks import CONFIG, TinyContrast
+from ovs_lite import distributed
+from ovs_lite.train import LoopConfig, train
+
+
+def gradients(task: TinyContrast) -> dict[str, torch.Tensor | None]:
+    loss = task.losses(task.batch(0))["contrastive"]
+    loss.backward()
+    distributed.average_gradients(task.model.parameters())
+    return {"loss": loss.detach()} | {name: p.grad for name, p in task.model.named_parameters()}
+
+
+def every_call(out: str) -> None:
+    me, cpu = distributed.rank(), torch.device("cpu")
+    one_sided = torch.nn.Parameter(torch.zeros(2))
+    one_sided.grad = torch.tensor([4.0, 2.0]) if me == 1 else None
+    distributed.average_gradients([one_sided])
+    copied = torch.full((3,), float(me))
+    distributed.broadcast([copied])
+    row = torch.full((1, 2), float(me + 1), requires_grad=True)
+    gathered = distributed.gather_with_gradient(row)
+    (gathered * torch.tensor([[1.0, 2.0], [3.0, 4.0]]) * (me + 1)).sum().backward()
+    found = {
+        "world_size": distributed.world_size(),
+        "is_main": distributed.is_main(),
+        "sum": distributed.reduce_sum(torch.tensor([1, 2 + me])).tolist(),
+        "total": distributed.total_count(3 + me, cpu),
+        "shard": distributed.shard(list(range(7))),
+        "any": [distributed.any_process(me == 1, cpu), distributed.any_process(False, cpu)],
+        "one_sided": one_sided.grad.tolist(),
+        "copied": copied.tolist(),
+        "gathered": gathered.tolist(),
+        "row_gradient": row.grad.tolist(),
+        "contrast": gradients(TinyContrast()),
+    }
+    save(found, out)
+
+
+def contrast(out: str) -> None:
+    """Train the task that contrasts over both processes."""
+    train(TinyContrast(), LoopConfig(**CONFIG), out, progress=False)
+
+
+def one_gets_a_signal(out: str) -> None:
+    """Process 1 alone gets SIGTERM, after step 5."""
+
+    def on_step(step, row):
+        if step == 5 and distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(TinyContrast(), LoopConfig(**CONFIG), out, on_step=on_step, progress=False)
