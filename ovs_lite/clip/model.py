@@ -77,9 +77,11 @@ class Clip(nn.Module):
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
-    def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised. Differentiable; too long prompts are cut at the context length."""
-        encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
+    def encode_text(self, prompts: list[str] | torch.Tensor, normalise: bool = True) -> torch.Tensor:
+        """T raw prompts, or their tokens (T, L) -> (T, D), L2-normalised. Differentiable; too long prompts are cut at
+        the context length."""
+        tokens = prompts if isinstance(prompts, torch.Tensor) else self.tokenizer(prompts)
+        encoded = self.network.encode_text(tokens.to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:

@@ -5,13 +5,13 @@ seen. The lead nouns of a batch differ as far as there are nouns.
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from ovs_lite.iconworld.caption_grammar import (
     SceneContent,
-    SeenThing,
     listing_caption,
     scene_contents,
     sentence,
@@ -19,10 +19,8 @@ from ovs_lite.iconworld.caption_grammar import (
     stuff_caption,
 )
 from ovs_lite.iconworld.nouns import load_nouns
-from ovs_lite.iconworld.palette import COLOUR_NAMES
 from ovs_lite.iconworld.render import render
 from ovs_lite.iconworld.scene import SceneStyle, sample_scenes
-from ovs_lite.iconworld.textures import STUFF_NAMES
 
 # Training renders from seeds below this one, evaluation from it upwards; a CPU generator reads 32 bits of its seed.
 FIRST_HELD_OUT_SEED = 2**31
@@ -132,28 +130,18 @@ class CaptionStream:
         return sentence(content, rng, stage.colour)
 
 
-class CaptionPairStream:
-    """step -> two lists of B captions; entry b of both describes the same imagined scene. Nothing is rendered.
+class ByteStream:
+    """step -> (images (B, 3, size, size) uint8, captions, tokens (B, L)): what passes between processes cheaply.
 
-    The first thing of every scene of a batch is another noun. The first caption names that thing alone; the second is
-    as short half of the time and otherwise a sentence about some of the scene's things, as web captions differ.
+    Images are rounded to 8 bits, as files are. tokenizer: captions -> (B, L) int64.
     """
 
-    def __init__(self, batch_size: int, seed: int = 0):
-        self.nouns = load_nouns()
-        self.batch_size, self.seed = min(batch_size, len(self.nouns)), seed
+    def __init__(self, stream: CaptionStream, tokenizer: Callable[[list[str]], torch.Tensor]):
+        self.stream, self.tokenizer = stream, tokenizer
 
-    def __call__(self, step: int) -> tuple[list[str], list[str]]:
-        rng = random.Random(f"pairs-{self.seed}-{step}")
-        contents = [self._imagine(lead, rng) for lead in rng.sample(self.nouns, self.batch_size)]
-        first = [short_caption(content, rng, 0.3) for content in contents]
-        second = [short_caption(c, rng, 0.3) if rng.random() < 0.5 else sentence(c, rng) for c in contents]
-        return first, second
-
-    def _imagine(self, lead, rng: random.Random) -> SceneContent:
-        nouns = [lead, *rng.choices(self.nouns, k=rng.choice((0, 0, 1, 2)))]
-        things = tuple(SeenThing(noun, rng.choice(COLOUR_NAMES), rng.random(), rng.random()) for noun in nouns)
-        return SceneContent(things, tuple(rng.sample(STUFF_NAMES, 2)))
+    def __call__(self, step: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+        images, captions = self.stream(step)
+        return (images * 255).round_().to(torch.uint8), captions, self.tokenizer(captions)
 
 
 def _exposed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
