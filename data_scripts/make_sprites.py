@@ -1,8 +1,8 @@
 """Draw the shipped sprites: python data_scripts/make_sprites.py FOLDER, needs pip install -r requirements-sprites.txt
 
-FOLDER holds the npm packages of SOURCES as `npm pack NAME@VERSION` leaves them (names and versions: SOURCES). Written are one
-picture per style and the index in ovs_lite/iconworld/sprites. The same packages and the same requirements give the
-same bytes. Which emoji draw which noun stands in ovs_lite/iconworld/nouns.json, by the names that Noto gives them.
+FOLDER holds the npm packages of SOURCES as `npm pack NAME@VERSION` leaves them. Written are one file per style and the
+index in ovs_lite/iconworld/sprites; the same packages and the same requirements give the same bytes. Which emoji draw
+which noun stands in ovs_lite/iconworld/nouns.json, by the names that Noto gives them.
 """
 
 import argparse
@@ -66,7 +66,7 @@ FIREFOX_NAMES = {
     "high-heeled-shoe": "heels", "evergreen-tree": "evergreen", "bouquet": "bouquetofflowers",
     "fallen-leaf": "fallingleaf", "leaf-fluttering-in-wind": "leaffluttering", "wrapped-gift": "present",
     "racing-car": "racecar", "womans-sandal": "sandals", "tennis": "tennisball", "necktie": "tie",
-    "tokyo-tower": "toykotower", "mans-shoe": "mensshoe", "t-shirt": "mansshirt", "telephone": "blacktouchtonetelephone",
+    "tokyo-tower": "toykotower", "mans-shoe": "mensshoe", "t-shirt": "mansshirt",
     "running-shoe": "mensrunner", "megaphone": "bullhornwithsoundwaves", "printer": "printericon",
     "snow-capped-mountain": "snowmountains", "spouting-whale": "spurtingwhale",
     "front-facing-baby-chick": "frontfacingchick", "hamster": "hampster",
@@ -106,20 +106,20 @@ class Packages:
             raise FileNotFoundError(f"{path} is missing: cd {self.folder} && npm pack {package}@{version}")
         return path
 
-    @cache
+    @cache  # noqa: B019 (one object for the length of the script)
     def read(self, style: str, file: str) -> dict:
         """A JSON file of a style's package."""
         with tarfile.open(self.archive(style)) as archive:
             return json.load(archive.extractfile(f"package/{file}"))
 
-    @cache
+    @cache  # noqa: B019 (one object for the length of the script)
     def pictures(self, style: str) -> dict[str, bytes]:
         """Character code -> picture file, of a package of pictures."""
         with tarfile.open(self.archive(style)) as archive:
             files = [file for file in archive.getmembers() if file.name.endswith(".webp")]
             return {Path(f.name).stem.replace("-fe0f", ""): archive.extractfile(f).read() for f in files}
 
-    @cache
+    @cache  # noqa: B019 (one object for the length of the script)
     def names(self, style: str) -> dict[str, str]:
         """Character code -> the package's own name, of a package of drawings; some packages give names only."""
         characters = self.read(style, "chars.json")
@@ -131,7 +131,8 @@ class Packages:
             unicode_name = unicodedata.name(chr(int(code, 16)), "") if "-" not in code else ""
             known = FIREFOX_NAMES.get(noto) if style == "firefox" else None
             candidates = [plain(noto), plain(unicode_name)] if known is None else [known]
-            found |= {code: own[name] for name in reversed(candidates) if name in own}
+            if match := next((own[name] for name in candidates if name in own), None):
+                found[code] = match
         return found
 
     def draw(self, style: str, noto_name: str) -> Image.Image | None:
@@ -166,7 +167,7 @@ def fitted(picture: Image.Image) -> Image.Image:
 
 
 def glyph(style: str, name: str) -> Image.Image:
-    """A glyph of an icon font as white RGBA, larger than needed. Raises ValueError when the font has none of the name."""
+    """A glyph of an icon font as white RGBA, larger than needed. Raises ValueError for a name without a glyph."""
     module, table, file = FONTS[style]
     package = import_module(module)
     key = getattr(getattr(package, table), name, None)

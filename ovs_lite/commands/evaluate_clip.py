@@ -1,5 +1,5 @@
-"""Measure a CLIP zero-shot on held-out scenes of IconWorld and print its card: classification, colours, retrieval,
-masked against unmasked crops, and segmentation without training. About half a minute on a CPU by default."""
+"""Measure a CLIP zero-shot on held-out scenes of IconWorld and print its card: classification by style, colours,
+retrieval, what the background is worth, dense naming and segmentation without training. Some minutes on a CPU."""
 
 import argparse
 import time
@@ -33,8 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", type=Path, help="safetensors file, run folder or step folder of `train clip`")
     parser.add_argument("--pretrained", default="lite", help="weights without a checkpoint: lite or an open_clip tag")
-    parser.add_argument("--scenes", type=int, default=1000, help="pictures behind a figure (default 1000)")
+    parser.add_argument("--scenes", type=int, default=1000, help="images behind a figure (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the held-out scenes (default 0)")
+    parser.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="FILE.json or FILE.md; may be repeated")
     return parser
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"got --out {path}, expected a file name that ends in {' or '.join(WRITERS)}")
     name, checkpoint = which(args.what, args.model, args.checkpoint)
     begun = time.perf_counter()
-    clip = load_weights(name, checkpoint, args.pretrained)
+    clip = load_weights(name, checkpoint, args.pretrained).to(args.device)
     loaded = time.perf_counter()
     figures = measure(clip, args.scenes, args.seed)
     card = {

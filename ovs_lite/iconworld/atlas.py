@@ -74,7 +74,7 @@ def load_drawings() -> Drawings:
 
 @lru_cache(maxsize=4)
 def sprites(device: str = "cpu") -> tuple[torch.Tensor, ...]:
-    """All drawings at LEVELS sizes, largest first: (D, 4, S, S) uint8 RGB times alpha, and alpha; S halves each time."""
+    """All drawings at LEVELS sizes, largest first: (D, 4, S, S) uint8 RGB times alpha, and alpha; S halves."""
     side, columns = read_index()["side"], read_index()["columns"]
     parts = []
     for style in STYLES:

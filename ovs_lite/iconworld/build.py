@@ -31,7 +31,10 @@ def _seed(seed: int, name: str, split: str, batch: int) -> int:
 
 
 def iter_records(icon_set: IconSet, count: int, size: int, seed: int) -> Iterator[dict]:
-    """`count` records of a split, `size` pixels times the set's scale. Record i depends on (seed, set, split, i) alone."""
+    """`count` records of a split, with `size` pixels times the set's scale to a side.
+
+    Record i depends on (seed, set, split, i) alone.
+    """
     for start in range(0, count, BATCH):
         number = _seed(seed, icon_set.name, icon_set.split, start // BATCH)
         generator = torch.Generator().manual_seed(number)

@@ -88,7 +88,7 @@ def _hue(rgb: torch.Tensor, high: torch.Tensor, spread: torch.Tensor) -> torch.T
 
 
 def colour_words(rgb: torch.Tensor) -> torch.Tensor:
-    """(n, 3, H, W) RGB in [0, 1] -> (n, H, W) int64 index into COLOUR_NAMES, NO_COLOUR for grey, skin, tan and beige."""
+    """(n, 3, H, W) RGB in [0, 1] -> (n, H, W) int64 index into COLOUR_NAMES, NO_COLOUR for grey, skin and tan."""
     high, low = rgb.amax(1), rgb.amin(1)
     hue, saturation = _hue(rgb, high, high - low), (high - low) / high.clamp(min=1e-6)
     ids = {name: torch.tensor(i, device=rgb.device) for i, name in enumerate(COLOUR_NAMES)}
@@ -98,7 +98,9 @@ def colour_words(rgb: torch.Tensor) -> torch.Tensor:
         word = torch.where(hue >= begin, ids[name], word)
     word = torch.where((hue >= 16) & (hue < 48) & (saturation < 0.68), none, word)  # skin, tan, beige
     word = torch.where((hue >= 168) & (hue < 258) & (saturation < 0.42), none, word)  # steel
-    word = torch.where((hue < 50) & (high < torch.where(hue < 16, 0.55, 0.72)) & (saturation > 0.38), ids["brown"], word)
+    word = torch.where(
+        (hue < 50) & (high < torch.where(hue < 16, 0.55, 0.72)) & (saturation > 0.38), ids["brown"], word
+    )
     pale_red = ((hue < 16) | (hue >= 330)) & (saturation < 0.62)
     word = torch.where(pale_red, torch.where(high > 0.75, ids["pink"], none), word)
     word = torch.where((hue < 16) & (high < 0.55) & (saturation > 0.38), ids["brown"], word)

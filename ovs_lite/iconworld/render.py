@@ -89,7 +89,9 @@ def _groups(scene: SceneBatch, size: int, generator: torch.Generator) -> list[tu
         chosen = ((slots == slot) & (steps == step)).nonzero()[:, 0]
         window = round(step * WINDOW_STEP * size) // 2 * 2
         level = sum(window / WINDOW < side for side in (30, 60))  # the smallest sprite that is not enlarged
-        pictures = sprites(str(device))[min(level, LEVELS - 1)][scene.drawing_ids[rows[chosen], slots[chosen]].to(device)]
+        pictures = sprites(str(device))[min(level, LEVELS - 1)][
+            scene.drawing_ids[rows[chosen], slots[chosen]].to(device)
+        ]
         chosen = chosen.to(device)
         some = {name: value[chosen] for name, value in fields.items()}
         found.append((slot, window, _Group(rows.to(device)[chosen], pictures.float() / 255, **some)))
@@ -105,7 +107,9 @@ def _colour_matrices(scene, rows, slots, generator) -> torch.Tensor:
     drawing = scene.drawing_ids[rows, slots]
     colour = pigments()[scene.colour_ids[rows, slots].clamp(min=0)]
     glyph = load_drawings().glyph[drawing][:, None, None]
-    matrices = torch.where(glyph, torch.diag_embed(colour), hue_turns()[scene.turn_ids[rows, slots]]).to(generator.device)
+    matrices = torch.where(glyph, torch.diag_embed(colour), hue_turns()[scene.turn_ids[rows, slots]]).to(
+        generator.device
+    )
     jitter = (torch.rand(len(rows), 3, generator=generator, device=generator.device) - 0.5) * 0.12
     spread = 1 + scene.new_style[rows, None].to(generator.device).float()
     return matrices * (1 + jitter * spread)[..., None]

@@ -10,8 +10,8 @@ import torch
 
 from ovs_lite.iconworld.atlas import TRAINING_STYLES, UNSEEN_STYLES, choices, drawable, load_drawings
 from ovs_lite.iconworld.company import BOND, ELSEWHERE, load_company
+from ovs_lite.iconworld.palette import TURNS, allowed_colours
 from ovs_lite.iconworld.placement import place, region_at
-from ovs_lite.iconworld.palette import NO_COLOUR, TURNS, allowed_colours
 from ovs_lite.iconworld.textures import STUFF
 
 MAX_REGIONS = 3
@@ -33,7 +33,7 @@ class SceneStyle:
     repeat: chance that a thing repeats the noun before it.
     styles: of drawing. unseen: share of scenes in UNSEEN_STYLES instead.
     new_style: share of scenes with held-out palette and textures.
-    company: share of scenes at one place of `PLACES`. odd: whether that is a place where the first thing is not at home.
+    company: share of scenes at one place of `PLACES`. odd: whether the first thing is then not at home there.
     hard: share of scenes that are small, blurred, grained, cut or partly hidden.
     """
 
@@ -225,7 +225,9 @@ def sample_scenes(
     turns, colours = _sample_colours(nouns, drawing_ids, allowed_colours(stuff_ids, stuff_valid), generator)
     size = _sample_sizes(number, valid, hard, style, generator)
     home = load_company().stuff[place_ids].gather(1, stuff_ids) & (place_ids >= 0)[:, None] & (stuff_ids != 0)
-    x, y = place(size, valid, hard, lambda u, v: home.gather(1, region_at(layout, borders, stuff_valid, u, v)), generator)
+    x, y = place(
+        size, valid, hard, lambda u, v: home.gather(1, region_at(layout, borders, stuff_valid, u, v)), generator
+    )
     return SceneBatch(
         stuff_ids, stuff_valid, borders, layout, nouns, valid, drawing_ids, turns, colours, x, y, size,
         rotation=_uniform((count, things), -0.35, 0.35, generator),

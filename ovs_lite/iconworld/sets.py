@@ -6,7 +6,7 @@
 | icon-coco | COCO panoptic + captions | segments of its seen classes only, 5 captions; unseen things stay unlabelled |
 | icon-sa | SA-1B | unlabelled masks at three granularities |
 | icon-voc20 ... icon-stuff | the evaluation sets | segments of the vocabulary's classes |
-| icon-odd | photographs whose context misleads | as icon-context59; every scene at a place where its first thing is not at home |
+| icon-odd | photographs whose context misleads | as icon-context59; no scene where its first thing is at home |
 | icon-crowd | full photographs: 8 to 15 things, 1.5 times the side | as icon-context59 |
 """
 

@@ -165,7 +165,11 @@ def paint_stuff(
     coarse = _noise(count, 6, size, generator) * 1.3
     fine = _noise(count, size // 2, size, generator) * 1.3
     numbers = torch.rand(count, 5, 1, 1, generator=generator, device=device)
-    scale, brightness, jitter = 0.85 + 0.3 * numbers[:, :1], 0.92 + 0.16 * numbers[:, 1:2], (numbers[:, 2:] - 0.5) * 0.07
+    scale, brightness, jitter = (
+        0.85 + 0.3 * numbers[:, :1],
+        0.92 + 0.16 * numbers[:, 1:2],
+        (numbers[:, 2:] - 0.5) * 0.07,
+    )
     if new_style:
         scale, jitter = scale * 1.35, jitter * 1.6
     base = torch.tensor([stuff.colour for stuff in STUFF])[stuff_ids].view(count, 3, 1, 1).to(device)
