@@ -56,19 +56,18 @@ def open_clip() -> str:
     return f"open_clip {library.__version__}"
 
 
-def icon_fonts() -> str:
-    """Both icon fonts are there and hold glyphs."""
-    from PIL import ImageFont
+def shipped_sprites() -> str:
+    """All styles of drawing are there and can be read (a Pillow without WebP cannot)."""
+    from PIL import Image
 
-    from ovs_lite.iconworld.atlas import FONTS, font_path
+    from ovs_lite.iconworld.atlas import FOLDER, STYLES
 
-    for font in FONTS:
+    for style in STYLES:
         try:
-            ImageFont.truetype(str(font_path(font)), 32)
+            Image.open(FOLDER / f"{style}.webp").verify()
         except OSError as error:
-            cure = "pip install --force-reinstall fonticon-materialdesignicons7 fonticon-fontawesome6"
-            raise Problem(f"icon font {font!r}: {error}", cure) from error
-    return f"{len(FONTS)} icon fonts"
+            raise Problem(f"sprites of {style!r}: {error}", "pip install --force-reinstall pillow ovs-lite") from error
+    return f"{len(STYLES)} styles of drawing"
 
 
 def nltk_data() -> str:
@@ -159,7 +158,7 @@ def threads() -> str:
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
-    torch_pair, open_clip, icon_fonts, shipped_weights, jupyter_kernel, writable_folders, disk, nltk_data, gpu, threads,
+    torch_pair, open_clip, shipped_sprites, shipped_weights, jupyter_kernel, writable_folders, disk, nltk_data, gpu, threads,
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ PLACES = {
         bucket, key, lock, light bulb, fire extinguisher, paintbrush, barrel"""),
     "kitchen": ("tile wood", """
         refrigerator, microwave, oven, toaster, pot, knife, spoon, fork, bowl, plate, teapot, fried egg, egg,
-        bottle, jar, can, washing machine, broom, chopsticks, clock, trash can, onion, garlic, steak, potato,
+        bottle, jar, tin can, washing machine, broom, chopsticks, clock, trash can, onion, garlic, steak, potato,
         window"""),
     "dining": ("wood carpet", """
         table, chair, wine glass, cake, chandelier, plate, candle, cup, spaghetti, salad, steak, chicken leg,
@@ -119,7 +119,7 @@ PLACES = {
         stairs, bench, window, door"""),
 }  # fmt: skip
 BOND = 25.0  # how much likelier than another noun one that shares the place is
-ELSEWHERE = 0.02  # weight of a stuff that is not of the place, in a scene at that place
+ELSEWHERE = 0.004  # weight of a stuff that is not of the place, in a scene at that place
 
 
 @dataclass(frozen=True)

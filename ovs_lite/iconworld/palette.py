@@ -102,7 +102,7 @@ def colour_words(rgb: torch.Tensor) -> torch.Tensor:
         (hue < 50) & (high < torch.where(hue < 16, 0.55, 0.72)) & (saturation > 0.38), ids["brown"], word
     )
     pale_red = ((hue < 16) | (hue >= 330)) & (saturation < 0.62)
-    word = torch.where(pale_red, torch.where(high > 0.75, ids["pink"], none), word)
+    word = torch.where(pale_red, torch.where(high > 0.85, ids["pink"], none), word)
     word = torch.where((hue < 16) & (high < 0.55) & (saturation > 0.38), ids["brown"], word)
     grey = (saturation < 0.16) | (high - low < 0.06)
     word = torch.where(grey, torch.where(low > 0.82, ids["white"], none), word)

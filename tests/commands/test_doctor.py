@@ -30,10 +30,13 @@ def test_a_missing_library_is_named(monkeypatch, module, check):
     assert finding(check).status == "FAIL" and module in finding(check).detail
 
 
-def test_a_missing_font_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fonticon_fa6", None)
-    found = finding(doctor.icon_fonts)
-    assert found.status == "FAIL" and "fa" in found.detail and "fonticon-fontawesome6" in found.cure
+def test_missing_and_damaged_sprites_are_named(monkeypatch, tmp_path):
+    assert finding(doctor.shipped_sprites).status == "ok"
+    monkeypatch.setattr("ovs_lite.iconworld.atlas.FOLDER", tmp_path)
+    assert finding(doctor.shipped_sprites).status == "FAIL"
+    (tmp_path / "noto.webp").write_bytes(b"half of a file")
+    found = finding(doctor.shipped_sprites)
+    assert found.status == "FAIL" and "noto" in found.detail and "pillow" in found.cure
 
 
 def test_missing_and_damaged_weights_are_named(monkeypatch, tmp_path):
