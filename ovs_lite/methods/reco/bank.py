@@ -19,7 +19,7 @@ from ovs_lite.clip.dense import is_mean_of_map
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.stream import CaptionStream, Stage
 
-ICONWORLD_PICTURES = 930  # every noun leads three times
+ICONWORLD_PICTURES = 3 * len(load_nouns())  # every noun leads three times
 ICONWORLD_SEED = 2022
 ALONE = Stage(until=1, things=(1, 1), size=(0.70, 1.10), bare=1.0, colour=0.0)  # one thing each, as in ImageNet
 
