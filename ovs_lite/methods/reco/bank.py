@@ -82,7 +82,7 @@ class ImageBank:
 def iconworld_bank(clip: Clip, count: int = ICONWORLD_PICTURES, seed: int = ICONWORLD_SEED) -> ImageBank:
     """Pictures of one thing each from the miniature world's training stream, at CLIP's own size; same seed, same bank.
 
-    No caption and no mask is looked at. 930 pictures take ViT-Lite-8 two to three seconds on one CPU core.
+    No caption and no mask is looked at. They take ViT-Lite-8 a few seconds on one CPU core.
     """
     return ImageBank.from_pictures(clip, islice(_drawings(clip.image_size, seed), count))
 
