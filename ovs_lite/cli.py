@@ -9,24 +9,18 @@ from pathlib import Path
 from ovs_lite import __version__
 from ovs_lite.config import PROFILES, get_profile
 from ovs_lite.methods import METHODS, RECIPES
+from ovs_lite.methods.registry import DEFAULT_METHOD
 
-# These parse the rest of the line themselves: (command, what) -> module with main(argv).
-FORWARDED = {
-    ("evaluate", "clip"): "ovs_lite.commands.evaluate_clip",
-    ("evaluate", "proposals"): "ovs_lite.commands.evaluate_proposals",
-    ("evaluate", "segmentation"): "ovs_lite.commands.evaluate_segmentation",
-}
+# These parse the rest of the line themselves: command -> module with main(argv).
+FORWARDED = {"train": "ovs_lite.train.command", "evaluate": "ovs_lite.commands.evaluate"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, told in one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["train"]:
-            import_module("ovs_lite.train.command").main(words[1:])
-            return 0
-        if tuple(words[:2]) in FORWARDED:
-            import_module(FORWARDED[tuple(words[:2])]).main(words[2:])
+        if words[:1] and words[0] in FORWARDED:
+            import_module(FORWARDED[words[0]]).main(words[1:])
             return 0
         args = build_parser().parse_args(words)
         return args.run(args) or 0
@@ -49,9 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_segment(commands)
     _add_data(commands)
-    train = _command(commands, "train", None, "train a model", "ovs-lite train tcl --steps 40 --out runs/tcl")
-    train.add_argument("name", choices=RECIPES, help=f"more on each: ovs-lite train {next(iter(RECIPES))} --help")
-    _add_forwarded(commands, "evaluate", "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
+    _command(commands, "train", None, f"train a model: {', '.join(RECIPES)}", "ovs-lite train tcl --steps 40")
+    _command(commands, "evaluate", None, "measure a model: clip, proposals, segmentation", "ovs-lite evaluate clip")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
     return parser
 
@@ -86,12 +79,18 @@ def _add_segment(commands) -> None:
     parser = _command(commands, "segment", _segment, "type words at a picture, get masks", example)
     parser.add_argument("image", type=Path, help="the picture's file")
     parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
-    parser.add_argument("--method", default="maskclip", choices=METHODS, help="which method segments")
+    parser.add_argument("--method", default=DEFAULT_METHOD, choices=METHODS, help="which method segments")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the picture with masks goes")
-    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or any open_clip name")
+    parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
     parser.add_argument("--pretrained", default="lite", help="lite, an open_clip tag such as openai, or a file")
     parser.add_argument("--checkpoint", type=Path, help="trained weights of the method, where it has any")
-    parser.add_argument("--background", type=float, help="pixels whose best score is lower stay unlabelled")
+    text = "pixels whose best score is lower stay unlabelled; auto: the method's own threshold"
+    parser.add_argument("--background", type=threshold, help=text)
+
+
+def threshold(word: str) -> float | str:
+    """A number, or "auto"."""
+    return word if word == "auto" else float(word)
 
 
 def _add_data(commands) -> None:
@@ -110,12 +109,6 @@ def _add_data(commands) -> None:
         _add_profile(action)
 
 
-def _add_forwarded(commands, name: str, text: str, example: str) -> None:
-    parser = _command(commands, name, None, text, example)
-    whats = [what for command, what in FORWARDED if command == name]
-    parser.add_argument("what", choices=whats, help=f"more on each: ovs-lite {name} {whats[0]} --help")
-
-
 def _reproduce(args: argparse.Namespace) -> int:
     from ovs_lite.reproduce.pipeline import reproduce
 
@@ -128,6 +121,7 @@ def _segment(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no picture at {args.image}")
     from ovs_lite.segmenter import load
     from ovs_lite.viz.overlay import alt_text
+
     segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
     result = segmenter.segment(args.image, args.queries, background=args.background)
     result.save(args.out)

@@ -5,6 +5,8 @@ import json
 import os
 import tempfile
 from contextlib import contextmanager
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON atomically: two blanks indent, keys in the order given."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON atomically: indented by two spaces, keys in the order given, NaN as null."""
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON text; NaN and infinities become null, as JSON has no word for them."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, default=float)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, Real) and not isinstance(content, int) and not isfinite(content) else content
 
 
 def file_digest(path: str | Path) -> str:

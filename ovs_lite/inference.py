@@ -1,37 +1,52 @@
-"""From a picture of any size to scores and labels: resizing, sliding windows, the background rule.
+"""From an image of any size to scores and labels: resizing, sliding windows, the best class of every pixel.
 
-K classes, H W pixels of the picture. Protocol of TCL (its section 4.1 and released code): the short side is resized,
-windows slide by half their side, overlapping windows are averaged, the average is resized to the picture, argmax.
+B images of one size, K classes, H W pixels of the image, h w after resizing. Protocol of TCL (its section 4.1 and
+released code): the short side is resized, windows slide by half their side, overlapping windows are averaged, the
+average is resized to the image, argmax. Departure: images are resized with antialiasing unless a `Window` says
+otherwise.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.methods import Method
 
+RESIZES = ("antialias", "bilinear")
+Place = tuple[Any, slice, slice]  # rows and columns of a window, as an index of (..., h, w)
+
 
 @dataclass(frozen=True)
 class Window:
-    """short_side: the picture's short side after resizing. side: of the sliding window. stride: between windows.
+    """How images are resized and windows slide.
 
-    longest: the long side after resizing is at most this; pictures that are longer get a smaller short side.
-    Raises ValueError for sizes below one pixel and for a stride that would leave gaps between windows.
+    short_side: the image's short side after resizing.
+    side, stride: of the sliding window, and between windows.
+    longest: the long side after resizing is at most this; longer images get a smaller short side.
+    resize: "antialias" (Pillow's bilinear, whose filter widens with the reduction; the default) or "bilinear" (four
+        neighbours whatever the reduction, as mmsegmentation and OpenCV resize in the released evaluations).
+    Raises ValueError for sizes below one pixel, for a stride that would leave gaps and for another way of resizing.
     """
 
     short_side: int
     side: int
     stride: int
     longest: int = 2048
+    resize: str = "antialias"
 
     def __post_init__(self):
         if min(self.short_side, self.side, self.stride, self.longest) < 1 or self.stride > self.side:
             raise ValueError(f"got {self}, expected positive sizes and a stride of at most the window's side")
+        if self.resize not in RESIZES:
+            raise ValueError(f"got resize={self.resize!r}, expected {' or '.join(map(repr, RESIZES))}")
 
     @classmethod
     def for_clip(cls, image_size: int) -> "Window":
@@ -42,12 +57,21 @@ class Window:
 def resized_shape(height: int, width: int, window: Window) -> tuple[int, int]:
     """(H, W) after resizing: short side to `short_side`, long side at most `longest`, never below one pixel.
 
-    Raises ValueError for a picture without pixels.
+    Raises ValueError for an image without pixels.
     """
     if min(height, width) < 1:
-        raise ValueError(f"got a picture of {height} x {width} pixels, expected at least one")
+        raise ValueError(f"got an image of {height} x {width} pixels, expected at least one")
     scale = min(window.short_side / min(height, width), window.longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize_image(image: Image.Image, window: Window) -> torch.Tensor:
+    """An RGB image at the scale of the windows: (3, h, w) uint8."""
+    height, width = resized_shape(image.height, image.width, window)
+    if window.resize == "antialias":
+        return transforms.pil_to_tensor(image.resize((width, height), Image.Resampling.BILINEAR))
+    bilinear = InterpolationMode.BILINEAR
+    return transforms.resize(transforms.pil_to_tensor(image), [height, width], bilinear, antialias=False)
 
 
 def window_starts(length: int, side: int, stride: int) -> list[int]:
@@ -57,60 +81,103 @@ def window_starts(length: int, side: int, stride: int) -> list[int]:
     return sorted({*range(0, length - side, stride), length - side})
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class SlidingFeatures:
+    """What a method keeps of all windows of B images, to be scored for any texts. Made by `encode_windows`.
+
+    windows: the place of a window, and the method's features of it in all images.
+    times: (h, w), how many windows cover a pixel.
+    """
+
+    method: Method
+    windows: Iterable[tuple[Place, Any]]
+    times: torch.Tensor
+
+    @torch.no_grad()
+    def scores(self, text: torch.Tensor, **options) -> torch.Tensor:
+        """(K, D) -> (B, K, h, w): mean of the scores of all windows that cover a pixel. options: the method's own.
+
+        Raises ValueError for no class.
+        """
+        if len(text) == 0:
+            raise ValueError(f"got text {tuple(text.shape)}, expected (K, D) with at least one class")
+        total = None
+        for place, features in self.windows:
+            found = self.method.scores(features, text, **options)
+            if found.shape[-2:] == self.times.shape:  # one window holds everything
+                return found.to(self.times.dtype)
+            if total is None:
+                total = self.times.new_zeros(len(found), len(text), *self.times.shape)
+            total[place] += found
+        return total.div_(self.times)
+
+
+def encode_windows(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
+    """(B, 3, h, w) normalised -> features of all windows, each encoded once.
+
+    Windows at the same place of all images go through the method together. Raises ValueError for no pixel or image.
+    """
+    lazy = _sliding(method, images, window)
+    return SlidingFeatures(method, list(lazy.windows), lazy.times)
+
+
 def sliding_scores(method: Method, images: torch.Tensor, text: torch.Tensor, window: Window, **options) -> torch.Tensor:
-    """(B, 3, h, w) normalised, (K, D) -> (B, K, h, w): mean of the scores of all windows that cover a pixel.
+    """`encode_windows` and `SlidingFeatures.scores` in one, holding the features of one window at a time."""
+    return _sliding(method, images, window).scores(text, **options)
 
-    Windows at the same place of all pictures go through the method together. Raises ValueError for no class, pixel or
-    picture.
-    """
-    if len(text) == 0 or images.numel() == 0:
-        shapes = f"images {tuple(images.shape)} and text {tuple(text.shape)}"
-        raise ValueError(f"got {shapes}, expected (B, 3, h, w) and (K, D) with at least one pixel and one class")
-    height, width = images.shape[-2:]
-    tops = window_starts(height, window.side, window.stride)
-    lefts = window_starts(width, window.side, window.stride)
-    if len(tops) == len(lefts) == 1:
-        return method.predict(images, text, **options).to(images.dtype)
-    total = images.new_zeros(len(images), len(text), height, width)
-    times = images.new_zeros(height, width)
-    for top, left in product(tops, lefts):
-        part = (..., slice(top, top + window.side), slice(left, left + window.side))
-        total[part] += method.predict(images[part], text, **options)
-        times[part] += 1
-    return total.div_(times)
+
+def _sliding(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
+    """Features that can be scored once."""
+    if images.numel() == 0:
+        raise ValueError(f"got images {tuple(images.shape)}, expected (B, 3, h, w) with at least one pixel")
+    times = images.new_zeros(images.shape[-2:])
+    starts = (window_starts(length, window.side, window.stride) for length in times.shape)
+    places = [(..., *(slice(start, start + window.side) for start in corner)) for corner in product(*starts)]
+    for place in places:
+        times[place] += 1
+    return SlidingFeatures(method, _encoded(method, images, places), times)
 
 
 @torch.no_grad()
-def segment_scores(
-    method: Method, image: Image.Image, text: torch.Tensor, window: Window | None = None, **options
-) -> torch.Tensor:
-    """Scores of an RGB picture at the resized scale: (1, K, h, w). window: default `Window.for_clip`."""
+def _encoded(method: Method, images: torch.Tensor, places: list[Place]) -> Iterator[tuple[Place, Any]]:
+    for place in places:
+        yield place, method.encode(images[place])
+
+
+def encode_image(method: Method, image: Image.Image, window: Window | None = None) -> SlidingFeatures:
+    """Features of an RGB image at the resized scale, B = 1. window: default `Window.for_clip`."""
     clip = method.clip
-    window = window or Window.for_clip(clip.image_size)
-    height, width = resized_shape(image.height, image.width, window)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = transforms.to_dtype(transforms.to_image(resized), torch.float32, scale=True)
-    return sliding_scores(method, clip.normalise(pixels[None].to(clip.device)), text, window, **options)
+    pixels = resize_image(image, window := window or Window.for_clip(clip.image_size))
+    return encode_windows(method, normalised(method, pixels[None]), window)
 
 
-def enlarge(scores: torch.Tensor, height: int, width: int) -> np.ndarray:
-    """(1, K, h, w) -> (K, H, W) float32 at the picture's size, bilinear, one class at a time to bound the memory."""
-    result = np.empty((scores.shape[1], height, width), dtype=np.float32)
-    for k in range(scores.shape[1]):
-        plane = F.interpolate(scores[:, k : k + 1], (height, width), mode="bilinear", align_corners=False)
-        result[k] = plane[0, 0].cpu().numpy()
-    return result
+def normalised(method: Method, pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, h, w) uint8 RGB -> what the method takes, on its device."""
+    return method.clip.normalise(transforms.to_dtype(pixels.to(method.clip.device), torch.float32, scale=True))
 
 
-def label_pixels(logits: np.ndarray, background: float | None = None) -> np.ndarray:
-    """(K, H, W) scores -> (H, W) int64: the best class, or -1 where `background` is given and beats every class.
+def best_classes(
+    scores: torch.Tensor, size: tuple[int, ...], present: np.ndarray | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, K, h, w) -> the best score and its class (the first of equals) at `size` = (H, W), (B, H, W) each.
 
-    Raises ValueError where there is no class to choose from.
+    present: (B, K) bool, the classes that compete in an image; default all.
     """
-    if logits.ndim != 3 or len(logits) == 0:
-        raise ValueError(f"got scores of shape {logits.shape}, expected (K, H, W) with K >= 1")
-    labels = logits.argmax(0).astype(np.int64)
-    if background is not None:
-        labels[logits.max(0) < background] = -1
-    return labels
+    absent = None if present is None else torch.from_numpy(~present).to(scores.device)
+    best = scores.new_full((len(scores), *size), -torch.inf)
+    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for k, plane in enumerate(resized_classes(scores, size)):
+        if absent is not None:
+            plane = plane.masked_fill(absent[:, k, None, None], -torch.inf)
+        labels.masked_fill_(plane > best, k)
+        torch.maximum(best, plane, out=best)
+    return best, labels
+
+
+def resized_classes(scores: torch.Tensor, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """(B, K, h, w) -> K times (B, H, W), bilinear: one class at a time, to bound the memory."""
+    for k in range(scores.shape[1]):
+        plane = scores[:, k : k + 1]
+        if plane.shape[-2:] != tuple(size):
+            plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
+        yield plane[:, 0]

@@ -1,6 +1,7 @@
-"""Type words at a picture, get masks: `load` a method, `segment` a picture, look at the `Segmentation`.
+"""Type words at an image, get masks: `load` a method, `segment` an image, look at the `Segmentation`.
 
-K queries, H W pixels of the upright picture, D embedding.
+`encode` keeps what a method sees in an image, so that other words cost their comparison alone (segment-anything's
+`set_image` and `predict`). K queries, H W pixels of the upright image, D embedding.
 """
 
 from collections.abc import Sequence
@@ -12,27 +13,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovs_lite.checkpoints import check_checkpoint, load_method
-from ovs_lite.clip import load_clip
+from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
 from ovs_lite.files import replacing
-from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
+from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resized_classes
 from ovs_lite.methods import Method
-from ovs_lite.methods.groupvit import CHECKPOINT, GroupVit, load_groupvit
+from ovs_lite.methods.registry import DEFAULT_METHOD
+from ovs_lite.methods.trained import DEFAULT_CLIP
 from ovs_lite.viz.overlay import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 92
-DEFAULT_CLIP = ("ViT-Lite-8", "lite")
 MAX_SCORES = 10**9  # K * H * W float32 values, 4 GB
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One segmented picture.
+    """One segmented image.
 
-    labels: (H, W) int64, index into `queries`, -1 where `background` said so. logits: (K, H, W) float32 scores of the
-    method (cosines for maskclip and clip-cam). queries: K names. image: the picture as read, PIL RGB, upright.
+    labels: (H, W) int64, index into `queries`, -1 where `background` said so.
+    logits: (K, H, W) float32 scores of the method (cosines for maskclip and clip-cam).
+    queries: K names.
+    image: as read, PIL RGB, upright.
     """
 
     labels: np.ndarray = field(repr=False)
@@ -41,7 +43,7 @@ class Segmentation:
     image: Image.Image
 
     def overlay(self, alpha: float = 0.5, legend: bool = True) -> Image.Image:
-        """The picture with colours, contours, names and, underneath, a legend; see `ovs_lite.viz.overlay`."""
+        """The image with colours, contours, names and, underneath, a legend; see `ovs_lite.viz.overlay`."""
         return overlay(self.image, self.labels, self.queries, alpha, legend)
 
     def save(self, path: str | Path) -> None:
@@ -58,6 +60,44 @@ class Segmentation:
             self.overlay().save(temporary, FORMATS[path.suffix.lower()], quality=JPEG_QUALITY)
 
 
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image and what a method sees in it, to be segmented with one set of queries after another.
+
+    method: whose features these are.
+    image: PIL RGB, upright.
+    features: of all sliding windows.
+    """
+
+    method: Method
+    image: Image.Image = field(repr=False)
+    features: SlidingFeatures = field(repr=False)
+
+    def segment(
+        self,
+        queries: str | Sequence[str],
+        background: float | str | None = None,
+        *,
+        templates: str | None = None,
+        **options: Any,
+    ) -> Segmentation:
+        """Find the queries in the image, which is not encoded again. Arguments and errors as `Segmenter.segment`."""
+        names, threshold = parse_queries(queries), _threshold(background, self.method)
+        width, height = self.image.size
+        if len(names) * width * height > MAX_SCORES:
+            raise ValueError(
+                f"got {len(names)} queries for an image of {width} x {height} pixels, more than {MAX_SCORES:,} scores; "
+                "shrink the image or ask for fewer names"
+            )
+        text = self.method.clip.text_embeddings(names, templates or self.method.templates)
+        classes = resized_classes(self.features.scores(text, **options), (height, width))
+        logits = torch.cat([plane.float().cpu() for plane in classes])
+        best, labels = best_classes(logits[None], (height, width))
+        if threshold is not None:
+            labels.masked_fill_(best < threshold, -1)
+        return Segmentation(labels[0].numpy().astype(np.int64), logits.numpy(), names, self.image)
+
+
 class Segmenter:
     """A method with its CLIP, ready to segment. Built by `load`."""
 
@@ -70,38 +110,35 @@ class Segmenter:
         """Name of the method, one of `ovs_lite.methods.METHODS`."""
         return self.method.name
 
+    def encode(self, image: Any, *, window: Window | None = None) -> EncodedImage:
+        """Look at an image once. image, window, errors: as `segment`."""
+        pixels = read_image(image)
+        return EncodedImage(self.method, pixels, encode_image(self.method, pixels, window))
+
     def segment(
         self,
         image: Any,
         queries: str | Sequence[str],
-        background: float | None = None,
+        background: float | str | None = None,
         *,
         templates: str | None = None,
         window: Window | None = None,
         **options: Any,
     ) -> Segmentation:
-        """Find the queries in a picture.
+        """Find the queries in an image: `encode`, and `EncodedImage.segment`.
 
         image: path, PIL image or array, (H, W, 3) uint8 RGB or what else `ovs_lite.data.images.read_image` takes.
-        queries: names, or one string with commas between them; every pixel goes to the best one. background: pixels
-        whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam, probabilities for tcl).
-        templates: prompt set of `ovs_lite.data.prompts`, default the method's. window: sizes of the sliding window.
-        options: the method's own, given to `predict`.
+        queries: names, or one string with commas between them; every pixel goes to the best one.
+        background: pixels whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam,
+            probabilities for tcl). "auto": the threshold that the method's authors give.
+        templates: prompt set of `ovs_lite.data.prompts`, default the method's.
+        window: sizes of the sliding window, and how the image is resized.
+        options: the method's own, given to `scores`.
         Raises ValueError or FileNotFoundError that names what is wrong.
         """
         names = parse_queries(queries)
-        if background is not None and (isinstance(background, bool) or not isinstance(background, int | float)):
-            raise ValueError(f"got background={background!r}, expected None or a number to compare scores with")
-        picture = read_image(image)
-        if len(names) * picture.width * picture.height > MAX_SCORES:
-            raise ValueError(
-                f"got {len(names)} queries for a picture of {picture.width} x {picture.height} pixels, more than "
-                f"{MAX_SCORES:,} scores; shrink the picture or ask for fewer names"
-            )
-        text = self.clip.text_embeddings(names, templates or self.method.templates)
-        scores = segment_scores(self.method, picture, text, window, **options)
-        logits = enlarge(scores, picture.height, picture.width)
-        return Segmentation(label_pixels(logits, background), logits, names, picture)
+        _threshold(background, self.method)  # both are checked before the image is encoded
+        return self.encode(image, window=window).segment(names, background, templates=templates, **options)
 
     @torch.no_grad()
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -110,7 +147,7 @@ class Segmenter:
 
 
 def load(
-    name: str = "maskclip",
+    name: str = DEFAULT_METHOD,
     checkpoint: str | Path | None = None,
     clip: str = DEFAULT_CLIP[0],
     pretrained: str | None = DEFAULT_CLIP[1],
@@ -118,27 +155,34 @@ def load(
 ) -> Segmenter:
     """A method by name on a CLIP of your choice.
 
-    name: one of `ovs_lite.methods.METHODS`, or "groupvit", which needs the extra [baselines] and takes a folder or a
-    hub name as checkpoint and no CLIP. checkpoint: the method's own trained weights, default the shipped ones
-    (which belong to ViT-Lite-8). clip, pretrained: see
-    `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing where ConvNeXt-Lite
-    sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. device: default the GPU where there is one.
-    Raises ValueError for unknown names and for a checkpoint of a method that trains nothing, FileNotFoundError for
-    missing weights.
+    name: one of `ovs_lite.methods.METHODS`.
+    checkpoint: the method's own trained weights, default the shipped ones (which belong to ViT-Lite-8).
+    clip, pretrained: see `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing
+        where ConvNeXt-Lite sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. groupvit brings its own encoder, takes
+        none, and reads it from `checkpoint`, a folder or a name on the Hugging Face hub.
+    device: default the GPU where there is one.
+    Raises ValueError for unknown names, for a checkpoint of a method that trains nothing and for a CLIP that the method
+    would not use, FileNotFoundError for missing weights.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if name == GroupVit.name:  # a network of its own, not a method on a CLIP
-        if (clip, pretrained) != DEFAULT_CLIP:
-            raise ValueError(f"got clip={clip!r}, pretrained={pretrained!r}, but groupvit has an encoder of its own")
-        return Segmenter(load_groupvit(str(checkpoint or CHECKPOINT), device))
-    check_checkpoint(name, checkpoint)  # told before a CLIP is loaded
-    return Segmenter(load_method(name, load_clip(clip, pretrained, device), checkpoint))
+    chosen = None if (clip, pretrained) == DEFAULT_CLIP else (clip, pretrained)
+    return Segmenter(load_method(name, chosen, checkpoint, device))
+
+
+def _threshold(background: Any, method: Method) -> float | None:
+    """The score below which a pixel is background; None for no background."""
+    if background == "auto" and method.background is None:
+        raise ValueError(f"got background='auto', but {method.name} names no threshold; give a number, or None")
+    found = method.background if background == "auto" else background
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+        raise ValueError(f"got background={background!r}, expected None, 'auto' or a number to compare scores with")
+    return found
 
 
 def parse_queries(queries: str | Sequence[str]) -> list[str]:
-    """Names as given, without blanks at their ends; one string is split at its commas.
+    """Names as given, with single spaces; one string is split at its commas.
 
-    Raises ValueError for no name, an empty one, one that is not text, and for doubles (upper or lower case is no
+    Raises ValueError for no name, an empty one, one that is not text, and for duplicates (upper or lower case is no
     difference to CLIP's tokenizer).
     """
     given = queries.split(",") if isinstance(queries, str) else queries
@@ -148,7 +192,7 @@ def parse_queries(queries: str | Sequence[str]) -> list[str]:
     if "" in names:
         raise ValueError(f"got an empty name in queries {queries!r}, expected words")
     lower = [name.lower() for name in names]
-    doubles = sorted({name for name in names if lower.count(name.lower()) > 1})
-    if doubles:
-        raise ValueError(f"got {', '.join(map(repr, doubles))} more than once in queries, expected each name once")
+    duplicates = sorted({name for name in names if lower.count(name.lower()) > 1})
+    if duplicates:
+        raise ValueError(f"got {', '.join(map(repr, duplicates))} more than once in queries, expected each name once")
     return names

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kit.calls import gradients
+from kit.calls import gradients, mask_batches
 from kit.processes import launch, load
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
@@ -17,6 +17,7 @@ def test_without_a_process_group_everything_is_trivial():
     assert distributed.gather_with_gradient(tensor) is tensor
     total = distributed.reduce_sum(tensor)
     assert torch.equal(total, tensor) and not total.requires_grad and total.data_ptr() != tensor.data_ptr()
+    assert distributed.total_count(7, tensor.device) == 7
     assert distributed.any_process(True, torch.device("cpu")) and not distributed.any_process(False, tensor.device)
     tensor.grad = torch.ones_like(tensor)
     distributed.average_gradients([tensor])
@@ -48,6 +49,19 @@ def test_two_processes_sum_share_and_copy(ranks):
         assert found["shard"] == list(range(7))[number::2]
         assert found["one_sided"] == [2.0, 1.0], "a gradient that one process lacks counts as zero there"
         assert found["copied"] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.slow
+def test_the_shares_of_a_mask_batch_are_disjoint_and_together_everything(ranks):
+    for number, whole in enumerate(mask_batches()):
+        shares = [found["mask_batches"][number] for found in ranks]
+        for rank, share in enumerate(shares):
+            assert share["total"] == whole["total"] == 6 and share["image_ids"] == whole["image_ids"][rank::2]
+            assert torch.equal(share["images"], whole["images"][rank::2])
+            for name in ("masks", "labels"):
+                pairs = zip(share[name], whole[name][rank::2], strict=True)
+                assert all(torch.equal(part, expected) for part, expected in pairs)
+        assert sorted(shares[0]["image_ids"] + shares[1]["image_ids"]) == sorted(whole["image_ids"])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Sliding windows against a loop over pixels, resizing, enlarging, the background rule, and what has no answer."""
+"""Sliding windows against a loop over pixels, resizing, the best class of a pixel, and what has no answer."""
 
 import itertools
 
@@ -11,10 +11,12 @@ from PIL import Image
 from ovs_lite.clip import load_clip
 from ovs_lite.inference import (
     Window,
-    enlarge,
-    label_pixels,
+    best_classes,
+    encode_image,
+    encode_windows,
+    resize_image,
+    resized_classes,
     resized_shape,
-    segment_scores,
     sliding_scores,
     window_starts,
 )
@@ -32,9 +34,12 @@ class Echo(Method):
 
     name = "echo"
 
-    def predict(self, images, text_embeddings, gain=1.0):
+    def encode(self, images):
         self.shapes = [*getattr(self, "shapes", []), tuple(images.shape)]
-        return gain * (images + images.mean((2, 3), keepdim=True))[:, : len(text_embeddings)]
+        return images + images.mean((2, 3), keepdim=True)
+
+    def scores(self, features, text_embeddings, gain=1.0):
+        return gain * features[:, : len(text_embeddings)]
 
 
 def picture(height, width, seed=0):
@@ -79,6 +84,19 @@ def test_windows_cover_everything_and_end_at_the_border(length, side, stride):
     assert len(starts) == 1 + max(0, -(-(length - side) // stride)), "no more windows than needed"
 
 
+@pytest.mark.parametrize("size", [(16, 16), (23, 40), (5, 9)])
+def test_features_are_encoded_once_and_scored_for_any_texts_and_options(size, clip):
+    method, images, window = Echo(clip), picture(*size), Window(16, 16, 8)
+    features = encode_windows(method, images, window)
+    windows = len(method.shapes)
+    assert windows == len(list(features.windows))
+    for count, gain in ((2, 1.0), (1, 1.0), (3, 2.5)):
+        text = torch.zeros(count, 128)
+        expected = sliding_scores(Echo(clip), images, text, window, gain=gain)
+        assert torch.equal(features.scores(text, gain=gain), expected)
+    assert len(method.shapes) == windows
+
+
 @pytest.mark.parametrize("height, width", [(64, 64), (50, 64), (128, 100)])
 def test_one_window_over_the_whole_picture_is_a_single_pass(height, width, clip):
     method, text = get_method("maskclip", clip), F.normalize(torch.eye(3, 128), dim=1)
@@ -117,32 +135,64 @@ def test_a_picture_is_resized_normalised_and_slid_over(window, clip):
     resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
     pixels = (torch.from_numpy(resized).permute(2, 0, 1) - clip.mean) / clip.std
     method, text = get_method("clip-cam", clip), F.normalize(torch.eye(3, 128), dim=1)
-    found = segment_scores(method, image, text, window)
+    found = encode_image(method, image, window).scores(text)
     assert found.shape == (1, 3, height, width)
     torch.testing.assert_close(found, sliding_scores(method, pixels[None], text, used), atol=1e-5, rtol=1e-4)
 
 
+def slow_bilinear(channel, height, width):
+    """Four neighbours of every pixel's centre, whatever the reduction, as OpenCV's INTER_LINEAR."""
+    result = np.empty((height, width))
+    rows, columns = channel.shape
+    for y, x in itertools.product(range(height), range(width)):
+        v, u = (y + 0.5) * rows / height - 0.5, (x + 0.5) * columns / width - 0.5
+        v, u = min(max(v, 0), rows - 1), min(max(u, 0), columns - 1)
+        top, left = int(v), int(u)
+        low, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+        upper = channel[top, left] * (left + 1 - u) + channel[top, right] * (u - left)
+        lower = channel[low, left] * (left + 1 - u) + channel[low, right] * (u - left)
+        result[y, x] = upper * (top + 1 - v) + lower * (v - top)
+    return result
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 45), (9, 7)])
+def test_images_are_resized_with_or_without_antialiasing(size):
+    """The released evaluations resize without; here with, unless the window says otherwise."""
+    values = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    image, shape = Image.fromarray(values), resized_shape(*size, Window(16, 16, 8))
+    found = resize_image(image, Window(16, 16, 8, resize="bilinear"))
+    assert found.shape == (3, *shape) and found.dtype == torch.uint8
+    expected = np.stack([slow_bilinear(values[..., c].astype(float), *shape) for c in range(3)])
+    assert np.abs(found.numpy() - expected).max() <= 1, "rounded to whole numbers"
+    smooth = resize_image(image, Window(16, 16, 8))
+    assert torch.equal(smooth, resize_image(image, Window(16, 16, 8, resize="antialias")))
+    assert (smooth.float().std() < 0.8 * found.float().std()) == (min(size) > 16), "averaging evens noise out"
+    with pytest.raises(ValueError, match="resize='bicubic', expected 'antialias' or 'bilinear'"):
+        Window(16, 16, 8, resize="bicubic")
+
+
 @pytest.mark.parametrize("height, width", [(24, 32), (7, 50), (1, 1), (12, 16)])
-def test_enlarging_class_by_class_equals_all_at_once(height, width):
+def test_resizing_class_by_class_equals_all_at_once(height, width):
     scores = torch.randn(1, 5, 12, 16, generator=torch.Generator().manual_seed(0))
-    found = enlarge(scores, height, width)
+    found = torch.cat(list(resized_classes(scores, (height, width)))).numpy()
     assert found.shape == (5, height, width) and found.dtype == np.float32
     expected = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
-def test_labels_are_the_best_class_or_background():
-    logits = np.array([[[0.9, 0.1, 0.3]], [[0.2, 0.2, 0.3]]], np.float32)
-    labels = label_pixels(logits)
-    assert labels.tolist() == [[0, 1, 0]] and labels.dtype == np.int64
-    assert label_pixels(logits, 0.25).tolist() == [[0, -1, 0]]
-    assert label_pixels(logits, float(logits[0, 0, 2])).tolist() == [[0, -1, 0]], "background must beat the class"
-    assert label_pixels(logits, 1.0).tolist() == [[-1, -1, -1]] and label_pixels(logits, 0.0).tolist() == [[0, 1, 0]]
-    assert label_pixels(logits[:1]).tolist() == [[0, 0, 0]]
-    slow = np.random.default_rng(0).normal(size=(4, 6, 7))
-    for y, x in itertools.product(range(6), range(7)):
-        best = max(range(4), key=lambda k: slow[k, y, x])
-        assert label_pixels(slow, 0.5)[y, x] == (best if slow[best, y, x] >= 0.5 else -1)
+@pytest.mark.parametrize("size", [(6, 7), (12, 9), (3, 3)])
+def test_the_best_class_of_every_pixel_equals_a_loop(size):
+    scores = torch.randn(2, 4, 6, 7, generator=torch.Generator().manual_seed(0))
+    scores[:, 3] = scores[:, 1]  # of equals, the first
+    present = np.array([[True, False, True, False], [True, True, True, True]])
+    full = torch.stack(list(resized_classes(scores, size)), 1)
+    for kept in (None, present):
+        best, labels = best_classes(scores, size, kept)
+        assert best.shape == labels.shape == (2, *size)
+        for b, y, x in itertools.product(range(2), *map(range, size)):
+            competing = [k for k in range(4) if kept is None or kept[b, k]]
+            first = max(competing, key=lambda k: full[b, k, y, x])
+            assert (int(labels[b, y, x]), float(best[b, y, x])) == (first, full[b, first, y, x])
 
 
 @pytest.mark.parametrize("sizes", [(16, 8, 9), (16, 8, 0), (0, 8, 8), (16, 0, 0), (16, 8, 8, 0), (16, 8, -1)])
@@ -153,14 +203,11 @@ def test_windows_with_gaps_or_without_size_are_refused(sizes):
 
 def test_nothing_to_score_is_a_clear_error(clip):
     method, text, window = Echo(clip), torch.zeros(2, 128), Window(16, 16, 8)
-    for image, names in ((picture(8, 8), text[:0]), (picture(0, 8), text), (picture(8, 8)[:0], text)):
-        with pytest.raises(ValueError, match=r"got images .* and text .*, expected \(B, 3, h, w\) and \(K, D\)"):
-            sliding_scores(method, image, names, window)
+    for images in (picture(0, 8), picture(8, 8)[:0]):
+        with pytest.raises(ValueError, match=r"got images .*, expected \(B, 3, h, w\) with at least one pixel"):
+            sliding_scores(method, images, text, window)
+    for features in (encode_image(method, Image.new("RGB", (5, 5))), encode_windows(method, picture(8, 8), window)):
+        with pytest.raises(ValueError, match=r"got text \(0, 128\), expected \(K, D\) with at least one class"):
+            features.scores(text[:0])
     with pytest.raises(ValueError, match="0 x 5 pixels, expected at least one"):
-        segment_scores(method, Image.new("RGB", (5, 0)), text)
-    with pytest.raises(ValueError, match=r"expected \(B, 3, h, w\) and \(K, D\)"):
-        segment_scores(method, Image.new("RGB", (5, 5)), text[:0])
-    for logits in (np.zeros((0, 4, 5)), np.zeros((4, 5))):
-        with pytest.raises(ValueError, match=r"expected \(K, H, W\) with K >= 1"):
-            label_pixels(logits)
-    assert label_pixels(np.zeros((2, 0, 5))).shape == (0, 5)
+        encode_image(method, Image.new("RGB", (5, 0)))

@@ -1,6 +1,7 @@
 """The segmenter: every kind of picture, every kind of mistake, and the promises of its result."""
 
 import logging
+import sys
 
 import numpy as np
 import open_clip
@@ -10,7 +11,8 @@ from PIL import Image
 
 import ovs_lite
 from ovs_lite.clip import load_clip
-from ovs_lite.methods import METHODS, get_method
+from ovs_lite.inference import Window
+from ovs_lite.methods import METHODS, get_method, method_class
 from ovs_lite.methods.reco.bank import iconworld_bank
 from ovs_lite.segmenter import Segmenter, load, parse_queries
 
@@ -86,6 +88,40 @@ def test_background_leaves_weak_pixels_unlabelled(model):
             model.segment(photo(), QUERIES, background=wrong)
 
 
+def test_auto_is_the_threshold_of_the_methods_authors(model):
+    tcl = load("tcl", device="cpu")
+    scores = tcl.segment(photo(), QUERIES).logits.max(0)
+    labels = tcl.segment(photo(), QUERIES, background="auto").labels
+    assert tcl.method.background == 0.4 and ((labels == -1) == (scores < 0.4)).all()
+    with pytest.raises(ValueError, match="background='auto', but maskclip names no threshold"):
+        model.segment(photo(), QUERIES, background="auto")
+
+
+@pytest.mark.parametrize("window", [None, Window(64, 48, 24), Window(64, 48, 24, resize="bilinear")])
+def test_new_words_for_an_encoded_image_do_not_encode_it_again(model, window):
+    seen = []
+    handle = model.clip.network.visual.conv1.register_forward_hook(lambda *given: seen.append(1))
+    encoded = model.encode(photo(), window=window)
+    windows = len(seen)
+    asked = [(QUERIES, {}), ("boat", {}), (["sky", "cat"], {"background": 0.1, "key_smoothing": "paper"})]
+    found = [encoded.segment(queries, **options) for queries, options in asked]
+    assert windows == (2 if window is None else 2 * 3) and len(seen) == windows
+    for result, (queries, options) in zip(found, asked, strict=True):
+        whole = model.segment(photo(), queries, window=window, **options)
+        np.testing.assert_array_equal(result.logits, whole.logits)
+        np.testing.assert_array_equal(result.labels, whole.labels)
+        assert result.queries == whole.queries and result.image.tobytes() == whole.image.tobytes()
+    handle.remove()
+    assert len(seen) == 4 * windows and "array" not in repr(encoded)
+
+
+def test_mistakes_in_the_request_are_reported_before_the_image_is_encoded(model, monkeypatch):
+    monkeypatch.setattr(model.method, "encode", lambda images: pytest.fail("the image was encoded"))
+    for queries, background in (("cat,", None), ("cat", "grass"), ("cat", "auto")):
+        with pytest.raises(ValueError, match="queries|background"):
+            model.segment(photo(), queries, background)
+
+
 def test_the_order_of_queries_only_orders_the_logits(model):
     forth, back = model.segment(photo(), QUERIES), model.segment(photo(), QUERIES[::-1])
     np.testing.assert_allclose(forth.logits, back.logits[::-1], atol=1e-6)
@@ -97,10 +133,10 @@ def test_predict_gives_scores_at_input_size(model):
     assert scores.shape == (2, 3, 40, 61) and not scores.requires_grad
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).load_own is None])
 def test_load_knows_every_method(name, monkeypatch):
     monkeypatch.setattr("ovs_lite.methods.reco.method.iconworld_bank", lambda clip: iconworld_bank(clip, count=20))
-    weights = "lite" if METHODS[name].trains else None  # trained weights belong to one CLIP
+    weights = "lite" if method_class(name).trains else None  # trained weights belong to one CLIP
     assert load(name, pretrained=weights).segment(photo(), QUERIES).labels.shape == (48, 72)
     assert ovs_lite.load is load
 
@@ -156,7 +192,7 @@ def test_save_writes_by_suffix_and_leaves_nothing_behind(model, tmp_path, monkey
 
 
 def test_a_wrong_method_is_told_before_weights_are_touched(monkeypatch):
-    monkeypatch.setattr("ovs_lite.segmenter.load_clip", lambda *args: pytest.fail("a CLIP was loaded"))
+    monkeypatch.setattr("ovs_lite.methods.trained.load_clip", lambda *args: pytest.fail("a CLIP was loaded"))
     for options in ({}, {"clip": "no-such-clip"}, {"checkpoint": "mine.safetensors"}):
         with pytest.raises(ValueError, match="got method 'no-such-method', expected one of maskclip"):
             ovs_lite.load("no-such-method", **options)
@@ -181,7 +217,10 @@ def test_loading_a_lite_clip_hides_one_warning_and_no_other(monkeypatch, caplog)
     assert caplog.records[-1].getMessage() == random_weights, "heard again, even after a failure"
 
 
-def test_groupvit_takes_no_clip():
+def test_groupvit_takes_no_clip_and_needs_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"groupvit needs transformers.*ovs-lite\[baselines\]"):
+        load("groupvit")
     for words in ({"clip": "ViT-B-16"}, {"pretrained": None}):
         with pytest.raises(ValueError, match="groupvit has an encoder of its own"):
             load("groupvit", **words)

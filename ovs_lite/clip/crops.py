@@ -1,4 +1,4 @@
-"""Regions as pictures: cut every region's box out of an image, with or without its background, in one batch.
+"""Regions as images: cut every region's box out of an image, with or without its background, in one batch.
 
 N regions, C channels, H W pixels of the image, S side of a crop, D embedding.
 """

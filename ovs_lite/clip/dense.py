@@ -1,27 +1,53 @@
-"""Dense CLIP: one embedding per patch instead of one per picture.
+"""Dense CLIP: one embedding per patch instead of one per image.
 
-B images, D embedding, W width of the transformer, h w patches.
+B images, D embedding, W width of the transformer, C channels of a ConvNet's last map, h w patches.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-MODES = ("maskclip", "last")
+MODES = ("value", "last")
+FAMILIES = (
+    "a ViT with a class token or mean pooling (ViT-B-16, ViT-L-14, ViT-H-14-CLIPA, ...), "
+    "a ResNet of OpenAI's (RN50, RN50x16, ...) or a ConvNeXt (convnext_base_w, convnext_large_d_320, ...)"
+)
+CONVNETS = ("convnext", "resnet")  # timm's names
+RESNET_STRIDE = 32  # of OpenAI's ResNets: two in the stem, its pooling, and three stages
 
 
-def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+def dense_features(visual: nn.Module, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
     """(B, 3, H, W) normalised -> (B, D, h, w) un-normalised patch embeddings in the joint space. See `Clip.dense`.
 
-    visual: an open_clip VisionTransformer or TimmModel with a convolutional trunk. Sides that are no multiple of
-    `patch_stride` are padded with zeros (the mean colour) at the right and bottom; h and w count the padded patches.
+    visual: an image tower that `patch_stride` accepts. Sides that are no multiple of the stride are padded with zeros
+    (the mean colour) at the right and bottom; h and w count the padded patches.
     """
-    if mode not in MODES:
-        raise ValueError(f"got mode {mode!r}, expected one of {', '.join(MODES)}")
+    return dense_maps(visual, images, (mode,))[0]
+
+
+def dense_maps(visual: nn.Module, images: torch.Tensor, modes: Sequence[str]) -> list[torch.Tensor]:
+    """`dense_features` in several modes, of one pass through the layers that they share."""
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise ValueError(f"got mode {unknown[0]!r}, expected one of {', '.join(MODES)}")
+    images = pad_to_patches(visual, images)
+    if hasattr(visual, "trunk"):
+        return [_convolutional(visual, images)] * len(modes)
+    if hasattr(visual, "attnpool"):
+        features = _before_pooling(visual, images)
+        return [_attention_pool(visual.attnpool, features, mode) for mode in modes]
+    tokens, grid = penultimate_tokens(visual, images)
+    last = visual.transformer.resblocks[-1]
+    ends = [value_path(last, tokens) if mode == "value" else last(tokens) for mode in modes]
+    return [project_patches(visual, end, grid) for end in ends]
+
+
+def pad_to_patches(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) normalised -> the same with zeros at the right and bottom, to whole patches."""
     stride_h, stride_w = patch_stride(visual)
-    height, width = images.shape[-2:]
-    images = F.pad(images, (0, -width % stride_w, 0, -height % stride_h))
-    return _convolutional(visual, images) if hasattr(visual, "trunk") else _transformer(visual, images, mode)
+    return F.pad(images, (0, -images.shape[-1] % stride_w, 0, -images.shape[-2] % stride_h))
 
 
 def patch_stride(visual: nn.Module) -> tuple[int, int]:
@@ -30,17 +56,28 @@ def patch_stride(visual: nn.Module) -> tuple[int, int]:
     Raises ValueError for image towers whose patches have no embedding in the joint space.
     """
     if hasattr(visual, "trunk"):
-        if hasattr(visual.trunk, "patch_embed") or hasattr(visual.head, "pool"):
-            name = type(visual.trunk).__name__
-            raise ValueError(f"got timm image tower {name}, expected a ConvNet without attention pooling")
+        pooled = hasattr(visual.head, "pool") or len(visual.head) == 0  # by attention, or inside the trunk
+        if pooled or hasattr(visual.trunk, "patch_embed"):
+            raise ValueError(f"got timm image tower {type(visual.trunk).__name__}, expected {FAMILIES}")
         return (visual.trunk.feature_info[-1]["reduction"],) * 2
+    if hasattr(visual, "attnpool"):
+        return RESNET_STRIDE, RESNET_STRIDE
     if not hasattr(visual, "transformer") or getattr(visual, "attn_pool", None) is not None:
-        raise ValueError(f"got image tower {type(visual).__name__}, expected open_clip's ViT without attention pooling")
+        raise ValueError(f"got image tower {type(visual).__name__}, expected {FAMILIES}")
     return visual.conv1.kernel_size
 
 
+def check_family(name: str, config: Mapping[str, Any]) -> None:
+    """Raises ValueError unless `patch_stride` accepts the image tower of an open_clip configuration; builds nothing."""
+    vision = config["vision_cfg"]
+    trunk = vision.get("timm_model_name") or ""
+    attention = vision.get("attentional_pool") or vision.get("timm_pool") in ("map", "abs_attn", "rot_attn")
+    if attention or (trunk and not trunk.startswith(CONVNETS)):
+        raise ValueError(f"got CLIP model {name!r}, whose patches have no embedding of their own; expected {FAMILIES}")
+
+
 def is_mean_of_map(visual: nn.Module) -> bool:
-    """Whether a picture's embedding is the mean of its dense map in mode "last": so for a ViT that averages its patches
+    """Whether an image's embedding is the mean of its dense map in mode "last": so for a ViT that averages its patches
     after the last norm, and for a ConvNet without layer normalisation between pooling and projection."""
     if hasattr(visual, "trunk"):
         norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
@@ -53,6 +90,32 @@ def _convolutional(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     features = visual.trunk.forward_features(images)
     norm = getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
     return visual.head(norm(features).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _before_pooling(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) -> (B, C, h, w), what the attention pool of one of OpenAI's ResNets gets."""
+    for stage in (visual.stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        images = stage(images)
+    return images
+
+
+def _attention_pool(pool: nn.Module, features: torch.Tensor, mode: str) -> torch.Tensor:
+    """The attention pool of OpenAI's ResNets, one embedding for each place: (B, C, h, w) -> (B, D, h, w).
+
+    "value": v_proj and c_proj as 1 x 1 convolutions, without positions (Zhou et al., ECCV 2022, section 3.2).
+    "last": the unchanged attention, asked by every place instead of by the mean alone; positions as in a ViT.
+    """
+    grid = tuple(features.shape[-2:])
+    places = features.flatten(2).transpose(1, 2)  # (B, h * w, C)
+    if mode == "value":
+        found = pool.c_proj(pool.v_proj(places))
+    else:
+        tokens = torch.cat([places.mean(1, keepdim=True), places], 1)
+        tokens = tokens + resize_positions(pool.positional_embedding, grid).to(tokens.dtype)
+        parts = (layer(tokens) for layer in (pool.q_proj, pool.k_proj, pool.v_proj))
+        heads = (part.unflatten(2, (pool.num_heads, -1)).transpose(1, 2) for part in parts)
+        found = pool.c_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))[:, 1:]
+    return found.transpose(1, 2).unflatten(2, grid)
 
 
 def resize_positions(embedding: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -100,13 +163,6 @@ def key_features(block: nn.Module, tokens: torch.Tensor, through_output: bool = 
     rows = slice(attention.embed_dim, 2 * attention.embed_dim)
     keys = F.linear(block.ln_1(tokens), attention.in_proj_weight[rows], attention.in_proj_bias[rows])
     return attention.out_proj(keys) if through_output else keys
-
-
-def _transformer(visual: nn.Module, images: torch.Tensor, mode: str) -> torch.Tensor:
-    tokens, grid = penultimate_tokens(visual, images)
-    last = visual.transformer.resblocks[-1]
-    tokens = value_path(last, tokens) if mode == "maskclip" else last(tokens)
-    return project_patches(visual, tokens, grid)
 
 
 def penultimate_tokens(visual: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -1,6 +1,6 @@
 """One wrapper over open_clip: image, text and dense embeddings, the same for miniature and real models.
 
-B images, T texts, K names, D embedding, H W pixels, h w patches. Pictures are RGB; "normalised" means that the mean
+B images, T texts, K names, D embedding, H W pixels, h w patches. Images are RGB; "normalised" means that the mean
 was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
@@ -19,14 +19,23 @@ from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_features
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
-CPU_BATCH = 64  # pictures whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
+MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
+CPU_BATCH = 64  # images whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
+# What decides a tower's output and is no tensor: attributes of its modules, and the names of its activations.
+SETTINGS = (
+    "context_length", "eps", "final_ln_after_pool", "image_size", "num_heads", "pad_id", "patch_size", "pool_type",
+    "text_eos_id", "text_pool_type",
+)  # fmt: skip
 
 
 class Clip(nn.Module):
     """An open_clip model behind the few calls that the kit needs. Built by `load_clip`.
 
-    name: open_clip model name. image_size: native side in pixels. patch_size: of a ViT, None for a ConvNet.
-    embed_dim: D. mean, std: (3, 1, 1) buffers. logit_scale: learnable log of 1/temperature.
+    name: open_clip model name.
+    image_size: native side in pixels.
+    patch_size: of a ViT, None for a ConvNet.
+    embed_dim: D.
+    mean, std: (3, 1, 1) buffers.
     """
 
     def __init__(self, name: str, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -44,12 +53,16 @@ class Clip(nn.Module):
         self.patch_size = patch[0] if isinstance(patch, tuple | list) else patch
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self._text_version, self._text_fingerprint = -1, ""
+        self._text_state, self._text_fingerprint = None, ""
 
     @property
     def logit_scale(self) -> nn.Parameter:
         """Learnable log of 1/temperature; exp of it multiplies cosines."""
         return self.network.logit_scale
+
+    def probabilities(self, cosines: torch.Tensor) -> torch.Tensor:
+        """(..., K) cosines -> (..., K) probabilities: softmax with CLIP's own temperature, the factor at most 100."""
+        return (cosines * self.logit_scale.exp().clamp(max=MAX_SCALE)).softmax(-1)
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +74,7 @@ class Clip(nn.Module):
         return (images - self.mean) / self.std
 
     def preprocess(self, images: Image.Image | list[Image.Image], size: int | None = None) -> torch.Tensor:
-        """PIL RGB pictures -> (B, 3, size, size) normalised; warped to a square (bicubic), size default native."""
+        """PIL RGB images -> (B, 3, size, size) normalised; warped to a square (bicubic), size default native."""
         images = [images] if isinstance(images, Image.Image) else images
         side = size or self.image_size
         resized = [image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for image in images]
@@ -69,33 +82,38 @@ class Clip(nn.Module):
         return self.normalise(stacked.to(self.device))
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised -> (B, D), L2-normalised. A ViT gets its native size (bicubic, antialiased)."""
+        """(B, 3, H, W) normalised -> (B, D), L2-normalised.
+
+        A tower with positional embeddings gets its native size (bicubic, antialiased); a ConvNet of timm takes any.
+        """
         native = (self.image_size, self.image_size)
-        if self.patch_size is not None and tuple(images.shape[-2:]) != native:
+        if not hasattr(self.network.visual, "trunk") and tuple(images.shape[-2:]) != native:
             images = transforms.resize(images, native, interpolation=InterpolationMode.BICUBIC, antialias=True)
-        apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # a training's graph keeps all in any case
+        apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # a training step's graph keeps all anyway
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
     def encode_text(self, prompts: list[str] | torch.Tensor, normalise: bool = True) -> torch.Tensor:
-        """T raw prompts, or their tokens (T, L) -> (T, D), L2-normalised. Differentiable; too long prompts are cut at
+        """T raw prompts, or their tokens (T, L) -> (T, D), L2-normalised. Differentiable; prompts are truncated at
         the context length."""
         tokens = prompts if isinstance(prompts, torch.Tensor) else self.tokenizer(prompts)
         encoded = self.network.encode_text(tokens.to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
-    def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+    def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """(B, 3, H, W) normalised, any size -> (B, D, h, w) un-normalised patch embeddings in CLIP's joint space.
 
-        mode "maskclip": the last attention of a ViT replaced by its value path (Zhou et al., ECCV 2022, section 3.2).
-        mode "last": the unchanged last layer. A ConvNet has one answer for both: its last feature map, projected.
+        mode "value": the last attention, of a ViT or of a ResNet's attention pool, replaced by its value path (Zhou
+        et al., ECCV 2022, section 3.2). mode "last": the unchanged last layer. A ConvNet without attention has one
+        answer for both: its last feature map, projected.
         """
         return dense_features(self.network.visual, images, mode)
 
     @torch.no_grad()
     def text_embeddings(self, names: list[str], templates: str = "vild14", batch: int = 256) -> torch.Tensor:
-        """K names -> (K, D), L2-normalised: each template normalised, averaged, normalised (as OVSeg, section 3).
+        """K names -> (K, D), L2-normalised: each template normalised, averaged, normalised.
 
+        OVSeg, appendix A.2: ViLD's templates, ensembled by a simple average; the order as in its released code.
         templates: a set of `ovs_lite.data.prompts.TEMPLATES`; those of RAW_MEAN are averaged before they are
         normalised. Cached on disk per text tower, template set and name.
         """
@@ -115,20 +133,34 @@ class Clip(nn.Module):
         return torch.stack([known[name] for name in names]).to(self.device)
 
     def image_fingerprint(self) -> str:
-        """Names the image tower's weights, as `fingerprint` names the text tower's."""
-        return _digest("", self.network.visual.state_dict().values())
+        """Names the image tower: its weights, its configuration (see `SETTINGS`) and the statistics of its images."""
+        visual = self.network.visual
+        about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
+        return _digest(about, visual.state_dict().values())
 
     def fingerprint(self) -> str:
-        """Names the text tower's weights; made anew after they changed in place (an optimiser's step, a load)."""
-        text = {key: value for key, value in self.network.state_dict().items() if not key.startswith("visual.")}
-        version = sum(value._version for value in text.values())
-        if version != self._text_version:
-            self._text_version, self._text_fingerprint = version, _digest(self.name, text.values())
+        """Names the text tower: the model's name, the tower's weights and its configuration (see `SETTINGS`).
+
+        Computed again after weights were changed in place (an optimiser's step, a load).
+        """
+        image = ("visual.", "vision_model.", "visual_projection.")
+        text = {key: value for key, value in self.network.state_dict().items() if not key.startswith(image)}
+        parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
+        state = sum(value._version for value in text.values()), f"{self.name} {_settings(parts)}"
+        if state != self._text_state:
+            self._text_state, self._text_fingerprint = state, _digest(state[1], text.values())
         return self._text_fingerprint
 
 
-def _digest(name: str, tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256(name.encode())
+def _settings(parts: Iterable[nn.Module]) -> list[str]:
+    """The configuration of a tower's modules, in an order and wording that no library's version changes."""
+    parts = list(parts)
+    found = {f"{key}={vars(part)[key]}" for part in parts for key in SETTINGS if key in vars(part)}
+    return sorted(found | {type(part).__name__ for part in parts if "LU" in type(part).__name__})  # GELU, QuickGELU ...
+
+
+def _digest(about: str, tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256(about.encode())
     for value in tensors:
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:24]

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ovs_lite.config import Profile
-from ovs_lite.data.record import decode_segments, load_split
-from ovs_lite.data.rle import decode_rle
+from ovs_lite.data.record import load_split
+from ovs_lite.data.segments import segment_ids
 from ovs_lite.files import data_root
 from ovs_lite.iconworld.build import build_set, split_folder
 from ovs_lite.iconworld.sets import SET_NAMES, icon_sets, scene_count
@@ -45,16 +44,6 @@ def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24
         raise ValueError(f"got split {split!r}, expected one of {', '.join(splits)} for {name}")
     records = list(islice(load_split(split_folder(data_root(), profile.data, name, split)), count))
     captions = [record["captions"][0] if record["captions"] else record["image_id"] for record in records]
-    segments = [_segment_map(record) for record in records]
+    segments = [segment_ids(record) for record in records]
     annotated = any(ids is not None for ids in segments)
     return contact_sheet([record["image"] for record in records], captions, segments if annotated else None)
-
-
-def _segment_map(record: dict) -> np.ndarray | None:
-    """(H, W) segment ids of a record, 0 = void; overlapping masks are laid on each other, the smallest on top."""
-    if record["segments"] is not None:
-        return decode_segments(record["segments"])
-    if not record.get("masks"):
-        return None
-    masks = sorted((decode_rle(rle) for rle in record["masks"]), key=lambda mask: -mask.sum())
-    return np.max([mask * number for number, mask in enumerate(masks, 1)], axis=0).astype(np.int32)

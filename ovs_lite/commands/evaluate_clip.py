@@ -9,43 +9,34 @@ from typing import Any
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.commands.evaluate import check_outputs, command, give
 from ovs_lite.evaluation.clip.zero_shot import Figure, measure
-from ovs_lite.files import write_json, write_text
+from ovs_lite.tensors import load_exactly
+from ovs_lite.viz.tables import markdown_table, percent
 
-EXAMPLE = """examples:
-  ovs-lite evaluate clip ViT-Lite-8
-  ovs-lite evaluate clip runs/clip/ConvNeXt-Lite/ConvNeXt-Lite.safetensors --scenes 64 --out card.json --out card.md
-  ovs-lite evaluate clip --model ViT-B-16 --pretrained openai"""
-WRITERS = (".json", ".md")
+EXAMPLES = """ovs-lite evaluate clip ViT-Lite-8
+ovs-lite evaluate clip runs/clip/ConvNeXt-Lite.safetensors --scenes 64 --out card.json --out card.md
+ovs-lite evaluate clip --model ViT-B-16 --pretrained openai"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "ovs-lite evaluate clip",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("what", nargs="?", metavar="MODEL_OR_CHECKPOINT", help="either of the next two, told apart")
-    parser.add_argument(
-        "--model", help=f"{', '.join(SHIPPED)} or an open_clip name (default: the checkpoint's, or ViT)"
-    )
-    parser.add_argument("--checkpoint", type=Path, help="safetensors file, run folder or step folder of `train clip`")
-    parser.add_argument("--pretrained", default="lite", help="weights without a checkpoint: lite or an open_clip tag")
-    parser.add_argument("--scenes", type=int, default=1000, help="images behind a figure (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the held-out scenes (default 0)")
-    parser.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
-    parser.add_argument("--out", type=Path, action="append", default=[], help="FILE.json or FILE.md; may be repeated")
+    parser = command("clip", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("what", nargs="?", metavar="MODEL_OR_CHECKPOINT", help="the value of --model or of --checkpoint")
+    add("--model", help=f"{', '.join(SHIPPED)} or an open_clip name ({SHIPPED[0]}, or as the checkpoint's path says)")
+    add("--checkpoint", type=Path, help="safetensors file, run folder or step folder of `ovs-lite train clip`")
+    add("--pretrained", default="lite", help="weights without a checkpoint: lite or an open_clip tag (lite)")
+    add("--scenes", type=int, default=1000, help="images behind a figure (1000)")
+    add("--seed", type=int, default=0, help="of the held-out scenes (0)")
+    add("--device", default="cpu", help="such as cuda (cpu)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate clip`."""
     args = build_parser().parse_args(argv)
-    for path in args.out:
-        if path.suffix not in WRITERS:
-            raise ValueError(f"got --out {path}, expected a file name that ends in {' or '.join(WRITERS)}")
+    check_outputs(args.out)
     name, checkpoint = which(args.what, args.model, args.checkpoint)
     begun = time.perf_counter()
     clip = load_weights(name, checkpoint, args.pretrained).to(args.device)
@@ -55,17 +46,11 @@ def main(argv: list[str] | None = None) -> None:
         "model": name, "weights": str(checkpoint or args.pretrained), "scenes": args.scenes, "seed": args.seed,
         "load_seconds": round(loaded - begun, 2), "measure_seconds": round(time.perf_counter() - loaded, 1),
     }  # fmt: skip
-    text = table(card, figures)
-    print(text)
-    for path in args.out:
-        if path.suffix == ".md":
-            write_text(path, text + "\n")
-        else:
-            write_json(path, card | {"figures": {name: vars(figure) for name, figure in figures.items()}})
+    give(table(card, figures), card | {"figures": {name: vars(figure) for name, figure in figures.items()}}, args.out)
 
 
 def which(what: str | None, model: str | None, checkpoint: Path | None) -> tuple[str, Path | None]:
-    """Model name and checkpoint from what was typed. A checkpoint's path names its model where it can.
+    """Model name and checkpoint from the arguments. A checkpoint's path names its model where it can.
 
     Raises ValueError for the same thing given twice, FileNotFoundError for a checkpoint that does not exist.
     """
@@ -97,21 +82,15 @@ def load_weights(name: str, checkpoint: Path | None, pretrained: str) -> Clip:
         raise FileNotFoundError(f"{checkpoint}: holds no checkpoint of `ovs-lite train clip`")
     clip, head = load_clip(name, None), "model."
     tensors = {key[len(head) :]: t for key, t in load_checkpoint(step).tensors.items() if key.startswith(head)}
-    try:
-        clip.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{step}: not a checkpoint of {name}: {' '.join(str(error).split())[:300]}") from error
+    load_exactly(clip.network, tensors, step)
     return clip
 
 
 def table(card: dict[str, Any], figures: dict[str, Figure]) -> str:
     """The card as a markdown table, percentages with their chance level."""
-    lines = [
+    head = (
         f"{card['model']} ({card['weights']}), held-out scenes of seed {card['seed']}; loaded in "
-        f"{card['load_seconds']} s, measured in {card['measure_seconds']} s",
-        "",
-        "| figure | % | chance % | n |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    rows = [f"| {name} | {100 * f.value:.1f} | {100 * f.chance:.1f} | {f.count} |" for name, f in figures.items()]
-    return "\n".join([*lines, *rows])
+        f"{card['load_seconds']} s, measured in {card['measure_seconds']} s"
+    )
+    rows = [[name, percent(f.value), percent(f.chance), str(f.count)] for name, f in figures.items()]
+    return f"{head}\n\n{markdown_table(('figure', '%', 'chance %', 'n'), rows)}"

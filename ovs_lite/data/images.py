@@ -1,6 +1,6 @@
-"""Reading pictures: whatever a user or a data set hands in becomes upright 8-bit RGB, or an error that names the file.
+"""Reading images: whatever a user or a data set hands in becomes upright 8-bit RGB, or an error that names the file.
 
-Legend: H, W pixels of the upright picture. Alpha is composited on white. 16-bit values are scaled by 1/257. Of an
+Legend: H, W pixels of the upright image. Alpha is composited on white. 16-bit values are scaled by 1/257. Of an
 animation the first frame counts. EXIF orientation is applied, and masks must follow: see `upright`.
 """
 
@@ -19,8 +19,8 @@ ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A checked picture of a data set: encoded upright RGB, its size, and the orientation its masks must be given.
+class ImageFile:
+    """A checked image of a data set: encoded upright RGB, its size, and the orientation its masks must be given.
 
     stored_size: (H, W) of the pixels as the file stores them, before `orientation` (EXIF, 1..8) is applied.
     """
@@ -54,7 +54,7 @@ def read_image(source: Any, max_pixels: float = MAX_PIXELS) -> Image.Image:
     raise ValueError(f"got an image of type {type(source).__name__}, expected a path, bytes, PIL image or uint8 array")
 
 
-def read_picture(path: str | Path, max_pixels: float = MAX_PIXELS) -> Picture:
+def read_image_file(path: str | Path, max_pixels: float = MAX_PIXELS) -> ImageFile:
     """Check and load a data set's file. An upright RGB JPEG keeps its bytes, anything else becomes PNG.
 
     Raises FileNotFoundError, or ValueError naming the file.
@@ -63,7 +63,7 @@ def read_picture(path: str | Path, max_pixels: float = MAX_PIXELS) -> Picture:
         plain = image.format == "JPEG" and image.mode == "RGB"
         rgb, orientation = _decode(image, str(path), max_pixels)
     encoded = Path(path).read_bytes() if plain and orientation == 1 else encode_image(rgb)
-    return Picture(encoded, rgb.height, rgb.width, max(1, orientation))
+    return ImageFile(encoded, rgb.height, rgb.width, max(1, orientation))
 
 
 def encode_image(source: Any) -> bytes:
@@ -76,7 +76,7 @@ def encode_image(source: Any) -> bytes:
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an (H, W, ...) array of stored pixels as EXIF orientation 1..8 turns its picture."""
+    """Turn an (H, W, ...) array of stored pixels as EXIF orientation 1..8 turns its image."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)  # 5 mirrors at the diagonal; the others mirror that once or twice more
     if orientation in (3, 4, 7, 8):
@@ -87,7 +87,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def check_pixels(width: int, height: int, name: str, max_pixels: float = MAX_PIXELS) -> None:
-    """Raise ValueError for a picture without pixels or with more than `max_pixels`."""
+    """Raise ValueError for an image without pixels or with more than `max_pixels`."""
     if width * height == 0 or width * height > max_pixels:
         raise ValueError(f"got {name} with {width} x {height} pixels, expected 1 to {max_pixels / 1e6:g} million")
 
@@ -107,7 +107,7 @@ def _decode(image: Image.Image, name: str, max_pixels: float) -> tuple[Image.Ima
     try:
         image.load()
     except Exception as error:  # as above; a truncated file opens and fails only here
-        raise ValueError(f"{name} is damaged or cut off: {_reason(error)}") from None
+        raise ValueError(f"{name} is damaged or truncated: {_reason(error)}") from None
     orientation = _orientation(image)
     rgb = _to_rgb(image, name)
     return (rgb if orientation <= 1 else Image.fromarray(upright(np.asarray(rgb), orientation).copy())), orientation
@@ -120,7 +120,7 @@ def _reason(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside good pixels is no reason to lose the picture
+    except Exception:  # damaged EXIF next to good pixels is no reason to lose the image
         return 0
     return value if value in range(1, 9) else 1
 

@@ -1,34 +1,30 @@
 """Records in and out of a folder: `write_split` once, `load_split` ever after.
 
-A split is a folder that Hugging Face `datasets` memory-maps: Arrow shards, its two JSON files, and a manifest.json of
-ours (count, columns, who made it, size and sha256 of every file). The same records give the same bytes, a crash leaves
-nothing behind, and loading copies nothing into a cache. The names of `images`, `schema`, `segments` and `report` that
-go with records can be imported from here.
+A split is a folder of Hugging Face `datasets` (any tool can `load_from_disk` it) with a manifest.json of ours: count,
+columns, who made it, size and sha256 of every file. The same records give the same bytes, a crash leaves the old folder
+or the new one, and loading copies nothing into a cache.
 """
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
-from ovs_lite.data.images import read_image
-from ovs_lite.data.readers.reader_report import ReaderReport
-from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, RECORD_COLUMNS, encode_record
-from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
-
-__all__ = [
-    "FEATURES", "FEATURES_MASKS", "RECORD_COLUMNS", "ReaderReport", "decode_segments", "describe_segment",
-    "encode_record", "encode_segments", "load_split", "read_image", "semantic_map", "write_split",
-]  # fmt: skip
+from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, encode_record
+from ovs_lite.files import file_digest, write_json
 
 MANIFEST = "manifest.json"
 BATCH_RECORDS = 32
@@ -49,8 +45,11 @@ def write_split(
     """Write records (see `schema.encode_record`) to `folder` and return the manifest. Holds a few dozen in memory.
 
     creator: JSON facts on where the records come from, kept in the manifest (no dates: same records, same bytes).
-    masks: records have the `masks` column. total: for the progress bar. overwrite: replace a folder that exists, once
-    the new one is complete. Raises FileExistsError, or ValueError naming a bad record; then nothing remains.
+    masks: records have the `masks` column.
+    total: for the progress bar.
+    overwrite: replace a folder that exists, once the new one is complete.
+    Needs twice the split's space while it works. Raises FileExistsError, or ValueError naming a bad record or saying
+    that there is none; then nothing remains.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
@@ -58,12 +57,17 @@ def write_split(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        name = f"{folder.parent.name} {folder.name}"
-        with tqdm(total=total, desc=name, unit=" records", disable=not progress) as bar:
-            count, shards = _write_shards(records, temporary, FEATURES_MASKS if masks else FEATURES, bar)
-        manifest = _write_descriptions(temporary, count, shards, masks, creator)
-        temporary.chmod(0o755)
-        _move_into_place(temporary, folder)
+        bar = tqdm(total=total, desc=f"{folder.parent.name} {folder.name}", unit=" records", disable=not progress)
+        with bar, _without_other_bars():
+            dataset = _generated(partial(_rows, records, masks, bar), masks, creator, folder.name, temporary / "cache")
+            dataset.save_to_disk(str(temporary / "new"), max_shard_size=SHARD_BYTES)
+        manifest = {"count": len(dataset), "columns": dataset.column_names, "creator": creator or {}}
+        manifest["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted((temporary / "new").iterdir())
+        }
+        write_json(temporary / "new" / MANIFEST, manifest)
+        _move_into_place(temporary / "new", folder, temporary / "old")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
@@ -90,70 +94,43 @@ def load_split(folder: str | Path, verify: bool = False) -> datasets.Dataset:
     return dataset
 
 
-def _batches(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    source = iter(records)
-    while batch := list(islice(source, BATCH_RECORDS)):
-        yield batch
+def _rows(records: Iterable[dict[str, Any]], masks: bool, bar: tqdm) -> Iterator[dict[str, Any]]:
+    """Encoded records, checked; PNG compression runs in threads, because it releases the interpreter lock."""
+    source, seen = iter(records), set()
+    with ThreadPoolExecutor(ENCODING_THREADS) as pool:
+        while batch := list(islice(source, BATCH_RECORDS)):
+            for row in pool.map(partial(encode_record, masks=masks), batch):
+                if row["image_id"] in seen:
+                    raise ValueError(f"got image_id {row['image_id']!r} twice, expected unique ones")
+                seen.add(row["image_id"])
+                yield row
+            bar.update(len(batch))
+    if not seen:
+        raise ValueError("got no records, expected one or more")
 
 
-def _write_shards(records: Iterable[dict], folder: Path, features: datasets.Features, bar: tqdm) -> tuple[int, int]:
-    """Write data-00000.arrow, ... and return the numbers of records and of shards (at least one, maybe empty)."""
-    seen: set[str] = set()
-    shards, writer = 0, None
-    with ThreadPoolExecutor(ENCODING_THREADS) as pool:  # PNG compression lets go of the interpreter lock
-        try:
-            for batch in _batches(records):
-                if writer is None:
-                    writer, shards, written = _open_shard(folder, shards, features), shards + 1, 0
-                rows = list(pool.map(lambda record: encode_record(record, "masks" in features), batch))
-                _check_new(rows, seen)
-                table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
-                writer.write_table(table)
-                written += table.nbytes
-                bar.update(len(rows))
-                if written > SHARD_BYTES:
-                    writer.close()
-                    writer = None
-        finally:
-            if writer is not None:
-                writer.close()
-    if shards == 0:
-        _open_shard(folder, 0, features).close()
-    return len(seen), max(1, shards)
+def _generated(rows, masks: bool, creator: dict | None, name: str, cache: Path) -> datasets.Dataset:
+    """The rows as a data set in `cache`. Errors of the rows come out as they are."""
+    fingerprint = hashlib.sha256(json.dumps(creator, sort_keys=True).encode()).hexdigest()[:16]
+    split = datasets.NamedSplit(re.sub(r"\W", "_", name))
+    options = {"split": split, "fingerprint": fingerprint, "writer_batch_size": BATCH_RECORDS}
+    try:
+        features = FEATURES_MASKS if masks else FEATURES
+        return datasets.Dataset.from_generator(rows, features, cache_dir=str(cache), **options)
+    except DatasetGenerationError as error:
+        raise error.__cause__ from None
 
 
-def _open_shard(folder: Path, number: int, features: datasets.Features) -> pa.ipc.RecordBatchStreamWriter:
-    return pa.ipc.new_stream(str(folder / f"data-{number:05d}.arrow"), features.arrow_schema)
-
-
-def _check_new(rows: list[dict], seen: set[str]) -> None:
-    for row in rows:
-        if row["image_id"] in seen:
-            raise ValueError(f"got image_id {row['image_id']!r} twice, expected unique ones")
-        seen.add(row["image_id"])
-
-
-def _write_descriptions(folder: Path, count: int, shards: int, masks: bool, creator: dict | None) -> dict[str, Any]:
-    """state.json and dataset_info.json for `datasets`, manifest.json for us. The fingerprint follows the content."""
-    features = FEATURES_MASKS if masks else FEATURES
-    names = [f"data-{number:05d}.arrow" for number in range(shards)]
-    digests = {name: _sha256(folder / name) for name in names}
-    state = {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
-    }
-    _write_json(folder / "state.json", state)
-    _write_json(folder / "dataset_info.json", {"description": "", "features": features.to_dict()})
-    names += ["state.json", "dataset_info.json"]
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
-    manifest = {"count": count, "columns": list(features), "creator": creator or {}, "files": files}
-    _write_json(folder / MANIFEST, manifest)
-    return manifest
+@contextmanager
+def _without_other_bars():
+    """Hide the progress bars of `datasets`, which know neither a name nor a total."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _damage(folder: Path, manifest: dict, name: str, verify: bool) -> list[str]:
@@ -162,35 +139,18 @@ def _damage(folder: Path, manifest: dict, name: str, verify: bool) -> list[str]:
         return [f"{name} is missing"]
     if path.stat().st_size != expected["bytes"]:
         return [f"{name} has {path.stat().st_size} bytes, {expected['bytes']} in the manifest"]
-    if verify and _sha256(path) != expected["sha256"]:
+    if verify and file_digest(path) != expected["sha256"]:
         return [f"{name} differs from its sha256 in the manifest"]
     return []
 
 
-def _move_into_place(temporary: Path, folder: Path) -> None:
+def _move_into_place(new: Path, folder: Path, aside: Path) -> None:
     """Rename; an old folder steps aside first and comes back where the rename fails."""
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
     try:
-        folder.rename(aside / folder.name)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            (aside / folder.name).rename(folder)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(aside)
+        new.rename(folder)
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)
+        raise

@@ -26,15 +26,15 @@ def encode_rle(mask: np.ndarray) -> dict:
 def decode_rle(rle: Any, height: int | None = None, width: int | None = None) -> np.ndarray:
     """COCO RLE, counts as text, bytes or list of integers -> (H, W) bool.
 
-    height, width: the picture's size where it is known; a different size in the RLE is an error. Raises ValueError.
+    height, width: the image's size where it is known; a different size in the RLE is an error. Raises ValueError.
     """
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError("got an RLE without size and counts")
     size = list(rle["size"]) if isinstance(rle["size"], list | tuple) else []
-    if len(size) != 2 or not all(_is_int(side) and side > 0 for side in size):
+    if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise ValueError(f"got RLE size {rle['size']!r}, expected [height, width]")
     if height is not None and size != [height, width]:
-        raise ValueError(f"got RLE size {size}, expected the picture's [{height}, {width}]")
+        raise ValueError(f"got RLE size {size}, expected the image's [{height}, {width}]")
     check_pixels(size[1], size[0], "an RLE")
     runs = _runs(rle["counts"])
     if sum(runs) != size[0] * size[1]:
@@ -46,7 +46,7 @@ def decode_rle(rle: Any, height: int | None = None, width: int | None = None) ->
 def _runs(counts: Any) -> list[int]:
     if isinstance(counts, str | bytes):
         runs = _text_runs(counts.encode("utf-8") if isinstance(counts, str) else counts)
-    elif isinstance(counts, list) and all(_is_int(run) for run in counts):
+    elif isinstance(counts, list) and all(type(run) is int for run in counts):
         runs = counts
     else:
         raise ValueError("got RLE counts that are neither text nor a list of integers")
@@ -127,9 +127,5 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarr
     else:
         mask = polygons_to_mask(segmentation, height, width)
     if not mask.any():
-        raise ValueError("got a mask without a single pixel inside the picture")
+        raise ValueError("got a mask without a single pixel inside the image")
     return mask
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

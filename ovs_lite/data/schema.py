@@ -3,7 +3,7 @@
 | column | meaning |
 | --- | --- |
 | image_id | text, unique inside the data set |
-| image | RGB picture |
+| image | encoded RGB |
 | segments | 16-bit PNG, segment id per pixel, 0 = void; None where nothing is annotated |
 | segments_info | list of {id, category_id, is_thing, is_crowd, area, bbox}, None together with segments |
 | captions | list of text, may be empty |
@@ -53,7 +53,7 @@ def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]
     columns = RECORD_COLUMNS + (("masks",) if masks else ())
     name = record.get("image_id")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"got image_id {name!r}, expected text that is not blank")
+        raise ValueError(f"got image_id {name!r}, expected a non-empty string")
     if set(record) != set(columns):
         raise ValueError(f"record {name!r}: got columns {sorted(record)}, expected {sorted(columns)}")
     try:
@@ -71,7 +71,7 @@ def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]
 
 def _captions(captions: Any) -> list[str]:
     if not isinstance(captions, list | tuple) or not all(isinstance(text, str) and text.strip() for text in captions):
-        raise ValueError(f"got captions {captions!r}, expected a list of text without blanks")
+        raise ValueError(f"got captions {captions!r}, expected a list of non-empty strings")
     return list(captions)
 
 
@@ -83,7 +83,7 @@ def _segments(segments: Any, infos: Any, height: int, width: int) -> tuple[dict 
     ids = decode_segments(segments) if isinstance(segments, bytes) else np.asarray(segments)
     encoded = segments if isinstance(segments, bytes) else encode_segments(ids)
     if ids.shape != (height, width):
-        raise ValueError(f"got segments of {ids.shape}, expected the picture's {(height, width)}")
+        raise ValueError(f"got segments of {ids.shape}, expected the image's {(height, width)}")
     areas = np.bincount(ids.ravel())
     present = {int(key): int(areas[key]) for key in np.flatnonzero(areas) if key > 0}
     claimed = {info["id"]: info["area"] for info in infos}

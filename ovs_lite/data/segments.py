@@ -1,16 +1,24 @@
-"""Segment maps: who owns each pixel, stored as 16-bit PNG beside a list that says what each segment is.
+"""Segment maps: who owns each pixel, stored as 16-bit PNG next to a list that says what each segment is.
 
-Legend: H, W pixels; 0 = void (nobody's pixel), 1..65535 = segment ids. Boxes are XYWH in pixels.
+M masks, H W pixels; 0 = void (nobody's pixel), 1..65535 = segment ids. Boxes are XYWH in pixels.
+
+Crowds (COCO's is_crowd: several things of one class in one segment) follow COCO's own tools. Their class is known, so a
+semantic map and the masks of classes count them, as panopticapi's panoptic2semantic_segmentation does; their instances
+are not, so they are no segment to find and no target of an instance-wise measure.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ovs_lite.data.images import read_image
+from ovs_lite.data.rle import decode_rle
+
 MAX_SEGMENT_ID = 65535
+PER = ("segment", "class")
 
 
 def encode_segments(segments: np.ndarray) -> bytes:
@@ -26,7 +34,12 @@ def encode_segments(segments: np.ndarray) -> bytes:
 
 
 def decode_segments(source: Any) -> np.ndarray:
-    """What `encode_segments` made, as PNG bytes or as the PIL image of a loaded record -> (H, W) int32 segment ids."""
+    """What `encode_segments` made -> (H, W) integer segment ids.
+
+    source: PNG bytes, the PIL image of a loaded record, or an array of ids, which is returned as it is.
+    """
+    if isinstance(source, np.ndarray):
+        return source
     image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
     if image.mode not in ("I;16", "I"):
         raise ValueError(f"got a segment map in mode {image.mode!r}, expected a 16-bit grey PNG (colours are no ids)")
@@ -49,14 +62,47 @@ def describe_segment(mask: np.ndarray, segment_id: int, category_id: int, is_thi
     }
 
 
+def record_masks(record: Mapping[str, Any], per: str = "segment") -> tuple[np.ndarray, np.ndarray]:
+    """All annotated masks of a record: (M, H, W) bool and their category ids (M,) int64; M may be 0.
+
+    per: "segment": one mask per labelled segment, in the record's order; crowds are left out.
+        "class": one mask per category, ascending, crowds included: the pixels that `semantic_map` gives that category.
+    Unlabelled segments (category -1) are left out. A record with a `masks` column instead of segments gives those
+    masks, which may overlap, each with label -1. Raises ValueError for another `per`.
+    """
+    if per not in PER:
+        raise ValueError(f"got per={per!r}, expected one of {', '.join(PER)}")
+    if record["segments"] is None:
+        height, width = read_image(record["image"]).size[::-1]
+        masks = [decode_rle(rle, height, width) for rle in record.get("masks") or []]
+        return np.array(masks, bool).reshape(-1, height, width), np.full(len(masks), -1)
+    ids = decode_segments(record["segments"])
+    kept = [i for i in record["segments_info"] if i["category_id"] >= 0 and not (per == "segment" and i["is_crowd"])]
+    labels = np.array([info["category_id"] for info in kept], np.int64)
+    masks = ids == np.array([info["id"] for info in kept], ids.dtype).reshape(-1, 1, 1)
+    if per == "class":
+        labels, owner = np.unique(labels, return_inverse=True)
+        masks = np.array([masks[owner == c].any(0) for c in range(len(labels))], bool).reshape(-1, *ids.shape)
+    return masks, labels
+
+
+def segment_ids(record: Mapping[str, Any]) -> np.ndarray | None:
+    """(H, W) segment ids of a record, 0 = void, or None without any; of overlapping masks the smallest lies on top."""
+    if record["segments"] is not None:
+        return decode_segments(record["segments"])
+    masks, _ = record_masks(record)
+    numbers = np.arange(1, len(masks) + 1).reshape(-1, 1, 1)
+    return (masks[np.argsort(-masks.sum((1, 2)), kind="stable")] * numbers).max(0) if len(masks) else None
+
+
 def semantic_map(segments: Any, segments_info: Sequence[dict], ignore: int = 255) -> np.ndarray:
     """Segment map -> (H, W) int64 category ids.
 
-    segments: (H, W) integer array, or what `decode_segments` takes. Void pixels and unlabelled segments (category -1)
-    become `ignore`. A crowd keeps its category: its pixels are that class, only their instances are unknown. Raises
-    ValueError where the map holds an id that segments_info lacks, or where `ignore` is one of the categories.
+    segments: what `decode_segments` takes. Void pixels and unlabelled segments (category -1) become `ignore`; a crowd
+    keeps its category. Raises ValueError where the map holds an id that segments_info lacks, or where `ignore` is one
+    of the categories.
     """
-    ids = segments if isinstance(segments, np.ndarray) else decode_segments(segments)
+    ids = decode_segments(segments)
     table = np.full(max(MAX_SEGMENT_ID, int(ids.max(initial=0))) + 1, -2, dtype=np.int64)
     table[0] = -1
     for info in segments_info:

@@ -2,7 +2,7 @@
 
 A file holds {name, source, count, ignore_index, background, classes: [{id, name, synonyms, is_thing, ...}]}.
 `background` is null or {"class": id}; a class may say `seen` (annotated in training) and `source_id` (the number
-that the data set's own files use). Wrong or doubled names cost mIoU silently, so a bad file never loads.
+that the data set's own files use). Wrong or duplicate names cost mIoU silently, so a bad file never loads.
 """
 
 import json
@@ -131,7 +131,7 @@ def parse_vocabulary(content: Any) -> Vocabulary:
 def _check_class(entry: Any, position: int) -> None:
     if not isinstance(entry, dict) or any(key not in entry for key in ("id", "name", "synonyms", "is_thing")):
         raise ValueError(f"got class {entry!r}, expected an object with id, name, synonyms, is_thing")
-    if not _is_int(entry["id"]) or entry["id"] != position:
+    if type(entry["id"]) is not int or entry["id"] != position:
         raise ValueError(f"got id {entry['id']!r} at position {position}, expected ids 0, 1, 2, ... in order")
     _check_name(entry["name"], f"name of class {position}")
     if not isinstance(entry["synonyms"], list):
@@ -141,23 +141,23 @@ def _check_class(entry: Any, position: int) -> None:
     _check_unique([name.lower() for name in (entry["name"], *entry["synonyms"])], f"synonym of {entry['name']!r}")
     if not isinstance(entry["is_thing"], bool) or not isinstance(entry.get("seen", False), bool):
         raise ValueError(f"got is_thing or seen of {entry['name']!r} that is neither true nor false")
-    if not _is_int(entry.get("source_id", 0)):
+    if type(entry.get("source_id", 0)) is not int:
         raise ValueError(f"got source_id {entry['source_id']!r} of {entry['name']!r}, expected an integer")
 
 
 def _check_name(name: Any, what: str) -> None:
     if not isinstance(name, str) or not name or name != " ".join(name.split()):
-        raise ValueError(f"got {what} {name!r}, expected text without blanks at its ends or doubled blanks")
+        raise ValueError(f"got {what} {name!r}, expected text without leading, trailing or repeated whitespace")
 
 
 def _check_unique(values: list, what: str) -> None:
-    doubled = [value for value, times in Counter(values).items() if times > 1]
-    if doubled:
-        raise ValueError(f"got {what} {', '.join(map(repr, doubled))} more than once")
+    duplicates = [value for value, times in Counter(values).items() if times > 1]
+    if duplicates:
+        raise ValueError(f"got {what} {', '.join(map(repr, duplicates))} more than once")
 
 
 def _ignore_index(value: Any, count: int) -> int:
-    if not _is_int(value) or 0 <= value < count:
+    if type(value) is not int or 0 <= value < count:
         raise ValueError(f"got ignore_index {value!r}, expected an integer outside the class ids 0..{count - 1}")
     return value
 
@@ -166,10 +166,6 @@ def _background(value: Any, count: int) -> int | None:
     if value is None:
         return None
     index = value.get("class") if isinstance(value, dict) else None
-    if not _is_int(index) or not 0 <= index < count:
+    if type(index) is not int or not 0 <= index < count:
         raise ValueError(f'got background {value!r}, expected null or {{"class": id}} with id in 0..{count - 1}')
     return index
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

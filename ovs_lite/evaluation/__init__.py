@@ -1,11 +1,18 @@
-"""Evaluation: exact counts over a whole data set, and the grid of mask sources against region classifiers."""
+"""Evaluation: exact counts over a whole data set, intervals, and the grid of mask sources and region classifiers."""
 
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix, SegmentationScores
+from ovs_lite.evaluation.metrics.intervals import (
+    Estimate,
+    mean_estimate,
+    mean_interval,
+    miou_difference,
+    miou_interval,
+)
 from ovs_lite.evaluation.metrics.recall import ProposalRecall, proposal_recall
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
-from ovs_lite.evaluation.segmentation_report import SegmentationReport, bootstrap_difference
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 __all__ = [
-    "ConfusionMatrix", "ProposalRecall", "SegmentationReport", "SegmentationScores", "bootstrap_difference",
-    "evaluate_segmentation", "proposal_recall",
+    "ConfusionMatrix", "Estimate", "ProposalRecall", "SegmentationReport", "SegmentationScores",
+    "evaluate_segmentation", "mean_estimate", "mean_interval", "miou_difference", "miou_interval", "proposal_recall",
 ]  # fmt: skip

@@ -2,13 +2,12 @@
 
 OVSeg's bottleneck analysis is two cells of this grid: ground-truth masks x CLIP on masked crops (20.1 mIoU on
 ADE20K-150) against imperfect proposals x oracle labels (66.5); its appendix adds the unmasked crops (13.8). The paper's
-proposals come from a MaskFormer; any source of masks can be a row here.
+proposals come from a MaskFormer; any `MaskSource` can be a row here, a trained proposer's `propose` too.
 
-N regions, K classes, D embedding, H W pixels, h w patches. Semantic maps hold class ids or the vocabulary's
-ignore_index. Scores of CLIP are cosines; the oracle's are probabilities.
+N regions, K classes, H W pixels. Semantic maps hold class ids or the vocabulary's ignore_index.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,42 +15,26 @@ import numpy as np
 import torch
 
 from ovs_lite.clip import Clip
-from ovs_lite.data.record import decode_segments, read_image, semantic_map
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
-from ovs_lite.regions.classical import grid_masks, proposals, slic_masks
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.regions.classifiers import (
     CLIP_CLASSIFIERS,
     blank_fraction,
     class_counts,
-    clip_probs,
+    inside,
     oracle_probs,
     region_scores,
 )
+from ovs_lite.regions.fusion import label_map
+from ovs_lite.regions.sources import BASELINES, MaskSource, checked_masks, ground_truth
 
-ORACLE = "oracle"
+GROUND_TRUTH = "ground truth"
+ORACLE, PURE_ORACLE = "oracle", "oracle by purity"
 CLASSIFIERS = (*CLIP_CLASSIFIERS, ORACLE)
-MaskSource = Callable[[Mapping[str, Any]], np.ndarray]
-PIXELS_AT_ONCE = 1 << 13
-
-
-def truth_masks(record: Mapping[str, Any]) -> np.ndarray:
-    """The record's labelled segments, (N, H, W) bool; void and unlabelled segments (category -1) are no regions."""
-    ids = _segments(record)
-    labelled = [info["id"] for info in record["segments_info"] if info["category_id"] >= 0]
-    return ids == np.array(labelled, ids.dtype).reshape(-1, 1, 1)
-
-
-def _pixels(record: Mapping[str, Any]) -> np.ndarray:
-    return np.asarray(read_image(record["image"]))
-
-
-SOURCES: dict[str, MaskSource] = {
-    "ground truth": truth_masks,
-    "classical proposals": lambda record: proposals(_pixels(record)),
-    "superpixels": lambda record: slic_masks(_pixels(record)),
-    "grid": lambda record: grid_masks(_pixels(record)),
-}
+BUDGET = 64
 
 
 @dataclass
@@ -59,15 +42,26 @@ class RegionGrid:
     """What `evaluate_grid` measured.
 
     table: {source: {classifier: mIoU in [0, 1]}}. regions: one dict per region and CLIP classifier with image_id,
-    source, classifier, area (share of the picture), blank (share of the masked crop's patches that are blank), purity
+    source, classifier, area (share of the image), blank (share of the masked crop's patches that are blank), purity
     (share of the region's labelled pixels that are of its target), target and predicted (class ids), correct,
-    similarity (cosine with the target's text). matrices: the counts behind the table. images: how many were read.
+    similarity (cosine with the target's text). matrices: the counts behind the table. counts: the same per image, see
+    `report`. images: how many were read.
     """
 
     table: dict[str, dict[str, float]]
     regions: list[dict[str, Any]] = field(repr=False)
     matrices: dict[tuple[str, str], ConfusionMatrix] = field(repr=False)
     images: int
+    names: tuple[str, ...] = field(repr=False)
+    image_ids: list[str] = field(repr=False)
+    counts: dict[tuple[str, str], list[np.ndarray]] = field(repr=False)
+
+    def report(self, source: str, classifier: str) -> SegmentationReport:
+        """One cell of the table as a report with counts per image, which `miou_difference` compares."""
+        matrix, rows = self.matrices[source, classifier], self.counts[source, classifier]
+        counts = np.array(rows, np.int32).reshape(-1, 3, len(self.names))
+        protocol = {"source": source, "classifier": classifier}
+        return SegmentationReport(self.names, tuple(self.image_ids), {None: matrix}, {None: counts}, protocol)
 
 
 @torch.no_grad()
@@ -79,75 +73,67 @@ def evaluate_grid(
     classifiers: Sequence[str] = CLASSIFIERS,
     templates: str = "vild14",
     absent: str = "union",
+    budget: int = BUDGET,
 ) -> RegionGrid:
     """Segment every record with every pair of mask source and classifier, and count.
 
-    sources: name -> function of a record that gives (N, H, W) bool masks; default SOURCES. classifiers: of
-    CLASSIFIERS. absent: see `ConfusionMatrix.compute`. Raises ValueError for unknown classifiers, for records without
-    segments, and for masks of another size than the picture.
+    sources: name -> `MaskSource`, default BASELINES. The ground truth is always the first row.
+    classifiers: of CLASSIFIERS, and PURE_ORACLE: see `oracle_probs`.
+    absent: see `ConfusionMatrix.compute`.
+    budget: how many masks each source may give; the ground truth gives all.
+    Masks that nowhere exceed 0.5 are left out. Crowds are no regions and their pixels are ignored. Raises ValueError
+    for unknown classifiers, records without segments, and masks that `checked_masks` refuses.
     """
-    unknown = set(classifiers) - set(CLASSIFIERS)
+    unknown = set(classifiers) - {*CLASSIFIERS, PURE_ORACLE}
     if unknown:
-        raise ValueError(f"got classifiers {sorted(unknown)}, expected some of {', '.join(CLASSIFIERS)}")
-    sources = SOURCES if sources is None else sources
+        raise ValueError(
+            f"got classifiers {sorted(unknown)}, expected some of {', '.join((*CLASSIFIERS, PURE_ORACLE))}"
+        )
+    sources = BASELINES if sources is None else sources
     text = clip.text_embeddings(list(vocabulary.names), templates)
-    matrices = {(s, c): ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for s in sources for c in classifiers}
+    rows = (GROUND_TRUTH, *sources)
+    cells = [(source, classifier) for source in rows for classifier in classifiers]
+    matrices = {cell: ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for cell in cells}
+    by_image: dict[tuple[str, str], list[np.ndarray]] = {cell: [] for cell in cells}
     regions: list[dict[str, Any]] = []
-    images = 0
+    image_ids: list[str] = []
     for record in records:
-        target = semantic_map(_segments(record), record["segments_info"], vocabulary.ignore_index)
-        image = clip.normalise(torch.from_numpy(_pixels(record).copy()).permute(2, 0, 1).to(clip.device) / 255)
-        for source, make_masks in sources.items():
-            masks = _checked_masks(make_masks(record), target.shape, source).to(clip.device)
+        pixels = np.array(read_image(record["image"]))
+        found = {GROUND_TRUTH: ground_truth(record)(pixels, None)}
+        found |= {name: checked_masks(source(pixels, budget), pixels, name) for name, source in sources.items()}
+        target = _target(record, vocabulary.ignore_index)
+        image = clip.normalise(torch.from_numpy(pixels).permute(2, 0, 1).to(clip.device) / 255)
+        for source, masks in found.items():
+            masks = masks[inside(masks).flatten(1).any(1)].to(clip.device)
             counts = class_counts(target, masks, len(vocabulary))
             facts = _region_facts(record["image_id"], source, clip, image, masks, counts)
             for classifier in classifiers:
-                if classifier == ORACLE:
-                    probs = oracle_probs(counts)
-                else:
+                if classifier in CLIP_CLASSIFIERS:
                     scores = region_scores(classifier, clip, image, masks, text)
-                    probs = clip_probs(scores, clip)
+                    probs = clip.probabilities(scores)
                     regions += _region_rows(classifier, facts, scores.cpu())
-                matrices[source, classifier].update(label_map(masks, probs), target)
-        images += 1
-    table = {s: {c: matrices[s, c].compute(absent).miou for c in classifiers} for s in sources}
-    return RegionGrid(table, regions, matrices, images)
+                else:
+                    probs = oracle_probs(counts, by_purity=classifier == PURE_ORACLE)
+                one = ConfusionMatrix(len(vocabulary), vocabulary.ignore_index).update(label_map(masks, probs), target)
+                matrices[source, classifier].merge(one)
+                by_image[source, classifier].append(one.class_pixels())
+        image_ids.append(record["image_id"])
+    table = {s: {c: matrices[s, c].compute(absent).miou for c in classifiers} for s in rows}
+    return RegionGrid(table, regions, matrices, len(image_ids), tuple(vocabulary.names), image_ids, by_image)
 
 
-def label_map(masks: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
-    """Regions with class probabilities -> one label per pixel: argmax over k of sum_n probs[n, k] * masks[n].
-
-    (N, H, W) bool or soft, (N, K) -> (H, W) int64; -1 where no mask lies or all its probabilities are 0. The fusion
-    of MaskFormer that OVSeg uses (its section 3.1); chunked over pixels, so K * H * W is never held at once.
-    """
-    height, width = masks.shape[1:]
-    flat = masks.flatten(1).T  # (H * W, N)
-    labels = torch.full((height * width,), -1, dtype=torch.int64, device=masks.device)
-    for start in range(0, height * width if len(masks) else 0, PIXELS_AT_ONCE):
-        best, index = (flat[start : start + PIXELS_AT_ONCE].to(probs.dtype) @ probs).max(1)
-        labels[start : start + PIXELS_AT_ONCE] = torch.where(best > 0, index, -1)
-    return labels.view(height, width)
-
-
-def _segments(record: Mapping[str, Any]) -> np.ndarray:
-    if record["segments"] is None:
-        raise ValueError(f"record {record['image_id']!r} has no segments; the grid needs annotated pictures")
-    segments = record["segments"]
-    return segments if isinstance(segments, np.ndarray) else decode_segments(segments)
-
-
-def _checked_masks(masks: np.ndarray, shape: tuple[int, int], source: str) -> torch.Tensor:
-    if masks.ndim != 3 or masks.shape[1:] != shape or masks.dtype != bool:
-        raise ValueError(f"mask source {source!r} gave {masks.shape} of {masks.dtype}, expected bool of (N, {shape})")
-    return torch.from_numpy(masks[masks.any((1, 2))])
+def _target(record: Mapping[str, Any], ignore: int) -> np.ndarray:
+    """(H, W) class ids; void, unlabelled and crowd pixels, which are in no ground-truth region, are ignored."""
+    infos = [info | {"category_id": -1} if info["is_crowd"] else info for info in record["segments_info"]]
+    return semantic_map(record["segments"], infos, ignore)
 
 
 def _region_facts(
     image_id: str, source: str, clip: Clip, image: torch.Tensor, masks: torch.Tensor, counts: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """What is known of each region before anybody classifies it; target None where all its pixels are void."""
+    """What is known of each region before it is classified; target None where all its pixels are ignored."""
     blank = blank_fraction(clip, image, masks).tolist()
-    area = masks.float().mean((1, 2)).tolist()
+    area = inside(masks).float().mean((1, 2)).tolist()
     labelled, (most, target) = counts.sum(1), counts.max(1)
     purity = (most / labelled.clamp(min=1)).tolist()
     targets = [int(c) if n > 0 else None for c, n in zip(target, labelled, strict=True)]

@@ -1,21 +1,21 @@
-"""Mask sources against each other on one data set: recall at a budget, by budget, on seen and on unseen classes.
+"""Mask sources compared on one data set: recall at a budget, by budget, on seen and on unseen classes.
 
 OpenSeg (Ghiasi et al., ECCV 2022), section 4.2, Table 1. N proposals, M targets, H W pixels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from ovs_lite.data.loaders.mask_batches import record_masks
-from ovs_lite.data.record import read_image
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, ProposalRecall, mask_iou
+from ovs_lite.regions.sources import MaskSource, checked_masks
 
-Source = Callable[[np.ndarray, int], Any]  # (H, W, 3) uint8 RGB, budget -> (N, H, W) bool or soft, best first
 GROUPS = ("all", "seen", "unseen")
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -26,12 +26,35 @@ class RecallReport:
 
     recall: {source: {"all" | "seen" | "unseen": {threshold: recall in [0, 1]}}}, NaN where a group has no target.
     by_budget: {source: {budget: recall at the lowest threshold}}. targets: {group: how many}. images: how many.
+    by_image: {source: {group: per image, how many targets were found at each threshold, and how many there are}}.
     """
 
     recall: dict[str, dict[str, dict[float, float]]]
     by_budget: dict[str, dict[int, float]]
     targets: dict[str, int]
     images: int
+    by_image: dict[str, dict[str, list[list[int]]]] = field(repr=False)
+
+    def difference(
+        self, first: str, second: str, threshold: float = 0.5, group: str = "all", draws: int = 2000, seed: int = 0
+    ) -> tuple[float, float, float]:
+        """Recall of the source `first` minus that of `second`, and its 95 % interval (low, high).
+
+        Percentile bootstrap: images are drawn with replacement, the same for both. Raises ValueError for a threshold
+        that was not measured and where the group has no target.
+        """
+        thresholds = list(self.recall[first][group])
+        if threshold not in thresholds or not self.targets[group]:
+            given = f"threshold {threshold} and {self.targets[group]} targets of group {group!r}"
+            raise ValueError(f"got {given}, expected one of {thresholds} and at least one target")
+        counts, others = (np.array(self.by_image[name][group]) for name in (first, second))
+        column = thresholds.index(threshold)
+        gain, targets = counts[:, column] - others[:, column], counts[:, -1]
+        drawn = np.random.default_rng(seed).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), draws)
+        found, asked = drawn @ gain, drawn @ targets
+        value = float(gain.sum() / targets.sum())
+        low, high = np.percentile(found[asked > 0] / asked[asked > 0], (2.5, 97.5))
+        return value, min(value, float(low)), max(value, float(high))
 
     def table(self, groups: Sequence[str] = ("all",)) -> dict[str, dict[str, float]]:
         """{source: {"R50": ..., ...}} as the paper's Table 1 prints it, a column per threshold and group."""
@@ -48,7 +71,7 @@ class RecallReport:
 
 def evaluate_proposals(
     records: Iterable[Mapping[str, Any]],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, MaskSource],
     vocabulary: Vocabulary | None = None,
     seen: Iterable[str] = (),
     thresholds: Sequence[float] = THRESHOLDS,
@@ -56,14 +79,16 @@ def evaluate_proposals(
 ) -> RecallReport:
     """Ask every source for `budget` masks per record and count which annotated segments they find.
 
-    vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others. The
-    curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are left
-    out. Raises ValueError for a source whose masks have another size than the picture.
+    sources: name -> `MaskSource`.
+    vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others.
+    The curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are
+    left out. Raises ValueError for masks that `checked_masks` refuses.
     """
     thresholds = tuple(sorted(thresholds))
     budgets = [b for b in BUDGETS if b < budget] + [budget]
     known = set(seen)
     counts = {name: {group: ProposalRecall(thresholds) for group in GROUPS} for name in sources}
+    by_image: dict[str, dict[str, list[list[int]]]] = {name: {group: [] for group in GROUPS} for name in sources}
     curves = {name: {b: ProposalRecall(thresholds[:1]) for b in budgets} for name in sources}
     images = 0
     for record in records:
@@ -74,9 +99,11 @@ def evaluate_proposals(
         outside = torch.tensor([name not in known and name is not None for name in names], dtype=bool)
         image = np.asarray(read_image(record["image"]))
         for name, source in sources.items():
-            reached = overlaps_by_budget(torch.as_tensor(source(image, budget)), targets, budgets, name)
+            reached = overlaps_by_budget(checked_masks(source(image, budget), image, name), targets, budgets)
             for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
-                counts[name][group].update(reached[budget][chosen])
+                best = reached[budget][chosen]
+                counts[name][group].update(best)
+                by_image[name][group].append([*(int((best >= t).sum()) for t in thresholds), len(best)])
             for b in budgets:
                 curves[name][b].update(reached[b])
         images += 1
@@ -86,17 +113,12 @@ def evaluate_proposals(
         {name: {b: found.compute()[thresholds[0]] for b, found in curve.items()} for name, curve in curves.items()},
         {group: found.targets for group, found in some.items()},
         images,
+        by_image,
     )
 
 
-def overlaps_by_budget(
-    masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int], name: str = "source"
-) -> dict[int, torch.Tensor]:
+def overlaps_by_budget(masks: torch.Tensor, targets: torch.Tensor, budgets: Sequence[int]) -> dict[int, torch.Tensor]:
     """{budget: best IoU of each target among the first `budget` masks, (M,)}; (N, H, W) and (M, H, W) masks."""
-    if masks.ndim != 3 or masks.shape[1:] != targets.shape[1:]:
-        raise ValueError(
-            f"{name} gave masks {tuple(masks.shape)}, expected (N, {targets.shape[1]}, {targets.shape[2]})"
-        )
     if len(masks) == 0 or len(targets) == 0:
         return {budget: torch.zeros(len(targets), dtype=torch.float64) for budget in budgets}
     running = mask_iou(masks[: max(budgets)].cpu(), targets).cummax(0).values

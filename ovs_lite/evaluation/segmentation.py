@@ -2,7 +2,7 @@
 
 TCL, section 4.1 and released code: short side resized, windows averaged, scores enlarged to the ground truth, argmax,
 one confusion matrix (see `ovs_lite.inference`); the background class is not asked for, its score is a constant. Partial
-classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.1.
+classes: TCL, Table 6. Grounding mIoU: OpenSeg, section 4.3.
 B pictures at once, N in all, K classes that are asked for, C that are counted (K, and the background where there is
 one), H W pixels of the ground truth, h w of the resized picture.
 """
@@ -17,18 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
-from ovs_lite.data.record import read_image, semantic_map
+from ovs_lite.data.images import read_image
+from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.metrics.confusion import ConfusionMatrix
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
-from ovs_lite.inference import Window, resized_shape, sliding_scores
+from ovs_lite.inference import Window, best_classes, normalised, resize_image, sliding_scores
 from ovs_lite.methods import Method
 
 _Picture = tuple[str, torch.Tensor, np.ndarray]
+AUTO = "auto"  # the method's own background threshold
 # Scores held together, B * K * H * W: a CPU is slower beyond its caches, a GPU wants large batches.
 SCORES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
 
@@ -41,19 +40,23 @@ def evaluate_segmentation(
     *,
     templates: str | None = None,
     window: Window | None = None,
-    background: float | Sequence[float] | None = None,
+    background: float | Sequence[float] | str | None = None,
     classes: Sequence[str] | None = None,
     present_only: bool = False,
     batch: int = 16,
     **options: Any,
 ) -> SegmentationReport:
-    """Segment every record and count its pixels. Equal to `segment_scores`, `enlarge`, `label_pixels` on each alone.
+    """Segment every record and count its pixels. Equal to `Segmenter.segment` on each alone.
 
-    records: with segments of the vocabulary's class ids. templates: default the method's own (`method.templates`), else
-    "vild14". window: default `Window.for_clip`. background: for a vocabulary that has one; a pixel whose best score is
-    lower goes to it. Several numbers give a result each. classes: names that compete, without all others; pixels of
-    the others are ignored. present_only: in each picture only the classes of its ground truth compete. batch: at most
-    so many consecutive pictures of one size go through `method.predict` together. options: of `method.predict`.
+    records: with segments of the vocabulary's class ids.
+    templates: prompt set; default the method's own (`method.templates`), which may differ between methods.
+    window: default `Window.for_clip`.
+    background: threshold for a vocabulary with a background class; a pixel whose best score is lower belongs to it.
+        Pass several thresholds to get one result per threshold; "auto": the method's own.
+    classes: evaluate only these classes; pixels of other classes are ignored.
+    present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
+    batch: at most so many consecutive images of one size go through `method.predict` together.
+    options: of `method.predict`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
     without segments or with classes that the vocabulary lacks, and for scores that are NaN.
     """
@@ -61,6 +64,8 @@ def evaluate_segmentation(
         raise ValueError(f"got batch={batch}, expected at least 1")
     counted = _counted(vocabulary, classes)
     ground = counted.index(vocabulary.background) if vocabulary.background in counted else None
+    if background == AUTO:
+        background = None if ground is None else method.background
     thresholds = _thresholds(background, vocabulary.name, ground is not None)
     asked = np.array([place for place in range(len(counted)) if place != ground])
     names = tuple(vocabulary.names[index] for index in counted)
@@ -74,10 +79,9 @@ def evaluate_segmentation(
     prepared = (_prepare(record, vocabulary, counted, window) for record in records)
     with _evaluation_mode(method):
         for ids, pixels, targets in _batches(prepared, batch, room):
-            images = method.clip.normalise(transforms.to_dtype(pixels.to(text.device), torch.float32, scale=True))
-            scores = sliding_scores(method, images, text, window, **options)
+            scores = sliding_scores(method, normalised(method, pixels), text, window, **options)
             present = np.stack([np.isin(asked, target) for target in targets]) if present_only else None
-            best, labels = _best_classes(scores, targets.shape[1:], present)
+            best, labels = best_classes(scores, targets.shape[1:], present)
             if best.isnan().any():
                 raise ValueError(f"got scores of {method.name} that are NaN in {', '.join(ids)}, expected numbers")
             best, labels = best.cpu(), asked[labels.cpu().numpy()]
@@ -126,10 +130,7 @@ def _prepare(record: Mapping[str, Any], vocabulary: Vocabulary, counted: tuple[i
     places = np.full(len(vocabulary) + 1, len(counted), np.int64)  # the last one is for -1
     places[list(counted)] = np.arange(len(counted))
     target = places[semantic_map(record["segments"], record["segments_info"], ignore=-1)]
-    image = read_image(record["image"])
-    height, width = resized_shape(image.height, image.width, window)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return record["image_id"], transforms.pil_to_tensor(resized), target
+    return record["image_id"], resize_image(read_image(record["image"]), window), target
 
 
 def _batches(
@@ -141,25 +142,6 @@ def _batches(
         while held := list(islice(alike, most)):
             ids, pixels, targets = zip(*held, strict=True)
             yield list(ids), torch.stack(pixels), np.stack(targets)
-
-
-def _best_classes(
-    scores: torch.Tensor, size: tuple[int, ...], present: np.ndarray | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, K, h, w), (B, K) bool -> the best score and its class, (B, H, W) each. One class is enlarged at a time."""
-    absent = None if present is None else torch.from_numpy(~present).to(scores.device)
-    best = scores.new_full((len(scores), *size), -torch.inf)
-    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
-    for k in range(scores.shape[1]):
-        plane = scores[:, k : k + 1]
-        if plane.shape[-2:] != best.shape[-2:]:
-            plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
-        plane = plane[:, 0]
-        if absent is not None:
-            plane = plane.masked_fill(absent[:, k, None, None], -torch.inf)
-        labels.masked_fill_(plane > best, k)
-        torch.maximum(best, plane, out=best)
-    return best, labels
 
 
 def _count(found: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:

@@ -22,8 +22,12 @@ SHADOW = 0.5
 
 @dataclass
 class Rendering:
-    """images: (B, 3, H, W) RGB in [0, 1]. ids: (B, H, W) int64, 1..R a stuff region, R + 1 + t thing t (no void).
-    own: (B, T) int64, pixels that each thing would cover if nothing covered it. All on the generator's device."""
+    """A drawn batch and who owns its pixels.
+
+    images: (B, 3, H, W) RGB in [0, 1].
+    ids: (B, H, W) int64, 1..R a stuff region, R + 1 + t thing t (no void).
+    own: (B, T) int64, pixels that each thing would cover if nothing lay on it. All on the generator's device.
+    """
 
     images: torch.Tensor
     ids: torch.Tensor

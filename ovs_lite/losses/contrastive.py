@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-MAX_SCALE = 100.0
+from ovs_lite.clip.model import MAX_SCALE
 
 
 def info_nce(similarity: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:

@@ -22,9 +22,11 @@ def best_match_dice_loss(
     OpenSeg, section 3.1, Eq. 1: L_S = 1/M sum_j (1 - max_i Dice(s_i, s_j)). Several targets may choose the same
     proposal; a proposal that no target chooses gets no gradient, so it is free to find regions nobody annotated.
     Dice is 2 sum(s t) / (sum(s) + sum(t)); the paper cites V-Net, whose denominator has squares, which is the same for
-    binary masks. mask_probs: (B, N, H, W) in [0, 1]. target_masks: list of B (M_b, H, W), bool or in [0, 1].
-    Mean over the images that have targets, or their sum over `count`; 0 (with gradient 0) where none has.
-    Raises ValueError for shapes that do not fit together.
+    binary masks.
+    mask_probs: (B, N, H, W) in [0, 1].
+    target_masks: list of B (M_b, H, W), bool or in [0, 1].
+    count: what the sum over images is divided by; default the number of images that have targets.
+    0 (with gradient 0) where no image has targets. Raises ValueError for shapes that do not fit together.
     """
     check_masks(mask_probs, target_masks)
     losses = []

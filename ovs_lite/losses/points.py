@@ -1,7 +1,8 @@
-"""Mask losses on sampled points instead of all pixels: the memory of a loss then does not grow with the picture.
+"""Mask losses on sampled points instead of all pixels: the memory of a loss then does not grow with the image.
 
-PointRend (Kirillov et al., CVPR 2020), section 3.1, as Mask2Former uses it. M masks, P points, H W pixels. Points are
-(x, y) in [0, 1] of the mask's width and height.
+PointRend (Kirillov et al., CVPR 2020), section 3.1, as in the released code of PointRend and Mask2Former
+(`point_sample`, `get_uncertain_point_coords_with_randomness`). M masks, P points, H W pixels. Points are (x, y) in
+[0, 1] of the mask's width and height.
 """
 
 import torch
@@ -11,13 +12,14 @@ from ovs_lite.tensors import at_least_float32
 
 
 def sample_points(masks: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Bilinear values at points: (M, H, W), (M, P, 2) -> (M, P). Outside the outermost pixel centres: that pixel's.
+    """Bilinear values at points: (M, H, W), (M, P, 2) -> (M, P). Outside the image masks are 0, as released.
 
-    Half precision, too coarse for positions, is sampled as float32.
+    So within half a pixel of the border a value fades towards 0, for logits towards a probability of 1/2: to
+    `uncertain_points` the border looks uncertain. Half precision, too coarse for positions, is sampled as float32.
     """
     masks = at_least_float32(masks)
     grid = 2 * points[:, None].to(masks.dtype) - 1
-    return F.grid_sample(masks[:, None], grid, padding_mode="border", align_corners=False)[:, 0, 0]
+    return F.grid_sample(masks[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0, 0]
 
 
 @torch.no_grad()

@@ -27,7 +27,6 @@ def match_masks(
     mask_logits: torch.Tensor,
     labels: Sequence[torch.Tensor],
     target_masks: Sequence[torch.Tensor],
-    costs: dict[str, float] | None = None,
 ) -> list[Match]:
     """The proposal that is matched to each target: B pairs (proposal indices, target indices).
 
@@ -35,18 +34,17 @@ def match_masks(
     mask_logits: (B, N, h, w).
     labels: list of B (M_b,) int64 in 0..K-1.
     target_masks: list of B (M_b, H, W); of another size than the predictions they are read at the nearest pixel.
-    costs: weights of a pair's cost: minus the probability of the target's class, focal loss, 1 - Dice; default COSTS.
+    A pair costs minus the probability of the target's class, plus focal loss, plus 1 - Dice, weighted by COSTS.
     """
     size = mask_logits.shape[-2:]
     target_masks = [_nearest(targets, size) for targets in target_masks]
     check_masks(mask_logits, target_masks)
-    costs = costs or COSTS
     matches = []
     for logits, masks, label, targets in zip(class_logits, mask_logits, labels, target_masks, strict=True):
         flat, wanted = masks.flatten(1), targets.flatten(1)
-        cost = -costs["class"] * at_least_float32(logits).softmax(-1)[:, label]
-        cost = cost + costs["focal"] * pairwise_focal(flat, wanted)
-        cost = cost - costs["dice"] * pairwise_dice(at_least_float32(flat).sigmoid(), wanted, smooth=1.0)
+        cost = -COSTS["class"] * at_least_float32(logits).softmax(-1)[:, label]
+        cost = cost + COSTS["focal"] * pairwise_focal(flat, wanted)
+        cost = cost - COSTS["dice"] * pairwise_dice(at_least_float32(flat).sigmoid(), wanted, smooth=1.0)
         matches.append(hungarian(cost))
     return matches
 
@@ -61,7 +59,9 @@ def class_loss(
     """Cross-entropy of every proposal: its target's class where matched, "no object" (weight `no_object`) elsewhere.
 
     First term of Eq. 1.
-    (B, N, K + 1) logits. Mean weighted by the weights, as torch's cross_entropy, or the weighted sum over `count`.
+    class_logits: (B, N, K + 1).
+    labels, matches: as in `match_masks`.
+    count: what the weighted sum is divided by; default the sum of the weights, as torch's cross_entropy.
     """
     class_logits, last = at_least_float32(class_logits), class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], last, device=class_logits.device)
@@ -87,16 +87,17 @@ def matched_mask_losses(
     mask_logits: (B, N, h, w); those of matched pairs are resized bilinearly to H x W where the sizes differ.
     target_masks: list of B (M_b, H, W), bool or in [0, 1].
     count: what the sums are divided by (the number of targets; at least 1).
-    num_points: compare at that many uncertain points per mask instead of at all pixels, drawn with `generator`.
+    num_points: compare at that many uncertain points per mask instead of at all pixels, drawn with `generator`; logits
+        and targets are then sampled each at its own size and nothing is resized, as Mask2Former does.
     """
     pairs = zip(mask_logits, target_masks, matches, strict=True)
     chosen, wanted = zip(*((at_least_float32(m[p]), at_least_float32(t[j])) for m, t, (p, j) in pairs), strict=True)
     logits, targets = torch.cat(chosen), torch.cat(wanted)  # (M, h, w), (M, H, W)
-    if logits.shape != targets.shape:
-        logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     if num_points is not None and len(logits):
         points = uncertain_points(logits, num_points, generator=generator)
         logits, targets = sample_points(logits, points), sample_points(targets, points)
+    elif logits.shape != targets.shape:
+        logits = F.interpolate(logits[:, None], targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     logits, targets = logits.flatten(1), targets.flatten(1)
     return {"focal": focal_loss(logits, targets, count=count), "dice": dice_loss(logits, targets, count=count)}
 

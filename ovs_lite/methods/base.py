@@ -1,9 +1,12 @@
-"""What every method offers: scores of every class at every pixel.
+"""What every method offers: scores of every class at every pixel, in two steps of which a new word repeats the second.
 
 B images, K classes, D embedding, H W pixels, h w patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,47 +14,64 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import patch_stride
-from ovs_lite.models.text_masks import patch_cosines
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """What most methods keep of B images.
+
+    size: (H, W) of the images.
+    patches: (B, D, h, w), un-normalised, in CLIP's joint space.
+    """
+
+    size: tuple[int, int]
+    patches: torch.Tensor
 
 
 class Method(nn.Module):
-    """A segmenter on top of a CLIP. Subclasses set `name` and define `predict`.
+    """A segmenter on top of a CLIP. Subclasses set `name` and define `encode` and `scores`.
 
     trains: whether there are trained weights next to CLIP's; `trained_part` then gives them.
     templates: prompt set of `ovs_lite.data.prompts`.
     background: score below which a pixel is background, where the authors give one.
     load_released: (path, clip) -> method, reads the layout that the authors released, where that can be read.
+    load_own: (checkpoint or None, device) -> method, of a method that brings an encoder of its own and takes no CLIP.
     """
 
     name = ""
     trains = False
     templates = "vild14"
     background: float | None = None
-    load_released = None
+    load_released: Callable[[Path, Clip], "Method"] | None = None
+    load_own: Callable[[str | Path | None, str | torch.device], "Method"] | None = None
 
     def __init__(self, clip: Clip):
         super().__init__()
         self.clip = clip
 
+    def encode(self, images: torch.Tensor) -> Any:
+        """(B, 3, H, W) normalised -> what `scores` needs of them, whatever its texts and options. No gradient."""
+        raise TypeError(f"{type(self).__name__} must define encode(images)")
+
+    def scores(self, features: Any, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
+        """What `encode` returned, (K, D) L2-normalised -> (B, K, H, W) scores at input size. No gradient."""
+        raise TypeError(f"{type(self).__name__} must define scores(features, text_embeddings)")
+
+    @torch.no_grad()
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size."""
-        raise TypeError(f"{type(self).__name__} must define predict(images, text_embeddings)")
+        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size. options: of `scores`."""
+        return self.scores(self.encode(images), text_embeddings, **options)
 
     def trained_part(self) -> nn.Module | None:
-        """What is trained and stored beside CLIP; None where nothing is."""
+        """What is trained and stored next to CLIP; None where nothing is."""
         return None
 
 
-def dense_scores(clip: Clip, images: torch.Tensor, text_embeddings: torch.Tensor, mode: str) -> torch.Tensor:
-    """Cosine of every patch with every class, enlarged to the pixels (bilinear): (B, K, H, W) in [-1, 1]."""
-    return to_pixels(clip, patch_cosines(clip.dense(images, mode), text_embeddings), images.shape[-2:])
+def upsample_to(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Scores of patches, (B, K, h, w), upsampled to images of `size` = (H, W), bilinear -> (B, K, H, W).
 
-
-def to_pixels(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Scores of patches, (B, K, h, w), enlarged to pictures of `size` = (H, W), bilinear -> (B, K, H, W).
-
-    The map covers the picture padded to whole patches; the padding is cut off after enlarging, so a score lies where
-    its patch was.
+    The map covers the image padded to whole patches; the padding is cropped after upsampling, so a score lies where its
+    patch was.
     """
     stride_h, stride_w = patch_stride(clip.network.visual)
     padded = (scores.shape[2] * stride_h, scores.shape[3] * stride_w)

@@ -4,42 +4,42 @@ Paper: Xu et al., "GroupViT: Semantic Segmentation Emerges from Text Supervision
 the network and NVIDIA's weights come through Hugging Face's transformers, an optional dependency. The grouping blocks'
 assignments are multiplied: (patches -> 64 groups) by (64 groups -> 8 groups) gives every patch a distribution over 8.
 They are soft, although the tokens themselves are gathered by hard ones, in NVIDIA's evaluation as in transformers'
-`output_segmentation`. There the two part. transformers enlarges the maps to the picture and sums, weighted by them,
-the groups' cosines (times exp(logit_scale), twice). NVIDIA gives each pixel of the enlarged maps to its best group,
-whose classes are a softmax over all of them times a softmax over the 5 that the whole picture is nearest to;
-`GroupVit.predict` does so by default.
+`output_segmentation`. There the two part. transformers upsamples the maps to the image and sums, weighted by them,
+the groups' cosines (times exp(logit_scale), twice). NVIDIA gives each pixel of the upsampled maps to its best group,
+whose classes are a softmax over all of them times a softmax over the 5 that the whole image is nearest to;
+`GroupVit.scores` does so by default.
 Departures from NVIDIA's evaluation: no background thresholds, which differ per data set and from the paper's; give a
-background score yourself. Pictures that are no multiple of a patch are padded at the right and bottom.
+background score yourself. Images that are no multiple of a patch are padded at the right and bottom.
 B images, K classes, D joint embedding, G groups of the last stage, h w patches.
 """
 
 import importlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.methods.base import Method
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOP_CLASSES = 5
-MAX_SCALE = 100.0
 ASSIGNMENTS = ("hard", "soft")
 
 
 class GroupVitClip(Clip):
     """A transformers GroupViTModel behind the calls of `Clip`; it has groups instead of a dense map.
 
-    Texts are cut by open_clip's tokenizer, whose vocabulary GroupViT shares. Pictures have ImageNet's statistics, as
-    NVIDIA trained. Built by `load_groupvit`.
+    Texts are split by open_clip's tokenizer, whose vocabulary GroupViT shares. Images have ImageNet's statistics, as
+    NVIDIA trained. Built by `GroupVit.load_own`.
     """
 
     def __init__(self, name: str, network: nn.Module):
@@ -48,12 +48,12 @@ class GroupVitClip(Clip):
         self.name, self.network, self.embed_dim = name, network, network.config.projection_dim
         self.image_size, self.patch_size = vision.image_size, vision.patch_size
         self.tokenizer = open_clip.SimpleTokenizer(context_length=text.max_position_embeddings)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self._text_version, self._text_fingerprint = -1, ""
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
+        self._text_state, self._text_fingerprint = None, ""
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
-        """T raw prompts -> (T, D), L2-normalised; too long prompts are cut at the context length."""
+        """T raw prompts -> (T, D), L2-normalised; prompts are truncated at the context length."""
         pooled = self.network.text_model(input_ids=self.tokenizer(prompts).to(self.device)).pooler_output
         encoded = self.network.text_projection(pooled)
         return F.normalize(encoded, dim=-1) if normalise else encoded
@@ -62,12 +62,12 @@ class GroupVitClip(Clip):
         """(B, 3, H, W) normalised -> (B, D), L2-normalised: the mean of the groups, projected."""
         return self._project(self._look(images)[0].mean(1))
 
-    def dense(self, images: torch.Tensor, mode: str = "maskclip") -> torch.Tensor:
+    def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:
         """Raises ValueError: patches have no embedding in the joint space; see `groups`."""
         raise ValueError(f"got {self.name}, whose patches have no embedding of their own; use groups(images)")
 
     def groups(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) normalised, any size -> group embeddings (B, G, D) and the whole picture's (B, D), both
+        """(B, 3, H, W) normalised, any size -> group embeddings (B, G, D) and the whole image's (B, D), both
         L2-normalised, and (B, G, h, w), every patch's distribution over groups."""
         tokens, assignments, grid = self._look(images)
         joint = assignments[0]  # (B, groups, patches)
@@ -92,8 +92,24 @@ class GroupVitClip(Clip):
         return F.normalize(projected, dim=-1)
 
 
+@dataclass(frozen=True)
+class GroupFeatures:
+    """What GroupViT keeps of B images.
+
+    size: (H, W) of them.
+    groups: (B, G, D), L2-normalised.
+    whole: (B, D) of the whole images, L2-normalised.
+    maps: (B, G, h, w), every patch's distribution over groups.
+    """
+
+    size: tuple[int, int]
+    groups: torch.Tensor
+    whole: torch.Tensor
+    maps: torch.Tensor
+
+
 class GroupVit(Method):
-    """See the module docstring. clip: of `load_groupvit`, which also builds the method; any other raises ValueError."""
+    """See the module docstring. clip: of `load_own`, which also builds the method; any other raises ValueError."""
 
     name = "groupvit"
     templates = "single"
@@ -101,82 +117,89 @@ class GroupVit(Method):
     def __init__(self, clip: GroupVitClip):
         super().__init__(clip)
         if not isinstance(clip, GroupVitClip):
-            raise ValueError(f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use load_groupvit()")
+            raise ValueError(
+                f"got the CLIP {clip.name}, but groupvit has an encoder of its own; use GroupVit.load_own()"
+            )
+
+    @classmethod
+    def load_own(cls, checkpoint: str | Path | None = None, device: str | torch.device = "cpu") -> "GroupVit":
+        """NVIDIA's GroupViT in evaluation mode, as a method.
+
+        checkpoint: default NVIDIA's; a folder with config.json and model.safetensors, of which no network is asked, or
+            a name on the Hugging Face hub (owner/name), which is downloaded once; pickled weights are never read.
+        Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there
+        are no such weights.
+        """
+        checkpoint = checkpoint or CHECKPOINT
+        transformers, local = _transformers(), Path(checkpoint).is_dir()
+        if local:
+            _check_folder(Path(checkpoint))
+        elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
+            raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(checkpoint), local_files_only=local)
+            if config.model_type != "groupvit":
+                raise ValueError(
+                    f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}"
+                )
+            network, info = transformers.GroupViTModel.from_pretrained(
+                str(checkpoint), use_safetensors=True, output_loading_info=True, local_files_only=local
+            )
+        except (OSError, SafetensorError) as error:
+            wanted = (
+                "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
+            )
+            raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(f"got {checkpoint} without {len(missing)} of GroupViT's tensors, {missing[0]} among them")
+        return cls(GroupVitClip(str(checkpoint), network)).to(device).eval()
 
     @torch.no_grad()
-    def predict(
+    def encode(self, images: torch.Tensor) -> GroupFeatures:
+        """(B, 3, H, W) normalised -> groups, and which patch belongs to which."""
+        return GroupFeatures(images.shape[-2:], *self.clip.groups(images))
+
+    @torch.no_grad()
+    def scores(
         self,
-        images: torch.Tensor,
+        features: GroupFeatures,
         text_embeddings: torch.Tensor,
         assignment: str = "hard",
         top: int | None = TOP_CLASSES,
     ) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores in [0, 1] at input size.
+        """-> (B, K, H, W) scores of the (K, D) classes in [0, 1] at input size.
 
         assignment: "hard": a pixel has the classes of its best group, as NVIDIA evaluates; "soft": a mixture of all
-        groups' classes, weighted by its distribution over groups (of probabilities; transformers mixes cosines).
+            groups' classes, weighted by its distribution over groups (of probabilities; transformers mixes cosines).
         top: see `group_classes`. Raises ValueError for another assignment and a top below 1.
         """
         if assignment not in ASSIGNMENTS:
             raise ValueError(f"got assignment={assignment!r}, expected {' or '.join(map(repr, ASSIGNMENTS))}")
-        groups, pictures, maps = self.clip.groups(images)
         scale = self.clip.logit_scale.exp().clamp(max=MAX_SCALE)
-        classes = group_classes(groups @ text_embeddings.T * scale, pictures @ text_embeddings.T, top)  # (B, G, K)
-        padded = [side * self.clip.patch_size for side in maps.shape[-2:]]
-        maps = F.interpolate(maps, padded, mode="bilinear", align_corners=False)
-        maps = maps[..., : images.shape[-2], : images.shape[-1]]
+        classes = group_classes(features.groups @ text_embeddings.T * scale, features.whole @ text_embeddings.T, top)
+        padded = [side * self.clip.patch_size for side in features.maps.shape[-2:]]
+        maps = F.interpolate(features.maps, padded, mode="bilinear", align_corners=False)
+        maps = maps[..., : features.size[0], : features.size[1]]  # classes: (B, G, K)
         if assignment == "hard":
             return torch.stack([row[best] for row, best in zip(classes, maps.argmax(1), strict=True)]).movedim(-1, 1)
         return torch.einsum("bgk,bghw->bkhw", classes, maps)
 
 
-def group_classes(logits: torch.Tensor, pictures: torch.Tensor, top: int | None = TOP_CLASSES) -> torch.Tensor:
-    """What a group is of: scaled (B, G, K) and, of the whole pictures, (B, K) cosines -> (B, G, K) in [0, 1].
+def group_classes(logits: torch.Tensor, whole: torch.Tensor, top: int | None = TOP_CLASSES) -> torch.Tensor:
+    """What a group is of: scaled (B, G, K) and, of the whole images, (B, K) cosines -> (B, G, K) in [0, 1].
 
     softmax over all K classes; with `top`, times a softmax over only the `top` classes that score best for the whole
-    picture (all, where K is smaller), so the others score 0. Raises ValueError for a top below 1.
+    image (all, where K is smaller), so the others score 0. Raises ValueError for a top below 1.
     """
     probabilities = logits.softmax(-1)
     if top is None:
         return probabilities
     if top < 1:
         raise ValueError(f"got top={top}, expected None or at least one class")
-    best = pictures.topk(min(top, pictures.shape[-1]), dim=-1).indices
-    likely = torch.zeros_like(pictures, dtype=torch.bool).scatter(-1, best, True)
+    best = whole.topk(min(top, whole.shape[-1]), dim=-1).indices
+    likely = torch.zeros_like(whole, dtype=torch.bool).scatter(-1, best, True)
     return probabilities * logits.masked_fill(~likely[:, None], -torch.inf).softmax(-1)
-
-
-def load_groupvit(
-    checkpoint: str | Path = CHECKPOINT, device: str | torch.device = "cpu", revision: str | None = None
-) -> GroupVit:
-    """NVIDIA's GroupViT in evaluation mode, as a method.
-
-    checkpoint: a folder with config.json and model.safetensors, of which no network is asked, or a name on the Hugging
-    Face hub (owner/name), which is downloaded once. revision: of the hub's repository, such as "refs/pr/1" where only
-    a pull request holds safetensors; pickled weights are never read.
-    Raises ValueError where transformers is absent or the checkpoint is no GroupViT, FileNotFoundError where there are
-    no such weights.
-    """
-    transformers, local = _transformers(), Path(checkpoint).is_dir()
-    if local:
-        _check_folder(Path(checkpoint))
-    elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(checkpoint)):
-        raise FileNotFoundError(f"no folder {checkpoint}; expected one with GroupViT's files, or {CHECKPOINT}")
-    try:
-        given: dict[str, Any] = {"local_files_only": local, "revision": revision or "main"}
-        config = transformers.AutoConfig.from_pretrained(str(checkpoint), **given)
-        if config.model_type != "groupvit":
-            raise ValueError(f"got {checkpoint}, a {config.model_type} model, expected a GroupViT such as {CHECKPOINT}")
-        network, info = transformers.GroupViTModel.from_pretrained(
-            str(checkpoint), use_safetensors=True, output_loading_info=True, **given
-        )
-    except (OSError, SafetensorError) as error:
-        wanted = "an undamaged folder" if local else "a repository with safetensors, and the network for a first time"
-        raise FileNotFoundError(f"{checkpoint}: could not load GroupViT, expected {wanted} ({error})") from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ValueError(f"got {checkpoint} without {len(missing)} of GroupViT's tensors, {missing[0]} among them")
-    return GroupVit(GroupVitClip(str(checkpoint), network)).to(device).eval()
 
 
 def _check_folder(folder: Path) -> None:

@@ -1,24 +1,33 @@
-"""MaskCLIP: a frozen CLIP segments when its last attention is told to look at one patch only.
+"""MaskCLIP: a frozen CLIP segments when its last attention looks at one patch only.
 
 Paper: Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP" (ECCV 2022), section 3.2. Everything is frozen, nothing
 is trained: the last block's attention becomes out_proj(v_proj(x)), every patch token goes through the final norm and
 projection, and is compared with the class names. The paper's two refinements, prompt denoising and key smoothing, are
-options of `predict`, off by default as in the released configurations; TCL's second row of MaskCLIP has both.
-Departures: CLIP's own GELU, norm epsilon and picture statistics instead of the released config's; 14 prompt templates
+options of `scores`, off by default as in the released configurations; TCL's second row of MaskCLIP has both.
+Departures: CLIP's own GELU, norm epsilon and image statistics instead of the released config's; 14 prompt templates
 instead of 85.
 B images, K classes, D joint embedding, W width of the ViT, h w patches.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.clip.dense import key_features, patch_stride, penultimate_tokens, project_patches, value_path
-from ovs_lite.methods.base import Method, to_pixels
+from ovs_lite.clip.dense import key_features, pad_to_patches, penultimate_tokens, project_patches, value_path
+from ovs_lite.methods.base import Method, PatchFeatures, upsample_to
 from ovs_lite.models.text_masks import patch_cosines
 
 SHARPNESS = 100.0  # multiplies cosines before a softmax over classes
 DENOISED = -100.0  # score of a class that prompt denoising took out
 SMOOTHINGS = ("released", "paper")
+
+
+@dataclass(frozen=True)
+class MaskClipFeatures(PatchFeatures):
+    """tokens: (B, 1 + h * w, W) that a ViT's last block gets, for its keys; None of another tower."""
+
+    tokens: torch.Tensor | None = None
 
 
 class MaskClip(Method):
@@ -27,50 +36,53 @@ class MaskClip(Method):
     name = "maskclip"
 
     @torch.no_grad()
-    def predict(
+    def encode(self, images: torch.Tensor) -> MaskClipFeatures:
+        """(B, 3, H, W) normalised -> patches through the last value path, and what the keys are made from."""
+        visual, size = self.clip.network.visual, images.shape[-2:]
+        if not hasattr(visual, "transformer"):
+            return MaskClipFeatures(size, self.clip.dense(images, "value"))
+        tokens, grid = penultimate_tokens(visual, pad_to_patches(visual, images))
+        patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
+        return MaskClipFeatures(size, patches, tokens)
+
+    @torch.no_grad()
+    def scores(
         self,
-        images: torch.Tensor,
+        features: MaskClipFeatures,
         text_embeddings: torch.Tensor,
         key_smoothing: str | None = None,
         prompt_denoising: float | None = None,
     ) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) -> (B, K, H, W) cosines of patches with classes, bilinear to input size.
+        """-> (B, K, H, W) cosines of patches with the (K, D) classes, bilinear to input size.
 
         prompt_denoising: threshold of `denoise_prompts`, 0.5 in the release; the classes it takes out score -100, the
-        others keep their cosines. key_smoothing: "released" or "paper", see `smooth_by_keys`; scores are then weighted
-        sums of softmax(100 * cosine), good for an argmax and no cosines. Of both, denoising comes first, as released.
+            others keep their cosines.
+        key_smoothing: "released" or "paper", see `smooth_by_keys`; scores are then weighted sums of softmax(100 *
+            cosine), good for an argmax and no cosines. Of both, denoising comes first, as released.
         "Per image" is per call: a sliding window refines each of its windows alone. Refinement works on patches,
-        before they are enlarged; a patch that reaches over the border counts like any other, and none lies beyond it.
-        Raises ValueError for other options, and for key smoothing with a ConvNet.
+        before they are upsampled; a patch that reaches over the border counts like any other, and none lies beyond it.
+        Raises ValueError for other options, and for key smoothing without a ViT.
         """
-        if key_smoothing is None:
-            patches, keys = self.clip.dense(images, "maskclip"), None
-        else:
-            patches, keys = self._patches_and_keys(images, through_output=key_smoothing == "released")
-        scores = patch_cosines(patches, text_embeddings)
+        scores = patch_cosines(features.patches, text_embeddings)
         if prompt_denoising is not None:
             scores = denoise_prompts(scores, prompt_denoising)
-        if keys is not None:
+        if key_smoothing is not None:
+            keys = self._keys(features, through_output=key_smoothing == "released")
             scores = smooth_by_keys((SHARPNESS * scores).softmax(1), keys, key_smoothing)
-        return to_pixels(self.clip, scores, images.shape[-2:])
+        return upsample_to(self.clip, scores, features.size)
 
-    def _patches_and_keys(self, images: torch.Tensor, through_output: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) -> patches in the joint space (B, D, h, w) and the last block's keys (B, W, h, w)."""
-        visual = self.clip.network.visual
-        if hasattr(visual, "trunk"):
-            raise ValueError(
-                f"got key_smoothing with {self.clip.name}, which has no keys; use a ViT or key_smoothing=None"
-            )
-        stride_h, stride_w = patch_stride(visual)
-        images = F.pad(images, (0, -images.shape[-1] % stride_w, 0, -images.shape[-2] % stride_h))
-        tokens, grid = penultimate_tokens(visual, images)
-        last = visual.transformer.resblocks[-1]
-        keys = key_features(last, tokens, through_output)[:, 1:]
-        return project_patches(visual, value_path(last, tokens), grid), keys.transpose(1, 2).unflatten(2, grid)
+    def _keys(self, features: MaskClipFeatures, through_output: bool) -> torch.Tensor:
+        """The last block's keys of every patch, (B, W, h, w)."""
+        if features.tokens is None:
+            given = f"got key_smoothing with {self.clip.name}, which has no block with keys"
+            raise ValueError(f"{given}; use a ViT or key_smoothing=None")
+        last = self.clip.network.visual.transformer.resblocks[-1]
+        keys = key_features(last, features.tokens, through_output)[:, 1:]
+        return keys.transpose(1, 2).unflatten(2, features.patches.shape[-2:])
 
 
 def denoise_prompts(cosines: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Take out, per picture, the classes that no patch is sure of: the paper's prompt denoising. (B, K, h, w) -> same.
+    """Take out, per image, the classes that no patch is sure of: the paper's prompt denoising. (B, K, h, w) -> same.
 
     A class whose largest softmax(100 * cosine), over classes, of any patch stays below the threshold scores -100
     everywhere. Where that is every class, all score -100 and an argmax takes the first, as in the released code.

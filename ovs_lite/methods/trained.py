@@ -3,12 +3,16 @@
 import sys
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
-from ovs_lite.clip import Clip
+from ovs_lite.clip import Clip, load_clip
+from ovs_lite.config import ClipConfig
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
 from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
+
+DEFAULT_CLIP = (ClipConfig.name, ClipConfig.pretrained)
 
 
 def save_method(method: Method, path: str | Path, notes: dict[str, str] | None = None) -> None:
@@ -24,15 +28,30 @@ def save_method(method: Method, path: str | Path, notes: dict[str, str] | None =
     write_tensors(path, tensors, {**(notes or {}), **about})
 
 
-def load_method(name: str, clip: Clip, checkpoint: str | Path | None = None) -> Method:
+def load_method(
+    name: str,
+    clip: Clip | tuple[str, str | None] | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Method:
     """A method by name on a CLIP, with its trained weights, in evaluation mode.
 
+    clip: a CLIP, or (name, pretrained) of `load_clip`, which is loaded on the device once the checkpoint was found.
+        None: the shipped one, or the encoder that the method brings itself.
     checkpoint: what `save_method` wrote, or the layout that the method's authors released, where it can be read. None:
-    the shipped weights, where the method has weights. Raises ValueError for an unknown method, for a checkpoint of a
-    method that trains nothing, for weights of another method or CLIP and for damaged files, FileNotFoundError for
-    missing ones.
+        the shipped weights, where the method has weights.
+    Raises ValueError for an unknown method, for a CLIP that the method would not use, for a checkpoint of a method that
+    trains nothing, for weights of another method or CLIP and for damaged files, FileNotFoundError for missing ones.
     """
-    kind, path = method_class(name), check_checkpoint(name, checkpoint)
+    kind = method_class(name)
+    if kind.load_own is not None:
+        if clip is not None:
+            given = clip.name if isinstance(clip, Clip) else clip
+            raise ValueError(f"got the CLIP {given}, but {name} has an encoder of its own; leave the CLIP out")
+        return kind.load_own(checkpoint, device)
+    path = check_checkpoint(name, checkpoint)
+    if not isinstance(clip, Clip):
+        clip = load_clip(*(clip or DEFAULT_CLIP), device)
     if path is None:
         return kind(clip).eval()
     if kind.load_released is not None and not _is_ours(path):
@@ -85,7 +104,7 @@ def _fill(method: Method, path: Path) -> None:
         raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {method.name!r}")
     if about.get("clip_fingerprint") != _fingerprint(method.clip):
         raise ValueError(
-            f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights are not those of the given "
-            f"{method.clip.name!r}; give that CLIP, or train {method.name} on this one and pass checkpoint=..."
+            f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights or configuration are not those of the "
+            f"given {method.clip.name!r}; give that CLIP, or train {method.name} on this one and pass checkpoint=..."
         )
     load_exactly(method.trained_part(), tensors, path)

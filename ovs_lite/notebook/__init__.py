@@ -12,7 +12,7 @@ import io
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,8 @@ from ovs_lite.config import Profile, get_profile, override, to_dict
 from ovs_lite.files import data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods import RECIPES, get_recipe
-from ovs_lite.notebook.live import LiveCurve, MaskFilm, headless
+from ovs_lite.notebook.claims_log import CLAIMS, record_claim
+from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.metrics_log import METRICS, append_metric, format_number
 from ovs_lite.train import OnStep
 from ovs_lite.train.launch import launch
@@ -38,7 +39,6 @@ from ovs_lite.train.launch import launch
 __all__ = ["Context", "LiveCurve", "MaskFilm", "progress", "record", "setup", "show"]
 
 FIGURE_DPI = 110
-PROGRESS_LINES = 4
 
 
 @dataclass
@@ -83,6 +83,23 @@ class Context:
         config = self.config(recipe) if config is None else config
         return launch(recipe, config, self.out / (out or recipe), on_step, processes, fresh)
 
+    def claim(
+        self,
+        name: str,
+        ours: float,
+        interval: tuple[float, float] | None,
+        n: int,
+        seeds: Sequence[int] | None = None,
+        part: str | None = None,
+    ) -> None:
+        """Record what was measured for a claim of the ledger and print the verdict; see `claims_log.record_claim`.
+
+        seeds: those behind `ours`; default this run's.
+        """
+        seeds = (self.profile.seed,) if seeds is None else seeds
+        about = {"notebook": self.notebook, "profile": self.profile.name}
+        print(record_claim(self.out, name, ours, interval, n, seeds, part, about))
+
     def data(self, name: str, split: str) -> Path:
         """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""
         folder = split_folder(data_root(), self.profile.data, name, split)
@@ -96,7 +113,7 @@ _current: Context | None = None
 
 
 def setup(profile: str, seed: int = 0, out: str | Path | None = None, **overrides: Any) -> Context:
-    """Resolve a profile, seed every generator, and start the run's folder with config.json and no metrics.
+    """Resolve a profile, seed every generator, and start the run's folder with config.json, no metrics and no claims.
 
     out: the run's folder; None, as in a notebook opened by hand, is runs/by-hand/<profile>/<notebook>.
     overrides: changes with dotted keys, of the profile or of a recipe, as in setup("lite", **{"data.val_scenes": 8,
@@ -116,7 +133,8 @@ def setup(profile: str, seed: int = 0, out: str | Path | None = None, **override
         out = runs_root() / "by-hand" / resolved.name / by_hand
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).unlink(missing_ok=True)
+    for left in (METRICS, CLAIMS):
+        (folder / left).unlink(missing_ok=True)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -148,13 +166,10 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
     if not headless():
         yield from tqdm(items, desc=desc, total=total)
         return
-    lines = 0
     for done, item in enumerate(items, 1):
         yield item
-        while total and lines < done * PROGRESS_LINES // total:
-            lines += 1
-            if lines == done * PROGRESS_LINES // total:
-                print(f"{desc}: {100 * lines // PROGRESS_LINES} % ({done} of {total})", flush=True)
+        if total and done <= total and another_quarter(done, total):
+            print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
 
 
 def show(picture: Figure | Image.Image, alt: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from ovs_lite.methods import Method
+from ovs_lite.methods import Method, Task
 from ovs_lite.viz.figures import curves
 
 REDRAW_SECONDS = 1.0
@@ -39,7 +39,7 @@ class LiveCurve:
         for term in self.terms:
             self.history[term].append(row[term])
         if headless():
-            if (step + 1) * LINES // self.steps > step * LINES // self.steps:
+            if another_quarter(step + 1, self.steps):
                 values = ", ".join(f"{term} {row[term]:.3f}" for term in self.terms)
                 print(f"step {step + 1} of {self.steps}: {values}", flush=True)
         elif time.monotonic() - self._drawn > REDRAW_SECONDS:
@@ -58,20 +58,33 @@ class LiveCurve:
 
 
 class MaskFilm:
-    """Keeps the mask of one text in one picture at chosen steps of a training; pass it to `train` as on_step.
+    """Keeps the mask of one text in one image at chosen steps of a training run; pass it as on_step.
 
-    method: what is trained. image: (1, 3, H, W) normalised. text: (1, D). options: of the method's `predict`.
+    image: (1, 3, H, W) normalised.
+    text: (1, D).
+    steps: after which a frame is taken.
+    options: of the method's `predict`.
     frames: {step: (H, W)}.
     """
 
-    def __init__(self, method: Method, image: torch.Tensor, text: torch.Tensor, steps: Collection[int], **options):
-        self.method, self.image, self.text, self.steps, self.options = method, image, text, set(steps), options
+    def __init__(self, image: torch.Tensor, text: torch.Tensor, steps: Collection[int], **options):
+        self.image, self.text, self.steps, self.options = image, text, set(steps), options
+        self.method: Method | None = None
         self.frames: dict[int, torch.Tensor] = {}
+
+    def watch(self, task: Task) -> None:
+        """What `run_recipe` calls before the first step: the film is of this task's method."""
+        self.method = task.method
 
     def __call__(self, step: int, row: dict[str, float]) -> None:
         """What `train` calls after every step."""
         if step in self.steps:
             self.frames[step] = self.method.predict(self.image, self.text, **self.options)[0, 0].cpu()
+
+
+def another_quarter(done: int, total: int) -> bool:
+    """Whether item number `done` of `total` completes one more quarter: when a headless run prints a line."""
+    return done * LINES // total > (done - 1) * LINES // total
 
 
 def headless() -> bool:

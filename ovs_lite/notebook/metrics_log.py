@@ -1,38 +1,45 @@
-"""The metrics of a run: one JSON object per line, appended as they are measured, the last one of a name counts."""
+"""What a run measured: one JSON object per line, appended as it is measured, the last one of a name counts."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from ovs_lite.files import to_json
+
 METRICS = "metrics.jsonl"
 
 
-def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
-    """Add one row to folder/metrics.jsonl. Numbers that are not finite become null, as JSON has no word for them."""
-    line = json.dumps({key: _finite(value) for key, value in row.items()}, ensure_ascii=False, default=float) + "\n"
-    with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
-        file.write(line)
+def append_row(path: str | Path, row: dict[str, Any]) -> None:
+    """Add one JSON line to a file; numbers that are not finite become null."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(to_json(row) + "\n")
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The rows of folder/metrics.jsonl, of each name the last one, in order of first appearance; [] without a file.
+def read_rows(path: str | Path, *keys: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, of those with equal `keys` the last one, in order of first appearance.
 
-    A line torn by a kill is passed over: the notebook that wrote it did not finish, and is shown as such.
+    [] without a file. A line truncated by a kill is passed over: the notebook that wrote it did not finish, and is
+    shown as such.
     """
-    path = Path(folder) / METRICS
-    rows: dict[str, dict[str, Any]] = {}
+    path, rows = Path(path), {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        rows[row["name"]] = row
+        rows[tuple(row[key] for key in keys)] = row
     return list(rows.values())
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def append_metric(folder: str | Path, row: dict[str, Any]) -> None:
+    """Add one row to folder/metrics.jsonl."""
+    append_row(Path(folder) / METRICS, row)
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The rows of folder/metrics.jsonl, of each name the last one."""
+    return read_rows(Path(folder) / METRICS, "name")
 
 
 def format_number(value: Any, unit: str = "") -> str:

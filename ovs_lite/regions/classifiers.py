@@ -1,6 +1,8 @@
-"""Naming regions: CLIP on masked crops, CLIP on the same crops unmasked, CLIP's pooled dense features, or the truth.
+"""Naming regions: CLIP on masked crops, CLIP on the same crops unmasked, CLIP's pooled dense features, or an oracle.
 
-N regions, K classes, D embedding, H W pixels, h w patches. Images are (3, H, W) normalised, masks (N, H, W) bool.
+N regions, K classes, D embedding, H W pixels, h w patches. Images are (3, H, W) normalised. Masks are (N, H, W), bool
+or soft in [0, 1]. Crops and the oracle need to know which pixels are inside and take those where a soft mask exceeds
+0.5; pooling weights each pixel by its soft mask.
 """
 
 import numpy as np
@@ -10,7 +12,6 @@ import torch.nn.functional as F
 from ovs_lite.clip import Clip
 from ovs_lite.clip.crops import encode_regions, masked_crops
 from ovs_lite.clip.dense import patch_stride
-from ovs_lite.losses.contrastive import MAX_SCALE
 
 CLIP_CLASSIFIERS = ("masked crops", "unmasked crops", "pooled features")
 CROPS_AT_ONCE = 128
@@ -18,14 +19,23 @@ DENSE_SCALE = 2  # dense features are taken at twice CLIP's own side, as 448 is 
 LONGEST = 4
 
 
+def inside(masks: torch.Tensor) -> torch.Tensor:
+    """The pixels of each region, bool: soft masks are cut at 0.5, bool ones are returned as they are."""
+    return masks if masks.dtype == torch.bool else masks > 0.5
+
+
 def region_scores(
     classifier: str, clip: Clip, image: torch.Tensor, masks: torch.Tensor, text: torch.Tensor
 ) -> torch.Tensor:
-    """Cosine of every region with every class: (3, H, W), (N, H, W), text (K, D) normalised -> (N, K).
+    """Cosine of every region with every class, (N, K).
 
-    "masked crops": the tight box, background 0 after normalisation, warped to CLIP's side (OVSeg section 3.1).
-    "unmasked crops": the same boxes with their background (OVSeg A.1). "pooled features": mean of MaskCLIP's dense
-    embeddings under the mask, whose patches count by the share of them that the mask covers.
+    classifier: "masked crops": the tight box, background 0 after normalisation, warped to CLIP's side (OVSeg, section
+        3.1). "unmasked crops": the same boxes with their background (OVSeg, A.1). "pooled features": see
+        `pooled_features`.
+    image: (3, H, W) normalised.
+    masks: (N, H, W), bool or soft.
+    text: (K, D), L2-normalised.
+    Raises ValueError for another classifier.
     """
     if classifier not in CLIP_CLASSIFIERS:
         raise ValueError(f"got classifier {classifier!r}, expected one of {', '.join(CLIP_CLASSIFIERS)}")
@@ -33,46 +43,44 @@ def region_scores(
         return text.new_zeros(0, len(text))
     if classifier == "pooled features":
         return pooled_features(clip, image, masks) @ text.T
-    return encode_regions(clip, image, masks, masked=classifier == "masked crops") @ text.T
+    return encode_regions(clip, image, inside(masks), masked=classifier == "masked crops") @ text.T
 
 
 def pooled_features(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Dense CLIP embeddings averaged under each mask, (N, D), L2-normalised.
+    """MaskCLIP's dense embeddings averaged under each mask, (N, D), L2-normalised; zeros for a mask of zeros.
 
-    The picture is resized to a short side of twice CLIP's own, keeping its shape up to LONGEST : 1.
+    A patch counts by the mean of the mask over it: OpenSeg's sum of s F_z, whose length does not matter. The image is
+    resized to a short side of twice CLIP's own, keeping its shape up to LONGEST : 1.
     """
     patch, short = patch_stride(clip.network.visual)[0], DENSE_SCALE * clip.image_size
     wanted = [short * side / min(image.shape[1:]) for side in image.shape[1:]]
     size = [max(1, round(min(side, LONGEST * short) / patch)) * patch for side in wanted]
     resized = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)
     dense = clip.dense(resized)[0]  # (D, h, w)
-    weights = F.interpolate(masks[None].float(), dense.shape[1:], mode="area")[0]  # (N, h, w)
-    pooled = weights.flatten(1) @ dense.flatten(1).T / weights.sum((1, 2))[:, None]
-    return F.normalize(pooled, dim=-1)
-
-
-def clip_probs(scores: torch.Tensor, clip: Clip) -> torch.Tensor:
-    """(N, K) cosines -> probabilities: softmax with CLIP's own temperature."""
-    return (scores * clip.logit_scale.exp().clamp(max=MAX_SCALE)).softmax(-1)
+    weights = F.interpolate(masks[None].float(), dense.shape[1:], mode="area")[0].flatten(1)  # (N, h * w)
+    return F.normalize(weights @ dense.flatten(1).T, dim=-1)
 
 
 def class_counts(target: np.ndarray, masks: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Pixels of each class in each region: (H, W) class ids, (N, H, W) -> (N, K) int64, other values left out."""
+    """Pixels of each class in each region: (H, W) class ids, (N, H, W) -> (N, K) int64; other ids are left out."""
     labelled = (target >= 0) & (target < num_classes)
-    counts = [np.bincount(target[mask & labelled], minlength=num_classes) for mask in masks.cpu().numpy()]
+    counts = [np.bincount(target[mask & labelled], minlength=num_classes) for mask in inside(masks).cpu().numpy()]
     return torch.from_numpy(np.array(counts, np.int64).reshape(-1, num_classes)).to(masks.device)
 
 
-def oracle_probs(counts: torch.Tensor) -> torch.Tensor:
-    """The oracle's answer: the class with most pixels in the region, weighted by its share of the labelled ones.
+def oracle_probs(counts: torch.Tensor, by_purity: bool = False) -> torch.Tensor:
+    """The oracle's answer: 1 for the class with most pixels in the region (OVSeg, section 1), (N, K) -> (N, K).
 
-    (N, K) pixel counts -> (N, K), all 0 for a region without labelled pixels. OVSeg (section 1) gives each region the
-    label of the object it overlaps most. Where regions do not overlap the weight changes nothing; where they do, it
-    lets the purer one win, which the paper leaves open. Ties go to the lower class id.
+    counts: pixels of each class in each region, from `class_counts`. A region without labelled pixels gets all 0; ties
+    go to the lower class id.
+    by_purity: a region votes with its class's share of the labelled pixels instead of 1, so that where regions overlap
+        the purer one wins; elsewhere it changes nothing. OVSeg leaves open how its overlapping proposals vote. The
+        plain vote is the default: it is MaskFormer's fusion with the oracle's certainty as distribution.
     """
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     best = share.argmax(1, keepdim=True)
-    return torch.zeros_like(share).scatter(1, best, share.gather(1, best))
+    vote = share.gather(1, best)
+    return torch.zeros_like(share).scatter(1, best, vote if by_purity else (vote > 0).to(vote.dtype))
 
 
 def blank_fraction(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -81,6 +89,7 @@ def blank_fraction(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torc
         return image.new_zeros(0)
     patch = patch_stride(clip.network.visual)[0]
     ones = torch.ones_like(image[:, :1, :1]).expand(-1, *image.shape[1:])
-    crops = torch.cat([masked_crops(ones, some, clip.image_size, masked=True) for some in masks.split(CROPS_AT_ONCE)])
+    parts = inside(masks).split(CROPS_AT_ONCE)
+    crops = torch.cat([masked_crops(ones, some, clip.image_size, masked=True) for some in parts])
     covered = F.max_pool2d(crops.abs().amax(1, keepdim=True), patch)
     return (covered == 0).float().mean((1, 2, 3))

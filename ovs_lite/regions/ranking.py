@@ -1,8 +1,11 @@
-"""Which mask first: agreement between proposals, and non-maximum suppression that drops nothing.
+"""Which mask first: agreement between proposals, non-maximum suppression that drops nothing, several rankings in turn.
 
 N masks, H W pixels.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from ovs_lite.matching import pairwise_iou
@@ -36,3 +39,19 @@ def nms_order(masks: torch.Tensor, overlap: float = DUPLICATE_IOU) -> torch.Tens
             (duplicates if any(alike[index][better] for better in kept) else kept).append(index)
     empty = [index for index in range(len(masks)) if not filled[index]]
     return torch.tensor(kept + duplicates + empty, dtype=torch.int64, device=masks.device)
+
+
+def take_turns(rankings: Sequence[Sequence[np.ndarray]], budget: int) -> np.ndarray:
+    """Several rankings of masks as one: each gives its next mask in turn, duplicates are dropped, until `budget`.
+
+    rankings: each N (H, W) bool masks, best first, at least one in all. Returns (N <= budget, H, W) bool.
+    Raises ValueError for a budget below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"got budget={budget}, expected at least 1")
+    chosen: dict[bytes, np.ndarray] = {}
+    for turn in range(max(map(len, rankings))):
+        for masks in rankings:
+            if turn < len(masks) and len(chosen) < budget:
+                chosen.setdefault(np.packbits(masks[turn]).tobytes(), masks[turn])
+    return np.stack(list(chosen.values()))

@@ -1,16 +1,67 @@
-"""Where masks come from."""
+"""Where masks come from: one signature for ground truth, classical proposals and learned ones.
 
-from collections.abc import Callable
+A mask source is a function `source(image, budget) -> masks`.
+image: (H, W, 3) uint8 RGB.
+budget: how many masks are wanted at most.
+masks: (N <= budget, H, W) float in [0, 1], best first; where one exceeds 0.5 the pixel is in the region. N may be 0.
+
+`MaskProposer.propose` is one, so what measures or names regions takes any of them.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 
-from ovs_lite.regions.classical import proposals
-from ovs_lite.regions.grouping import selective_search, slic_merges
+from ovs_lite.data.segments import record_masks
+from ovs_lite.regions.classical import grid_masks, proposals, slic_masks
+from ovs_lite.regions.grouping import slic_merges
 
-# The classical rows of a proposal-recall table: (H, W, 3) uint8 RGB, budget -> (N <= budget, H, W) bool.
-CLASSICAL: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "felzenszwalb": partial(proposals, scales=[50.0 * 2**step for step in range(7)], counts=(), sigma=0.5),
-    "SLIC merges": slic_merges,
-    "selective search": selective_search,
+MaskSource = Callable[[np.ndarray, int], torch.Tensor]
+
+
+def ground_truth(record: Mapping[str, Any]) -> MaskSource:
+    """The record's labelled segments as a source, in the record's order; it ignores the image that it is given.
+
+    Void, unlabelled segments (category -1) and crowds are no regions. Raises ValueError without segments.
+    """
+    if record["segments"] is None:
+        raise ValueError(f"record {record['image_id']!r} has no segments, expected an annotated image")
+    return lambda image, budget: torch.from_numpy(record_masks(record)[0][:budget]).float()
+
+
+def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:
+    """What the source called `name` gave for an image, as (N, H, W) float32 in [0, 1] on its device.
+
+    masks: a tensor or NumPy array, bool or soft. Raises ValueError for masks of another size than the image, of
+    another type, or with values outside [0, 1].
+    """
+    masks = torch.as_tensor(masks)
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise ValueError(f"{name} gave masks {tuple(masks.shape)}, expected (N, {image.shape[0]}, {image.shape[1]})")
+    soft = masks.dtype == torch.bool or masks.is_floating_point() and bool(((masks >= 0) & (masks <= 1)).all())
+    if not soft:
+        values = f" between {masks.min():.3g} and {masks.max():.3g}" if len(masks) else ""
+        raise ValueError(f"{name} gave masks of {masks.dtype}{values}, expected bool or float in [0, 1]")
+    return masks.float()
+
+
+def _source(masks: Callable[[np.ndarray, int], np.ndarray]) -> MaskSource:
+    """(image, budget) -> (N, H, W) bool NumPy masks, best first, as a source."""
+    return lambda image, budget: torch.from_numpy(masks(image, budget)).float()
+
+
+# The classical rows of a proposal-recall table.
+CLASSICAL: dict[str, MaskSource] = {
+    "felzenszwalb": _source(partial(proposals, scales=[50.0 * 2**step for step in range(7)], counts=(), sigma=0.5)),
+    "SLIC merges": _source(slic_merges),
+}
+
+# The baselines of the grid of mask sources and classifiers.
+BASELINES: dict[str, MaskSource] = {
+    "classical proposals": _source(proposals),
+    "superpixels": _source(lambda image, budget: slic_masks(image)[:budget]),
+    "grid": _source(lambda image, budget: grid_masks(image)[:budget]),
 }

@@ -14,12 +14,9 @@ from typing import Any
 from ovs_lite.config import flatten
 
 PACKAGE = Path(__file__).parents[1]
-# These run or print notebooks; no notebook imports them, so they cannot change a result.
-RUNNERS = {
-    "__main__.py", "cli.py", "data_commands.py", "doctor.py", "offline_html.py", "report.py", "reproduce.py",
-    "staleness.py",
-}  # fmt: skip
-SUFFIXES = {".py", ".json", ".safetensors"}
+# These run or print notebooks; no notebook imports them, so they cannot change a result. Folders and files.
+RUNNERS = ("reproduce/", "commands/", "__main__.py", "cli.py")
+SUFFIXES = {".py", ".json", ".safetensors", ".yaml"}
 LIBRARIES = ("numpy", "open_clip_torch", "scikit-image", "torch", "torchvision")
 
 Fingerprint = dict[str, dict[str, str]]
@@ -70,7 +67,7 @@ def _code_cells(notebook: Path) -> dict[str, str]:
 def _package_files(package: Path) -> dict[str, str]:
     paths = (path for path in sorted(package.rglob("*")) if path.suffix in SUFFIXES and path.is_file())
     named = ((path.relative_to(package).as_posix(), path) for path in paths)
-    return {name: _digest(path.read_bytes()) for name, path in named if name not in RUNNERS}
+    return {name: _digest(path.read_bytes()) for name, path in named if not name.startswith(RUNNERS)}
 
 
 def _manifests(folder: Path) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """HTML that needs nothing but itself: no script, nothing fetched from anywhere, formulas as pictures with their source.
 
 What a notebook displays may hold anything (captions, class names, file names), so only known tags and attributes pass.
+nbconvert's own `sanitize_html` cannot do this: it turns figures, headings, paragraphs and <details> into text, and lets
+an event attribute in an image's metadata, <iframe> and //host links through.
 """
 
 import base64
@@ -15,7 +17,7 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-# tag -> attributes it may keep, beside those of "*"
+# tag -> attributes it may keep, next to those of "*"
 ALLOWED = {
     "*": {"alt", "class", "id", "title", "style", "role", "aria-label", "colspan", "rowspan", "scope", "lang", "dir"},
     "a": {"href"}, "img": {"src", "width", "height"}, "details": {"open"}, "ol": {"start"},

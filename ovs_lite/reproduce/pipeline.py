@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, get_profile, override, to_dict
 from ovs_lite.files import data_root, project_root, runs_root, write_json
+from ovs_lite.notebook.claims_log import CLAIMS
 from ovs_lite.notebook.metrics_log import METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
 from ovs_lite.reproduce.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_notebook_page, write_report
@@ -129,7 +130,7 @@ def _stage(notebook: Path, folder: Path, profile: Profile, fresh: bool, cell_tim
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_FROM, now)
-    for left in (STAGE, METRICS, EXECUTED, PAGE):
+    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE):
         (folder / left).unlink(missing_ok=True)
     start = time.perf_counter()
     message, traceback = _execute(notebook, folder, parameters, cell_timeout)

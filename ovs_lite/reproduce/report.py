@@ -13,6 +13,7 @@ from ovs_lite.config import flatten
 from ovs_lite.files import write_text
 from ovs_lite.notebook.metrics_log import format_number, read_metrics
 from ovs_lite.reproduce.offline_html import INLINE_IMAGE, highlight_css, notebook_fragment
+from ovs_lite.reproduce.verdicts import MARKS, by_paper, counted, write_claims
 
 STAGE, RUN, EXECUTED, PAGE, REPORT = "stage.json", "run.json", "executed.ipynb", "executed.html", "report.html"
 
@@ -28,7 +29,7 @@ def write_notebook_page(folder: str | Path, title: str) -> Path:
 
 
 def write_report(run: str | Path, names: list[str]) -> Path:
-    """Write run/report.html about the notebooks `names`, each a folder of `run`, and return its path.
+    """Write run/claims.json and run/report.html about the notebooks `names`, each a folder of `run`; returns the page.
 
     A folder without stage.json is one that was not run, or that was killed while running; the page says so.
     """
@@ -38,14 +39,15 @@ def write_report(run: str | Path, names: list[str]) -> Path:
     done = sum(stage["status"] == "done" for stage in stages)
     title = f"ovs-lite, profile {facts.get('profile', {}).get('name', run.name)}"
     summary = f"{done} of {len(stages)} notebooks are done. Every number below was measured by the linked notebook."
-    configuration = list(flatten(facts))
-    content = {"title": title, "summary": summary, "stages": stages, "configuration": configuration}
+    found = write_claims(run, names)
+    verdicts = {"claims": len(found), "counts": counted(found), "marks": MARKS, "tables": by_paper(found)}
+    content = {"title": title, "summary": summary, "stages": stages, "configuration": list(flatten(facts)), **verdicts}
     write_text(run / REPORT, _template("report.html.j2").render(content))
     return run / REPORT
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where the file is absent or torn."""
+    """The object in a JSON file; {} where the file is absent or truncated."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

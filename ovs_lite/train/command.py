@@ -29,10 +29,13 @@ def run_recipe(
     """Train in this process (or as one of several) and write the weights, whose path is returned.
 
     Leaves in `out` what `train` leaves, config.json among it, and the file that `recipe.load` reads.
-    fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`.
+    fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`; an on_step that has a
+    method `watch` is given the task before the first step.
     """
     torch.manual_seed(config.loop.seed)
     task = recipe.build(config)
+    if hasattr(on_step, "watch"):
+        on_step.watch(task)
     settings = {"recipe": recipe.name, **to_dict(config), "found": task.found}
     rows = train(task, config.loop, out, not fresh, on_step, progress, settings)
     path = out / recipe.weights(config)

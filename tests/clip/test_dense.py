@@ -1,5 +1,6 @@
 """Dense CLIP against attention written out with q, k, v and a mask; positions; padding; towers that are refused."""
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +8,8 @@ from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
 from torch import nn
 
-from ovs_lite.clip import load_clip
-from ovs_lite.clip.dense import dense_features, is_mean_of_map, patch_stride, resize_positions
+from ovs_lite.clip import load_clip, wrap_clip
+from ovs_lite.clip.dense import check_family, dense_features, dense_maps, is_mean_of_map, patch_stride, resize_positions
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -64,13 +65,13 @@ def slow_dense(visual, images, alone: bool):
     return (visual.ln_post(tokens[:, 1:]) @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
 
 
-@pytest.mark.parametrize("mode", ["maskclip", "last"])
+@pytest.mark.parametrize("mode", ["value", "last"])
 @torch.no_grad()
 def test_both_modes_equal_attention_written_out(mode, vit):
     images = pictures(2, 3, 64, 64)
-    expected = slow_dense(vit.network.visual, images, alone=mode == "maskclip")
+    expected = slow_dense(vit.network.visual, images, alone=mode == "value")
     torch.testing.assert_close(vit.dense(images, mode), expected, atol=1e-5, rtol=1e-5)
-    other = slow_dense(vit.network.visual, images, alone=mode != "maskclip")
+    other = slow_dense(vit.network.visual, images, alone=mode != "value")
     assert (expected - other).abs().max() > 1e-2
 
 
@@ -84,7 +85,7 @@ def test_last_equals_the_patch_tokens_of_open_clip(vit):
         visual.output_tokens = False
     expected = (tokens @ visual.proj).transpose(1, 2).unflatten(2, (8, 8))
     torch.testing.assert_close(vit.dense(images, "last"), expected, atol=1e-5, rtol=1e-5)
-    assert (vit.dense(images) == vit.dense(images, "maskclip")).all()
+    assert (vit.dense(images) == vit.dense(images, "value")).all()
 
 
 @torch.no_grad()
@@ -148,7 +149,7 @@ def test_a_class_token_or_a_late_norm_is_no_mean_of_the_map():
 @torch.no_grad()
 def test_a_picture_alone_and_in_a_batch(tower, request):
     clip, images = request.getfixturevalue(tower), pictures(3, 3, 64, 96)
-    for mode in ("maskclip", "last"):
+    for mode in ("value", "last"):
         torch.testing.assert_close(clip.dense(images, mode)[1:2], clip.dense(images[1:2], mode), atol=1e-5, rtol=1e-4)
 
 
@@ -159,22 +160,136 @@ def test_dense_is_differentiable_in_the_image(vit):
 
 
 def test_an_unknown_mode_is_named(vit):
-    with pytest.raises(ValueError, match="'first', expected one of maskclip, last"):
+    with pytest.raises(ValueError, match="'first', expected one of value, last"):
         vit.dense(pictures(1, 3, 64, 64), "first")
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """A small one of OpenAI's ResNets: attention pool with 4 heads over 2 x 2 places of 128 channels."""
+    torch.manual_seed(0)
+    config = CLIPVisionCfg(layers=(1, 1, 1, 1), width=4, head_width=32, image_size=64)
+    return shaken(_build_vision_tower(16, config)).eval()
+
+
+def slow_pool(pool, features, alone):
+    """Every place asks, one head after the other. alone: it sees itself only, and no position is added."""
+    places = features.flatten(1).T  # (h * w, C)
+    tokens = torch.cat([places.mean(0, keepdim=True), places])
+    if not alone:
+        tokens = tokens + pool.positional_embedding
+    width, found = tokens.shape[1] // pool.num_heads, []
+    for asking in range(1, len(tokens)):
+        heads = []
+        for part in (slice(head * width, (head + 1) * width) for head in range(pool.num_heads)):
+            q, k, v = (
+                (tokens @ layer.weight.T + layer.bias)[:, part] for layer in (pool.q_proj, pool.k_proj, pool.v_proj)
+            )
+            weights = (k @ q[asking] / width**0.5).softmax(0)
+            heads.append(v[asking] if alone else weights @ v)
+        found.append(torch.cat(heads) @ pool.c_proj.weight.T + pool.c_proj.bias)
+    return torch.stack(found, 1).unflatten(1, features.shape[1:])
+
+
+@pytest.mark.parametrize("mode", ["value", "last"])
+@torch.no_grad()
+def test_a_resnets_attention_pool_equals_loops_over_places_and_heads(mode, resnet):
+    images, seen = pictures(2, 3, 64, 64), []
+    handle = resnet.layer4.register_forward_hook(lambda *given: seen.append(given[-1]))
+    pooled = resnet(images)
+    handle.remove()
+    expected = torch.stack([slow_pool(resnet.attnpool, row, mode == "value") for row in seen[0]])
+    found = dense_features(resnet, images, mode)
+    assert found.shape == (2, 16, 2, 2) and patch_stride(resnet) == (32, 32) and not is_mean_of_map(resnet)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    both = dense_maps(resnet, images, ("last", "value"))
+    assert torch.equal(found, both[mode == "value"]) and (both[0] - both[1]).abs().max() > 1e-2
+    if mode == "value":  # as 1 x 1 convolutions
+        layers = resnet.attnpool.v_proj, resnet.attnpool.c_proj
+        convolved = seen[0]
+        for layer in layers:
+            convolved = F.conv2d(convolved, layer.weight[:, :, None, None], layer.bias)
+        torch.testing.assert_close(found, convolved, atol=1e-5, rtol=1e-4)
+    assert (pooled[:, :, None, None] - found).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_resnet_sees_any_size_densely_and_its_own_as_a_whole(resnet):
+    network = open_clip.model.CLIP(
+        16, CLIPVisionCfg(layers=(1, 1, 1, 1), width=4, head_width=32, image_size=64),
+        open_clip.model.CLIPTextCfg(8, 49408, width=16, heads=1, layers=1),
+    )  # fmt: skip
+    network.visual.load_state_dict(resnet.state_dict())
+    clip, images = wrap_clip(network, "small resnet").eval(), pictures(2, 3, 70, 130)
+    assert clip.patch_size is None and clip.image_size == 64
+    for mode in ("value", "last"):
+        assert clip.dense(images, mode).shape == (2, 16, 3, 5)
+        torch.testing.assert_close(clip.dense(images, mode), clip.dense(F.pad(images, (0, 30, 0, 26)), mode))
+    native = F.interpolate(images, (64, 64), mode="bicubic", antialias=True, align_corners=False)
+    torch.testing.assert_close(clip.encode_image(images), F.normalize(resnet(native), dim=1), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_towers_without_patches_in_the_joint_space_are_refused():
-    resnet = CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, head_width=16, image_size=32)
     pooled = CLIPVisionCfg(layers=1, width=32, head_width=16, image_size=32, patch_size=16, attentional_pool=True)
-    for config, found in ((resnet, "ModifiedResNet"), (pooled, "VisionTransformer")):
-        with pytest.raises(ValueError, match=f"got image tower {found}"):
-            dense_features(_build_vision_tower(16, config), pictures(1, 3, 32, 32))
-    transformer = TimmModel("vit_tiny_patch16_224", 16, 224, pool="token", proj="linear")
-    attention_pool = TimmModel("convnext_atto", 16, 224, pool="abs_attn", proj="")
-    for tower, found in ((transformer, "VisionTransformer"), (attention_pool, "ConvNeXt")):
-        with pytest.raises(ValueError, match=f"got timm image tower {found}, expected a ConvNet"):
+    towers = [
+        (_build_vision_tower(16, pooled), "image tower VisionTransformer"),
+        (TimmModel("vit_tiny_patch16_224", 16, 224, pool="token", proj="linear"), "timm image tower VisionTransformer"),
+        (TimmModel("convnext_atto", 16, 224, pool="abs_attn", proj=""), "timm image tower ConvNeXt"),
+        (TimmModel("fastvit_t8", 16, 224, pool="avg", proj=None), "timm image tower FastVit"),  # as MobileCLIP
+    ]
+    for tower, found in towers:
+        with pytest.raises(ValueError, match=f"got {found}, expected a ViT .*ResNet of OpenAI's .*ConvNeXt"):
             dense_features(tower, pictures(1, 3, 100, 224))
+
+
+def family(config):
+    """Of an open_clip configuration, by its own words; None for one that has no dense map."""
+    vision = config["vision_cfg"]
+    if "timm_model_name" in vision:
+        return "ConvNeXt" if vision["timm_model_name"].startswith("convnext") else None
+    if vision.get("attentional_pool"):
+        return None
+    return "ResNet" if isinstance(vision["layers"], list) else "ViT"
+
+
+def shrunk(config):
+    """The image tower of a configuration, a few layers deep and narrow."""
+    vision = dict(config["vision_cfg"])
+    if "timm_model_name" in vision:
+        small = "convnext_atto" if vision["timm_model_name"].startswith("convnext") else None
+        return None if small is None else CLIPVisionCfg(**vision | {"timm_model_name": small})
+    resnet = isinstance(vision["layers"], list)
+    size = {"layers": [1, 1, 1, 1], "width": 4} if resnet else {"layers": 2, "width": 32, "mlp_ratio": 2.0}
+    if not resnet:
+        vision["patch_size"] = 16
+    return CLIPVisionCfg(**vision | size | {"head_width": 16, "image_size": 64})
+
+
+@torch.no_grad()
+def test_every_model_of_open_clip_is_refused_by_its_configuration_or_has_a_dense_map():
+    counts, towers = {}, {}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        kind = family(config)
+        counts[kind] = counts.get(kind, 0) + 1
+        if kind is None:
+            with pytest.raises(ValueError, match=f"got CLIP model '{name}', whose patches .* expected a ViT .*RN50"):
+                check_family(name, config)
+            continue
+        check_family(name, config)
+        small = shrunk(config)
+        towers[str(small)] = small
+    assert {kind: count > 5 for kind, count in counts.items()} == dict.fromkeys(
+        ("ViT", "ResNet", "ConvNeXt", None), True
+    )
+    assert len(towers) < 30
+    for small in towers.values():
+        tower = _build_vision_tower(12, small).eval()
+        for mode in ("value", "last"):
+            dense = dense_features(tower, pictures(1, 3, 64, 96), mode)
+            stride = patch_stride(tower)[0]
+            assert dense.shape == (1, 12, 64 // stride, 96 // stride) and torch.isfinite(dense).all()
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "resnet18"])

@@ -1,5 +1,7 @@
 """The wrapper: normalised embeddings of pictures and prompts, pictures in, and models that cannot be loaded."""
 
+import warnings
+
 import numpy as np
 import open_clip
 import pytest
@@ -12,6 +14,10 @@ from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import save_lite
 
 SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
+TINY = {
+    "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}  # fmt: skip
 
 
 def pictures(*shape, seed=0):
@@ -48,7 +54,6 @@ def test_a_vit_gets_its_native_size_and_a_convnet_the_picture_as_it_is(clips):
     torch.testing.assert_close(convnet.encode_image(images), expected)
 
 
-@torch.no_grad()
 @torch.no_grad()
 def test_many_pictures_are_encoded_in_parts_and_all_at_once_with_a_gradient(clips, monkeypatch):
     clip, seen = clips["ViT-Lite-8"], []
@@ -114,6 +119,14 @@ def test_missing_and_wrong_weights_are_named(tmp_path):
         load_clip("ViT-B-32", "lite")
 
 
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "EVA02-B-16", "PE-Core-B-16", "MobileCLIP-S1", "coca_ViT-B-32"])
+def test_a_family_without_dense_map_is_refused_before_anything_is_built(name, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: pytest.fail("a network was built"))
+    tag = open_clip.list_pretrained_tags_by_model(name)[0]
+    with pytest.raises(ValueError, match=f"got CLIP model '{name}', .*expected a ViT .*ViT-B-16.*RN50.*convnext"):
+        load_clip(name, tag)
+
+
 @pytest.mark.parametrize("content", [b"", b"no tensors in here" * 50])
 def test_a_damaged_file_is_named(content, tmp_path):
     path = tmp_path / "damaged.safetensors"
@@ -132,16 +145,36 @@ def test_a_checkpoint_file_of_a_shipped_and_of_any_other_model(clips, tmp_path, 
         torch.testing.assert_close(loaded.encode_text(["a cat"]), clip.encode_text(["a cat"]), atol=5e-3, rtol=0)
     with pytest.raises(ValueError, match=f"{path}: missing .*visual.class_embedding.* unexpected .*visual.trunk"):
         load_clip("ViT-Lite-8", str(path))
-    tiny = {
-        "embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }  # fmt: skip
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", tiny)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", TINY)
     clip = load_clip("Tiny", None)
     assert (clip.image_size, clip.patch_size, clip.embed_dim) == (32, 16, 16)
     weights = {key: value.contiguous() for key, value in clip.network.state_dict().items()}
     save_file(weights, path)
     torch.save(weights, tmp_path / "mine.pt")
     for file in (path, tmp_path / "mine.pt"):
-        loaded = load_clip("Tiny", str(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # no other GELU to choose from
+            loaded = load_clip("Tiny", str(file))
         assert all((value == weights[key]).all() for key, value in loaded.network.state_dict().items())
+
+
+@torch.no_grad()
+def test_a_file_of_weights_that_may_need_quickgelu_is_warned_about_by_the_name_to_use(tmp_path, monkeypatch):
+    """A file does not say with which GELU it was trained, and both load without an error."""
+    for name, quick in (("Tiny", False), ("Tiny-quickgelu", True)):
+        config = {**TINY, "quick_gelu": True} if quick else TINY
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+    torch.manual_seed(0)
+    reference = open_clip.create_model("Tiny", force_quick_gelu=True, load_weights=False).eval()
+    path, images = tmp_path / "openai.safetensors", pictures(1, 3, 32, 32)
+    save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, path)
+    expected = F.normalize(reference.encode_image(images), dim=1)
+    with pytest.warns(UserWarning, match=f"{path}: Tiny computes with GELU, .*load it as Tiny-quickgelu"):
+        wrong = load_clip("Tiny", str(path))
+    assert (wrong.encode_image(images) - expected).abs().max() > 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right = load_clip("Tiny-quickgelu", str(path))
+        load_clip("Tiny", None)
+    torch.testing.assert_close(right.encode_image(images), expected, atol=1e-6, rtol=1e-5)
+    assert right.image_fingerprint() != wrong.image_fingerprint()

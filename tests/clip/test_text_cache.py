@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors import SafetensorError
 
-from ovs_lite.clip import load_clip, text_cache
+from ovs_lite.clip import load_clip, text_cache, wrap_clip
 from ovs_lite.data import prompts
 
 NAMES = ["cat", "traffic light", "grass"]
@@ -80,6 +81,34 @@ def test_other_weights_miss(clip, encoded):
     changed(clip, clip.network.text)
     second = clip.text_embeddings(NAMES)
     assert len(encoded) == 2 * 14 * 3 and (first - second).abs().max() > 1e-3
+
+
+def small(activation=None, context=16, pool="argmax", mean=None):
+    """A CLIP whose tensors do not depend on the settings."""
+    torch.manual_seed(0)
+    text = CLIPTextCfg(16, 49408, width=16, heads=1, layers=1, pool_type=pool)
+    vision = CLIPVisionCfg(layers=1, width=32, head_width=16, patch_size=16, image_size=32)
+    network = CLIP(16, vision, text, quick_gelu=activation == "quick")
+    network.context_length = context
+    return wrap_clip(network, "small", mean).eval()
+
+
+def test_the_same_tensors_in_another_configuration_miss(monkeypatch):
+    """Activation, pooling and context length change what a tower says, and none of them is a tensor."""
+    plain = small()
+    assert small().fingerprint() == plain.fingerprint() and small().image_fingerprint() == plain.image_fingerprint()
+    others = [small("quick"), small(pool="last"), small(context=8)]
+    for other in others:
+        assert all(map(torch.equal, other.state_dict().values(), plain.state_dict().values()))
+    assert len({clip.fingerprint() for clip in (plain, *others)}) == 4
+    assert (
+        small("quick").image_fingerprint()
+        != plain.image_fingerprint()
+        != small(mean=(0.5, 0.5, 0.5)).image_fingerprint()
+    )
+    first, second = (clip.text_embeddings(NAMES, "single") for clip in (plain, others[0]))
+    torch.testing.assert_close(second, others[0].encode_text([f"a photo of a {n}." for n in NAMES]), atol=1e-5, rtol=0)
+    assert (first - second).abs().max() > 1e-4
 
 
 def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):

@@ -5,12 +5,14 @@ from collections import namedtuple
 
 import pytest
 
-from ovs_lite import doctor
+from ovs_lite.commands import doctor
+
+Found = namedtuple("Found", "status detail cure")
 
 
 def finding(check):
     """The finding of one check."""
-    return doctor._examine(check)
+    return Found(*doctor.examine(check))
 
 
 def test_a_torchvision_of_another_build_is_named(monkeypatch):
@@ -102,17 +104,35 @@ def test_more_threads_than_cores_is_a_note(monkeypatch):
 
 def test_exit_code_and_report(monkeypatch, capsys):
     def fine():
-        return "found"
+        yield "ok", "found", ""
 
-    def nuisance():
-        raise doctor.Problem("absent", "get it", optional=True)
+    def a_nuisance():
+        yield "note", "absent", "get it"
+        yield "ok", "the first that is yielded counts", ""
 
     def surprise():
         raise KeyError("never thought of")
+        yield
 
-    monkeypatch.setattr(doctor, "CHECKS", (fine, nuisance))
+    monkeypatch.setattr(doctor, "CHECKS", (fine, a_nuisance))
     assert doctor.main() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ok    fine              found",
+        "note  a nuisance        absent",
+        "                        cure: get it",
+        "everything that is needed works",
+    ]
     monkeypatch.setattr(doctor, "CHECKS", (surprise, fine))
     assert doctor.main() == 1
-    printed = capsys.readouterr().out
-    assert "cure: get it" in printed and "KeyError" in printed and printed.count("found") == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "FAIL  surprise          KeyError: 'never thought of'",
+        f"                        cure: {doctor.REINSTALL}",
+        "ok    fine              found",
+        "1 of 2 checks failed",
+    ]
+
+
+def test_every_check_ends_with_ok_where_nothing_is_wrong():
+    statuses = {check.__name__: finding(check).status for check in doctor.CHECKS}
+    assert len(statuses) == 10 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
+    assert statuses["torch_pair"] == statuses["icon_fonts"] == statuses["shipped_weights"] == "ok"

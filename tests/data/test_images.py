@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ovs_lite.data.images import encode_image, read_image, read_picture, upright
+from ovs_lite.data.images import encode_image, read_image, read_image_file, upright
 
 ARROW = np.zeros((4, 6, 3), dtype=np.uint8)  # no symmetry: all eight orientations differ
 ARROW[0, :4] = (250, 10, 20)
@@ -44,7 +44,7 @@ def test_orientation_is_applied_and_masks_can_follow(tmp_path, orientation):
     with Image.open(path) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
         mask = np.asarray(stored)[..., 0] > 100
-    picture = read_picture(path)
+    picture = read_image_file(path)
     assert np.array_equal(np.asarray(read_image(path)), expected)
     assert np.array_equal(upright(mask, picture.orientation), expected[..., 0] > 100)
     assert (picture.height, picture.width) == expected.shape[:2]
@@ -55,21 +55,21 @@ def test_orientation_is_applied_and_masks_can_follow(tmp_path, orientation):
 
 @pytest.mark.parametrize("value", [0, 9, 4711])
 def test_impossible_orientation_is_ignored(tmp_path, value):
-    assert read_picture(with_orientation(tmp_path / "odd.png", value)).orientation == 1
+    assert read_image_file(with_orientation(tmp_path / "odd.png", value)).orientation == 1
 
 
 def test_damaged_exif_does_not_lose_the_picture(tmp_path):
     path = save(tmp_path / "exif.jpg", Image.new("RGB", (8, 6), "red"), exif=b"Exif\0\0XX*\0garbage")
-    picture = read_picture(path)
+    picture = read_image_file(path)
     assert (picture.height, picture.width, picture.orientation) == (6, 8, 1)
     assert Image.open(io.BytesIO(picture.encoded)).getexif().get(0x0112) is None
 
 
 def test_plain_jpeg_keeps_its_bytes(tmp_path):
     path = save(tmp_path / "plain.jpg", Image.fromarray(ARROW))
-    assert read_picture(path).encoded == path.read_bytes()
+    assert read_image_file(path).encoded == path.read_bytes()
     grey = save(tmp_path / "grey.jpg", Image.fromarray(ARROW[..., 0]))
-    assert Image.open(io.BytesIO(read_picture(grey).encoded)).mode == "RGB"
+    assert Image.open(io.BytesIO(read_image_file(grey).encoded)).mode == "RGB"
 
 
 def test_grey_palette_and_one_bit(tmp_path):
@@ -148,7 +148,7 @@ def test_truncated_files_are_refused_by_name(tmp_path, kind, share):
     Image.fromarray(noise).save(stream, format=kind)
     path = tmp_path / "short.img"
     path.write_bytes(stream.getvalue()[: int(share * len(stream.getvalue()))])
-    for reader in (read_image, read_picture):
+    for reader in (read_image, read_image_file):
         with pytest.raises(ValueError, match=r"short\.img"):
             reader(path)
 

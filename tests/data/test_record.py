@@ -3,25 +3,21 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from ovs_lite.data.record import (
-    RECORD_COLUMNS,
-    ReaderReport,
-    decode_segments,
-    describe_segment,
-    encode_segments,
-    load_split,
-    semantic_map,
-    write_split,
-)
+from ovs_lite.data.readers.reader_report import ReaderReport
+from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle, encode_rle
+from ovs_lite.data.schema import RECORD_COLUMNS
+from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
 
 
 def make_record(index, masks=False):
@@ -77,41 +73,59 @@ def test_null_segments_bytes_and_masks(tmp_path):
 def test_same_records_same_bytes(tmp_path):
     """Twice here and once in another process with another hash seed."""
     write(tmp_path / "a")
-    write(tmp_path / "b")
+    write(tmp_path / "b" / "a")
     code = "import sys; from test_record import write; write(sys.argv[1])"
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parents[1])])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], env=environment, check=True, timeout=120)
-    digests = {tree_digest(tmp_path / name) for name in "abc"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c" / "a")], env=environment, check=True)
+    digests = {tree_digest(tmp_path / name) for name in ("a", "b/a", "c/a")}
     assert len(digests) == 1
-    write(tmp_path / "d", count=69)
-    assert tree_digest(tmp_path / "d") not in digests
+    write(tmp_path / "d" / "a", count=69)
+    assert tree_digest(tmp_path / "d" / "a") not in digests
+
+
+def test_the_folder_is_one_of_datasets_and_names_its_split(tmp_path):
+    write(tmp_path / "set" / "train2017-mini", count=3)
+    dataset = datasets.load_from_disk(str(tmp_path / "set" / "train2017-mini"))
+    assert dataset["image_id"][:] == ["r0", "r1", "r2"] and dataset.split == "train2017_mini"
 
 
 def test_many_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("ovs_lite.data.record.SHARD_BYTES", 1)
+    monkeypatch.setattr("ovs_lite.data.record.SHARD_BYTES", 20_000)
     write(tmp_path / "a", count=65)
-    assert len(list((tmp_path / "a").glob("*.arrow"))) == 3
+    assert len(list((tmp_path / "a").glob("*.arrow"))) > 2
     assert load_split(tmp_path / "a", verify=True)["image_id"][:] == [f"r{i}" for i in range(65)]
 
 
-def test_no_records(tmp_path):
-    assert write(tmp_path / "empty", count=0)["count"] == 0
-    assert len(load_split(tmp_path / "empty")) == 0
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_split_without_records_is_refused(tmp_path, masks):
+    with pytest.raises(ValueError, match="got no records, expected one or more"):
+        write(tmp_path / "empty", count=0, masks=masks)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_records_are_streamed(tmp_path):
-    """Never more than two batches ahead: the source sees the files grow."""
-    alive = []
+    """Never more than two batches ahead: the source sees the file grow."""
+    sizes = []
 
     def source():
         for index in range(200):
-            alive.append(len(list(tmp_path.glob(".a-*/*.arrow"))))
+            sizes.append(sum(path.stat().st_size for path in tmp_path.rglob("*.arrow")))
             yield make_record(index)
 
     write_split(source(), tmp_path / "a", progress=False)
-    assert alive[0] == 0 and alive[40] == 1
+    assert sizes[0] == 0 and 0 < sizes[96] < sizes[160] < sizes[192]
+
+
+def test_the_bars_of_datasets_are_hidden_and_come_back(tmp_path, capsys):
+    for shown, switch in ((True, datasets.enable_progress_bars), (False, datasets.disable_progress_bars)):
+        switch()
+        write_split([make_record(0)], tmp_path / str(shown) / "val", total=1)
+        assert datasets.are_progress_bars_disabled() is not shown
+    datasets.enable_progress_bars()
+    bars = capsys.readouterr().err
+    assert "True val: 100%" in bars and "False val: 100%" in bars and "Generating" not in bars and "Saving" not in bars
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
@@ -135,6 +149,46 @@ def test_failure_keeps_the_old_folder(tmp_path):
     assert tree_digest(tmp_path / "a") == before
     write(tmp_path / "a", count=4, overwrite=True)
     assert len(load_split(tmp_path / "a")) == 4 and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
+def test_the_old_folder_comes_back_where_the_new_one_cannot_move_in(tmp_path, monkeypatch, fault):
+    write(tmp_path / "a", count=3)
+    before, rename = tree_digest(tmp_path / "a"), Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise fault
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(fault):
+        write(tmp_path / "a", count=4, overwrite=True)
+    assert tree_digest(tmp_path / "a") == before and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("when", ["rows", "save"])
+def test_a_killed_process_leaves_the_old_folder(tmp_path, when):
+    """No `finally` runs: killed among the records, and killed while the new folder is saved."""
+    write(tmp_path / "a", count=3)
+    before = tree_digest(tmp_path / "a")
+    code = """
+import os, signal, sys, datasets
+from test_record import make_record, write_split
+die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+def source():
+    yield from map(make_record, range(40))
+    if sys.argv[2] == "rows":
+        die()
+original = datasets.Dataset.save_to_disk
+datasets.Dataset.save_to_disk = lambda self, path, **options: (original(self, path, **options), die())
+write_split(source(), sys.argv[1], overwrite=True, progress=False)
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", code, str(tmp_path / "a"), when]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert tree_digest(tmp_path / "a") == before and len(load_split(tmp_path / "a", verify=True)) == 3
 
 
 def spoil(**changes):
@@ -181,10 +235,10 @@ def test_missing_and_damaged_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="ovs-lite data build"):
         load_split(tmp_path)
     write(tmp_path / "a", count=5)
-    data, manifest = tmp_path / "a" / "data-00000.arrow", tmp_path / "a" / "manifest.json"
+    data, manifest = tmp_path / "a" / "data-00000-of-00001.arrow", tmp_path / "a" / "manifest.json"
     content = data.read_bytes()
     data.write_bytes(content[:-100])
-    with pytest.raises(ValueError, match="data-00000.arrow has .* bytes"):
+    with pytest.raises(ValueError, match="data-00000-of-00001.arrow has .* bytes"):
         load_split(tmp_path / "a")
     middle = len(content) // 2
     data.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -253,13 +307,13 @@ def test_report_counts_lists_and_judges():
     report = ReaderReport(read=99, annotations_read=10)
     report.skip("a.jpg", "cut\noff")
     report.check()
-    assert report.skipped == [("a.jpg", "cut off")] and "a.jpg: cut off" in report.summary()
+    assert report.skipped == [("a.jpg", "truncated")] and "a.jpg: truncated" in report.summary()
     report.skip("b.jpg", "gone")
-    with pytest.raises(ValueError, match=r"2 of 101 pictures.*2\.0%(.|\n)*b\.jpg: gone"):
+    with pytest.raises(ValueError, match=r"2 of 101 images.*2\.0%(.|\n)*b\.jpg: gone"):
         report.check()
     report.check(max_fraction=0.02)
     report.skip_annotation("instance 5", "no polygon")
     with pytest.raises(ValueError, match=r"1 of 11 annotations(.|\n)*instance 5: no polygon"):
         report.check(max_fraction=0.05)
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         ReaderReport().check(max_fraction=1.0)

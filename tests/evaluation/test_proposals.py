@@ -1,18 +1,20 @@
 """Mask sources side by side: counts against loops over pixels, seen and unseen, budgets, the table, the command."""
 
+import itertools
 import json
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from kit.proposer import make_proposer
 from ovs_lite.cli import main
 from ovs_lite.commands.evaluate_proposals import as_markdown
 from ovs_lite.config import get_profile
 from ovs_lite.data.rle import encode_rle
-from ovs_lite.evaluation.proposals import GROUPS, evaluate_proposals
+from ovs_lite.evaluation.proposals import GROUPS, RecallReport, evaluate_proposals
 from ovs_lite.iconworld.build import build_set
 
 NAMES = ("cat", "grass", "dog", "sky", "boat")
@@ -47,7 +49,7 @@ def sloppy(image, budget):
     masks, rng = perfect(image, budget), np.random.default_rng(int(image.sum()))
     wrong = rng.random((3, *masks.shape)) < 0.1
     masks = np.concatenate([np.zeros((3, *image.shape[:2]), bool), *(masks ^ flipped for flipped in wrong)])
-    return np.where(masks, 0.6, 0.4)
+    return torch.from_numpy(np.where(masks, 0.6, 0.4))
 
 
 RECORDS = [toy(seed, (9, 11 + seed % 2)) for seed in range(6)]
@@ -108,6 +110,50 @@ def test_the_curve_is_what_every_budget_alone_would_give(budget, budgets):
         for part, recall in curve.items():
             alone = evaluate_proposals(RECORDS, {name: SOURCES[name]}, thresholds=CUTS, budget=part)
             assert recall == alone.recall[name]["all"][CUTS[0]] == share(slow_overlaps(SOURCES[name], "all", part), 0.3)
+
+
+def test_counts_by_image_add_up_to_the_recall():
+    report = evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN, CUTS)
+    for name, group in itertools.product(SOURCES, GROUPS):
+        counts = np.array(report.by_image[name][group])
+        assert counts.shape == (6, 4) and counts[:, -1].sum() == report.targets[group]
+        assert list(counts[:, :-1].sum(0) / counts[:, -1].sum()) == list(report.recall[name][group].values())
+
+
+def test_a_difference_has_the_sign_of_its_sources_and_an_interval_around_it():
+    report = evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN, CUTS)
+    assert report.difference("perfect", "empty", 0.8, "seen") == (1.0, 1.0, 1.0)
+    assert report.difference("sloppy", "sloppy") == (0.0, 0.0, 0.0)
+    value, low, high = report.difference("perfect", "sloppy", 0.8)
+    recall = {name: report.recall[name]["all"][0.8] for name in SOURCES}
+    assert low < value < high and value == pytest.approx(recall["perfect"] - recall["sloppy"])
+    turned = report.difference("sloppy", "perfect", 0.8)
+    assert turned == pytest.approx((-value, -high, -low)), "the same images are drawn for both"
+    again = evaluate_proposals(RECORDS[::-1], SOURCES, WORLD, SEEN, CUTS).difference("perfect", "sloppy", 0.8)
+    assert again == pytest.approx((value, low, high), abs=0.05) and again[0] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("threshold", "group", "seen"), [(0.6, "all", SEEN), (0.5, "seen", ())])
+def test_a_difference_of_nothing_is_an_error(threshold, group, seen):
+    report = evaluate_proposals(RECORDS, SOURCES, WORLD, seen)
+    with pytest.raises(ValueError, match="expected one of .* and at least one target"):
+        report.difference("perfect", "empty", threshold, group)
+
+
+def test_the_interval_covers_the_true_difference_in_95_of_100_samples():
+    """Images with 1 to 6 targets; sources that find each with probability 0.7 and 0.6, both more in easy images."""
+    rng, covered, repetitions = np.random.default_rng(0), 0, 400
+    for repetition in range(repetitions):
+        targets, ease = rng.integers(1, 7, 60), rng.uniform(-0.2, 0.2, 60)
+        by_image = {
+            name: {"all": np.stack([rng.binomial(targets, chance + ease), targets], 1).tolist()}
+            for name, chance in (("a", 0.7), ("b", 0.6))
+        }
+        recall = dict.fromkeys(by_image, {"all": {0.5: math.nan}})
+        report = RecallReport(recall, {}, {"all": int(targets.sum())}, 60, by_image)
+        _, low, high = report.difference("a", "b", draws=500, seed=repetition)
+        covered += low <= 0.1 <= high
+    assert 0.92 <= covered / repetitions <= 0.98
 
 
 def test_sources_are_asked_for_the_budget_with_the_picture_as_it_is():
@@ -181,7 +227,7 @@ def world(tmp_path_factory):
     """Smoke-size icon-coco, and a file of proposals."""
     root = tmp_path_factory.mktemp("data")
     build_set("icon-coco", get_profile("smoke").data, root, progress=False)
-    make_proposer("openseg").save(root / "p.safetensors")
+    make_proposer("openseg-proposals").save(root / "p.safetensors")
     return root
 
 
@@ -202,7 +248,7 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
 
     written = json.loads(out.read_text(), parse_constant=refuse)
     assert written["budget"] == 16 and written["images"] == 2 and "icon-coco" in written["folder"]
-    assert list(written["recall"]) == ["felzenszwalb", "SLIC merges", "selective search", str(path)]
+    assert list(written["recall"]) == ["felzenszwalb", "SLIC merges", str(path)]
     assert list(written["by_budget"][str(path)]) == ["1", "2", "4", "8", "16"]
     assert written["recall"]["SLIC merges"]["unseen"]["0.5"] is None, "icon-coco has seen classes only"
     for line, (name, found) in zip(lines[4:], written["recall"].items(), strict=True):

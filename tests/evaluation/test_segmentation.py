@@ -23,7 +23,7 @@ from ovs_lite.evaluation import segmentation, segmentation_command
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport, bootstrap_difference, weighted_miou
 from ovs_lite.iconworld.build import build_set
-from ovs_lite.inference import Window, enlarge, label_pixels, segment_scores
+from ovs_lite.inference import Window, encode_image, resized_classes
 from ovs_lite.methods import METHODS, Method, get_method
 from ovs_lite.methods.clip_cam import ClipCam
 
@@ -71,8 +71,11 @@ class Likeness(Method):
         super().__init__(ToyClip())
         self.shapes = []
 
-    def predict(self, images, text_embeddings, gain=1.0):
+    def encode(self, images):
         self.shapes.append(tuple(images.shape))
+        return images
+
+    def scores(self, images, text_embeddings, gain=1.0):
         red, green, blue = (images[:, None] / 2 + 0.5 - text_embeddings[:, :, None, None]).abs().unbind(2)
         opinion = images[:, 0, 0, 0].view(-1, 1, 1, 1) * text_embeddings[:, 0].view(-1, 1, 1)
         return opinion - gain * (red + green + blue)
@@ -81,8 +84,7 @@ class Likeness(Method):
 class Plain(Likeness):
     """The same without the window's opinion."""
 
-    def predict(self, images, text_embeddings):
-        self.shapes.append(tuple(images.shape))
+    def scores(self, images, text_embeddings):
         return -(images[:, None] / 2 + 0.5 - text_embeddings[:, :, None, None]).abs().sum(2)
 
 
@@ -119,6 +121,10 @@ def category_map(record):
     return np.vectorize(owner.get, otypes=[int])(record["segments"])
 
 
+def logits_of(scores, size):
+    return np.concatenate([plane.float().numpy() for plane in resized_classes(scores, size)])
+
+
 def slow_pictures(method, records, world, window, background=None, kept=None, present=False, **options):
     """Per picture {class name: (right, predicted, target)}, one picture, one class and one Boolean mask at a time."""
     kept = list(world.names) if kept is None else kept
@@ -129,11 +135,11 @@ def slow_pictures(method, records, world, window, background=None, kept=None, pr
     for record in records:
         truth = category_map(record)
         image = Image.fromarray(record["image"])
-        logits = enlarge(segment_scores(method, image, text, window, **options), *truth.shape)
+        logits = logits_of(encode_image(method, image, window).scores(text, **options), truth.shape)
         for k, name in enumerate(asked):
             if present and not (truth == world.names.index(name)).any():
                 logits[k] = -np.inf
-        labels = label_pixels(logits, background)
+        labels = np.where(logits.max(0) < (-np.inf if background is None else background), -1, logits.argmax(0))
         found = np.array([*asked, ground], object)[labels]
         wanted = np.array([*world.names, None], object)[truth]
         counts = {}
@@ -212,7 +218,7 @@ def test_a_pixel_below_the_background_is_background_and_one_at_it_is_not():
     method, window = Plain(), Window(1, 2, 2)
     record = painted("a", [[(255, 0, 0), (102, 0, 0)]], [[3, 1]])
     text = method.clip.text_embeddings(["red"], "")
-    best, score = segment_scores(method, Image.fromarray(record["image"]), text, window).flatten().tolist()
+    best, score = encode_image(method, Image.fromarray(record["image"]), window).scores(text).flatten().tolist()
     assert best == 0 and -0.61 < score < -0.59
     above = np.nextafter(np.float32(score), np.float32(0)).item()
     for cut, right in ((-0.7, [0, 1]), (score, [0, 1]), (above, [1, 1]), (0, [1, 1]), (0.1, [1, 0])):
@@ -338,8 +344,8 @@ def test_the_truth_may_have_another_size_than_the_picture():
 
 def test_half_precision_of_a_method_changes_nothing_but_the_scores_themselves():
     class Half(Likeness):
-        def predict(self, *given):
-            return super().predict(*given).half()
+        def scores(self, *given):
+            return super().scores(*given).half()
 
     for window in (SLIDE, WHOLE):
         report = evaluate_segmentation(Half(), RECORDS, FOUR, window=window)
@@ -365,9 +371,12 @@ def test_modules_stand_still_and_are_as_they_were_afterwards():
             super().__init__()
             self.drop, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
 
-        def predict(self, images, text_embeddings, fail=False):
+        def encode(self, images):
+            return super().encode(self.frozen(self.drop(images)))
+
+        def scores(self, images, text_embeddings, fail=False):
             assert not torch.is_grad_enabled() and not fail
-            return super().predict(self.frozen(self.drop(images)), text_embeddings)
+            return super().scores(images, text_embeddings)
 
     method = Noisy().train()
     method.frozen.eval()
@@ -384,14 +393,14 @@ def test_the_protocol_is_recorded():
     report = evaluate_segmentation(Likeness(), RECORDS[:1], FOUR, gain=2.0)
     assert report.protocol == {
         "method": "likeness", "vocabulary": "toy", "templates": "vild14", "short_side": 16, "side": 16, "stride": 8,
-        "longest": 2048, "present_only": False, "options": {"gain": 2.0},
+        "longest": 2048, "resize": "antialias", "present_only": False, "options": {"gain": 2.0},
     }  # fmt: skip
 
 
 def test_records_and_scores_that_cannot_be_counted_are_named():
     class Broken(Likeness):
-        def predict(self, images, text_embeddings):
-            scores = super().predict(images, text_embeddings)
+        def scores(self, images, text_embeddings):
+            scores = super().scores(images, text_embeddings)
             scores[-1, 1, 2, 3] = torch.nan
             return scores
 
@@ -546,7 +555,8 @@ def test_a_real_method_equals_picture_by_picture(world):
         report = evaluate_segmentation(method, records, names, background=0.25, window=window)
         text = F.normalize(method.clip.text_embeddings(list(names.names[1:])), dim=1)
         for record, counts in zip(records, report.per_image, strict=True):
-            labels = label_pixels(enlarge(segment_scores(method, record["image"], text, window), 128, 128), 0.25) + 1
+            logits = logits_of(encode_image(method, record["image"], window).scores(text), (128, 128))
+            labels = np.where(logits.max(0) < 0.25, 0, logits.argmax(0) + 1)
             expected = np.bincount(labels.ravel(), minlength=21)
             assert np.abs(counts[1] - expected).sum() <= 8, "a pixel of a near tie may fall the other way"
             assert counts[2].sum() == labels.size and len(np.unique(labels)) > 2
@@ -607,8 +617,8 @@ def test_options_reach_the_method(command, monkeypatch, tmp_path, capsys):
     class Gained(ClipCam):
         name = "gained"
 
-        def predict(self, images, text_embeddings, gain=1.0):
-            return gain * super().predict(images, text_embeddings)
+        def scores(self, features, text_embeddings, gain=1.0):
+            return gain * super().scores(features, text_embeddings)
 
     monkeypatch.setitem(METHODS, "gained", Gained)
     assert command("--method", "gained", "--images", 2, "--option", "gain=-1", "--out", tmp_path / "worst.json") == 0
@@ -633,7 +643,7 @@ def test_the_table_shows_an_unlabelled_set_as_nan():
 
 
 def test_options_are_json_of_the_methods_own_kinds():
-    kind = SimpleNamespace(name="toy", predict=lambda self, images, text, refine=True, weight=0.3, mode=None: 0)
+    kind = SimpleNamespace(name="toy", scores=lambda self, features, text, refine=True, weight=0.3, mode=None: 0)
     words = ["refine=false", "weight=1", 'mode="a=b"']
     assert parse_options(words, kind) == {"refine": False, "weight": 1, "mode": "a=b"}
     assert parse_options([], kind) == {}

@@ -6,8 +6,10 @@ import signal
 import torch
 
 from kit.processes import save
+from kit.records import scene, toy
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
+from ovs_lite.data.loaders.mask_batches import MaskBatches
 from ovs_lite.train import LoopConfig, train
 
 
@@ -16,6 +18,12 @@ def gradients(task: TinyContrast) -> dict[str, torch.Tensor | None]:
     loss.backward()
     distributed.average_gradients(task.model.parameters())
     return {"loss": loss.detach()} | {name: p.grad for name, p in task.model.named_parameters()}
+
+
+def mask_batches() -> list[dict]:
+    """Three batches of six of seven records: this process's images, masks, labels and names, and the total."""
+    batches = MaskBatches([toy(f"p{number}", scene(20, 20 + number)) for number in range(7)], 6, 16, seed=2)
+    return [vars(batches(index)) for index in (0, 1, 4)]
 
 
 def every_call(out: str) -> None:
@@ -39,6 +47,7 @@ def every_call(out: str) -> None:
         "copied": copied.tolist(),
         "gathered": gathered.tolist(),
         "row_gradient": row.grad.tolist(),
+        "mask_batches": mask_batches(),
         "contrast": gradients(TinyContrast()),
     }
     save(found, out)

@@ -16,11 +16,11 @@ TINY = {
 }  # fmt: skip
 
 
-def make_proposer(kind, seed=0, **changes):
+def make_proposer(kind, seed=0, fresh=True, **changes):
     torch.manual_seed(seed)
     if kind == "maskformer":
-        return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts()).eval()
-    return OpenSegProposer(ProposalConfig(**TINY | changes)).eval()
+        return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts(), fresh).eval()
+    return OpenSegProposer(ProposalConfig(**TINY | changes), fresh).eval()
 
 
 def noise(height, width, seed=0):

@@ -1,9 +1,10 @@
 """Files in the released layout of TCL, the CLIP in them built by hand, and whether a method read from one is right."""
 
 import open_clip
-import released_tcl as released
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+from kit import released_tcl as released
 
 CONTEXT, SIDE, PATCH, EMBED = 16, 32, 8, 32  # of `random_released`
 NAMES = ["cat", "green grass", "dining table", "sky", "a {} b"]

@@ -5,21 +5,8 @@ import math
 import pytest
 import torch
 
+from kit.bilinear import slow_sample
 from ovs_lite.losses.points import sample_points, uncertain_points
-
-
-def slow_sample(mask, x, y):
-    """Bilinear value of one mask at (x, y) in [0, 1]; pixel (row, column) has its centre at +0.5."""
-    height, width = len(mask), len(mask[0])
-    column = min(max(x * width - 0.5, 0.0), width - 1.0)
-    row = min(max(y * height - 0.5, 0.0), height - 1.0)
-    left, top = min(int(column), max(0, width - 2)), min(int(row), max(0, height - 2))
-    total = 0.0
-    for r in (top, top + 1):
-        for c in (left, left + 1):
-            share = max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
-            total += share * mask[r][c] if share else 0.0
-    return total
 
 
 def generator(seed=0):
@@ -41,6 +28,7 @@ def centres(height, width):
 def test_values_equal_the_slow_oracle(size):
     masks, points = normal(3, *size), torch.rand(3, 40, 2, generator=generator(1), dtype=torch.float64)
     points[:, :4] = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+    points[:, 4:8] = torch.tensor([[0, 0.4], [0.6, 1], [0.01, 0.3], [0.7, 0.99]])  # on and near each border
     found = sample_points(masks, points)
     for m in range(3):
         expected = [slow_sample(masks[m].tolist(), x, y) for x, y in points[m].tolist()]
@@ -56,10 +44,17 @@ def test_pixel_centres_give_the_pixels(size):
         assert torch.equal(found, masks.flatten(1))
 
 
-def test_the_first_coordinate_is_across_and_beyond_the_border_nothing_changes():
+def test_the_first_coordinate_is_across_and_masks_are_0_outside_the_image():
     mask = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    points = torch.tensor([[[0.75, 0.25], [0.25, 0.75], [0.9, 0.1], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]])
-    assert sample_points(mask, points).tolist() == [[2, 3, 2, 2, 3, 2.5]]
+    points = torch.tensor([[[0.75, 0.25], [0.25, 0.75], [0.5, 0.5], [1.0, 0.25], [1.0, 0.0], [0.25, 1.0]]])
+    assert sample_points(mask, points).tolist() == [[2, 3, 2.5, 1, 0.5, 1.5]], "half at a border, a quarter in a corner"
+
+
+def test_a_border_of_certain_pixels_looks_uncertain():
+    """As in the released code: |logit| falls to a half on the border, so all chosen points lie nearest to it."""
+    logits = torch.full((1, 8, 8), 9.0)
+    found = uncertain_points(logits, 20, oversample=30.0, importance=1.0, generator=generator())
+    assert (torch.minimum(found, 1 - found).amin(-1) < 1 / 16).all()
 
 
 def test_every_mask_has_its_own_points_in_any_order():

@@ -1,4 +1,7 @@
-"""MaskFormer's loss: the matching against all permutations, its three terms against slow oracles and torch."""
+"""MaskFormer's loss: the matching against all permutations, its three terms against slow oracles and torch.
+
+Matching reads targets at the predictions' size, by the nearest pixel; mask losses compare at the targets' size.
+"""
 
 import itertools
 import math
@@ -7,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.bilinear import slow_resize, slow_sample
+from ovs_lite.losses import set_prediction
 from ovs_lite.losses.masks import dice_loss, focal_loss
-from ovs_lite.losses.points import sample_points, uncertain_points
+from ovs_lite.losses.points import uncertain_points
 from ovs_lite.losses.set_prediction import COSTS, class_loss, match_masks, matched_mask_losses
 
 K = 3  # classes; column K is "no object"
@@ -68,15 +73,17 @@ def test_no_matching_is_cheaper(counts, n, seed):
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_every_cost_counts_with_its_weight(name):
+def test_every_cost_counts_with_its_weight(monkeypatch, name):
     class_logits, mask_logits, _, targets = problem((3, 3, 3, 3), size=(1, 3), seed=2)
     labels = [torch.randperm(K, generator=torch.Generator().manual_seed(b)) for b in range(4)]  # no ties
     given = class_logits, mask_logits, labels, targets
-    weights = {key: 5.0 if key == name else 0.0 for key in COSTS}
-    found = as_sets(match_masks(*given, weights))
-    assert found == [slow_match(*image, weights) for image in zip(*given, strict=True)]
-    assert found != as_sets(match_masks(*given, {key: 1.0 - (key == name) for key in COSTS}))
     assert COSTS == {"class": 1.0, "focal": 20.0, "dice": 1.0}, "the released code's"
+    weights = {key: 5.0 if key == name else 0.0 for key in COSTS}
+    monkeypatch.setattr(set_prediction, "COSTS", weights)
+    found = as_sets(match_masks(*given))
+    assert found == [slow_match(*image, weights) for image in zip(*given, strict=True)]
+    monkeypatch.setattr(set_prediction, "COSTS", {key: 1.0 - (key == name) for key in COSTS})
+    assert found != as_sets(match_masks(*given))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,12 +110,48 @@ def test_equal_targets_get_different_proposals_and_every_precision_is_matched_al
         assert [rows.tolist() for rows, _ in found] == [rows.tolist() for rows, _ in expected]
 
 
-def test_a_diverged_prediction_and_masks_of_another_size_are_refused():
+def test_a_diverged_prediction_and_lists_of_another_length_are_refused():
     class_logits, mask_logits, labels, targets = problem((2,))
     with pytest.raises(ValueError, match="NaN or infinity; did the training diverge"):
         match_masks(class_logits * math.nan, mask_logits, labels, targets)
-    with pytest.raises(ValueError, match=r"targets 0 of shape \(2, 5, 3\) .* resize them"):
-        match_masks(class_logits, mask_logits, labels, [targets[0].mT])  # as many pixels, other pixels
+    with pytest.raises(ValueError, match=r"masks \(1, 4, 3, 5\) and 2 lists of targets, expected"):
+        match_masks(class_logits, mask_logits, labels, targets * 2)
+
+
+def nearest(target, height, width):
+    """(h, w) of a target's pixels: of each cell the one at its top left, which is where the released code looks."""
+    rows = [y * target.shape[0] // height for y in range(height)]
+    columns = [x * target.shape[1] // width for x in range(width)]
+    return torch.stack([torch.stack([target[y, x] for x in columns]) for y in rows])
+
+
+def larger_targets(counts, size=(12, 10), n=4, dtype=torch.float64):
+    """A problem whose targets are larger than the 3 x 5 predictions, soft or bool."""
+    class_logits, mask_logits, labels, _ = problem(counts, n)
+    generator = torch.Generator().manual_seed(9)
+    targets = [torch.rand(m, *size, generator=generator, dtype=torch.float64) for m in counts]
+    return class_logits, mask_logits, labels, [t > 0.6 for t in targets] if dtype == torch.bool else targets
+
+
+@pytest.mark.parametrize("counts", [(2, 4, 1), (0, 3), (5, 0)])
+@pytest.mark.parametrize("size", [(12, 20), (7, 11), (2, 3), (3, 5)])
+def test_matching_reads_larger_and_smaller_targets_at_the_nearest_pixel(counts, size):
+    class_logits, mask_logits, labels, targets = larger_targets(counts, size, dtype=torch.bool)
+    found = as_sets(match_masks(class_logits, mask_logits, labels, targets))
+    small = [torch.stack([nearest(one, 3, 5) for one in t]) if len(t) else t for t in targets]
+    assert found == [slow_match(*image) for image in zip(class_logits, mask_logits, labels, small, strict=True)]
+
+
+def test_matching_sees_the_nearest_pixel_only():
+    """What lies between the pixels that are looked at changes no match, and what lies on them does."""
+    class_logits = torch.zeros(1, 2, K + 1)
+    mask_logits = torch.tensor([[[[5.0, -5.0]], [[-5.0, 5.0]]]])
+    targets, labels = torch.zeros(1, 2, 4), [torch.tensor([0])]
+    targets[0, 1, :] = targets[0, 0, 1] = targets[0, 0, 3] = 1  # neither (0, 0) nor (0, 2)
+    for column, proposal in ((0, 0), (2, 1)):
+        target = targets.clone()
+        target[0, 0, column] = 1
+        assert as_sets(match_masks(class_logits, mask_logits, labels, [target])) == [{(proposal, 0)}]
 
 
 def wanted_classes(class_logits, labels, matches):
@@ -152,6 +195,97 @@ def test_mask_losses_are_means_over_the_matched_pairs(counts):
         found = matched_mask_losses(given[1], given[3], matches, count)
         expected = [total / (count or max(1, pairs)) for total in sums]
         assert list(found) == ["focal", "dice"] and [v.item() for v in found.values()] == pytest.approx(expected)
+
+
+def matched_pairs(mask_logits, targets, matches):
+    """(logits, target) of every matched pair, one after the other."""
+    for masks, wanted, (rows, cols) in zip(mask_logits, targets, matches, strict=True):
+        yield from ((masks[i], wanted[j]) for i, j in zip(rows.tolist(), cols.tolist(), strict=True))
+
+
+def slow_mask_losses(pairs):
+    """{"focal", "dice"} of (logits, target) pairs of equal size, means over the pairs."""
+    weights = {name: {key: float(key == name) for key in COSTS} for name in ("focal", "dice")}
+    nothing = torch.zeros(1)
+    return {
+        name: sum(slow_cost(nothing, torch.as_tensor(x), 0, torch.as_tensor(t), w) for x, t in pairs) / len(pairs)
+        for name, w in weights.items()
+    }
+
+
+@pytest.mark.parametrize("size", [(6, 10), (12, 20), (7, 11), (2, 3), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bool])
+def test_mask_losses_compare_at_the_targets_size(size, dtype):
+    given = larger_targets((2, 0, 3), size, dtype=dtype)
+    matches = match_masks(*given)
+    found = matched_mask_losses(given[1], given[3], matches)
+    pairs = list(matched_pairs(given[1], given[3], matches))
+    by_hand = [(slow_resize(logits.tolist(), *size), target.double()) for logits, target in pairs]
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(slow_mask_losses(by_hand))
+    by_torch = [F.interpolate(x[None, None], size, mode="bilinear", align_corners=False)[0, 0] for x, _ in pairs]
+    rows, wanted = torch.stack(by_torch).flatten(1), torch.stack([t for _, t in pairs]).flatten(1)
+    torch.testing.assert_close(found, {"focal": focal_loss(rows, wanted), "dice": dice_loss(rows, wanted)})
+
+
+def test_twice_the_size_takes_three_quarters_of_the_near_and_a_quarter_of_the_far_pixel():
+    """By hand: 1 x 2 logits (a, b) become four columns a, 3a/4 + b/4, a/4 + 3b/4, b, in two equal rows."""
+    a, b = 2.0, -1.0
+    row = [a, 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b, b]
+    target = torch.tensor([[[1.0, 1.0, 0.0, 0.0]] * 2])
+    match = [(torch.tensor([0]), torch.tensor([0]))]
+    found = matched_mask_losses(torch.tensor([[[[a, b]]]]), [target], match)
+    p = [1 / (1 + math.exp(-x)) for x in row]
+    dice = 1 - (2 * 2 * (p[0] + p[1]) + 1) / (2 * sum(p) + 4 + 1)
+    focal = [0.25 * (1 - p[i]) ** 2 * -math.log(p[i]) for i in (0, 1)]
+    focal += [0.75 * p[i] ** 2 * -math.log(1 - p[i]) for i in (2, 3)]
+    assert found["dice"].item() == pytest.approx(dice) and found["focal"].item() == pytest.approx(sum(focal) / 4)
+
+
+def test_a_thin_target_counts_although_matching_cannot_see_it():
+    """At a quarter of the size a line between the pixels that are looked at is gone; the loss still asks for it."""
+    target = torch.zeros(1, 8, 8)
+    target[0, :, 5] = 1
+    logits = torch.full((1, 1, 2, 2), -4.0, requires_grad=True)
+    match = [(torch.tensor([0]), torch.tensor([0]))]
+    assert nearest(target[0], 2, 2).sum() == 0
+    losses = matched_mask_losses(logits, [target], match)
+    losses["dice"].backward()
+    assert losses["dice"] > 0.7 and (logits.grad[0, 0, :, 1] < logits.grad[0, 0, :, 0]).all()
+
+
+@pytest.mark.parametrize("counts", [(2, 0, 5, 1), (0, 3)])
+def test_only_the_matched_masks_are_resized(monkeypatch, counts):
+    """Memory: M masks of H x W, not N of each image, and with points none."""
+    given, resized = larger_targets(counts, n=9), []
+    matches = match_masks(*given)
+    original = F.interpolate
+    monkeypatch.setattr(
+        set_prediction.F, "interpolate", lambda x, *a, **k: resized.append(tuple(x.shape)) or original(x, *a, **k)
+    )
+    matched_mask_losses(given[1], given[3], matches)
+    assert resized == [(sum(counts), 1, 3, 5)]
+    matched_mask_losses(given[1], given[3], matches, num_points=4)
+    assert len(resized) == 1
+
+
+def test_gradients_of_resized_logits_are_those_of_the_formulas():
+    _, mask_logits, _, targets = larger_targets((2, 1), (4, 7))
+    for name in ("focal", "dice"):
+        loss = lambda x, n=name: matched_mask_losses(x, targets, MATCHES)[n]  # noqa: E731
+        inputs = mask_logits.clone().requires_grad_()
+        assert torch.autograd.gradcheck(loss, inputs)
+        loss(inputs).backward()
+        touched = inputs.grad.flatten(2).ne(0).any(2).nonzero().tolist()
+        assert touched == [[0, 1], [0, 3], [1, 2]], "the matched proposals of MATCHES"
+
+
+@pytest.mark.parametrize("num_points", [None, 6])
+def test_larger_images_without_targets_have_mask_losses_of_0_with_gradient_0(num_points):
+    class_logits, mask_logits, labels, targets = larger_targets((0, 0))
+    matches = match_masks(class_logits, mask_logits, labels, targets)
+    found = matched_mask_losses(mask_logits.requires_grad_(), targets, matches, num_points=num_points)
+    sum(found.values()).backward()
+    assert all(value == 0 for value in found.values()) and (mask_logits.grad == 0).all()
 
 
 def terms(class_logits, mask_logits, labels, targets, matches, counts=(None, None), **points):
@@ -203,26 +337,21 @@ def test_two_processes_with_half_the_count_have_the_gradient_of_one():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_points_on_even_masks_cost_what_all_pixels_cost(dtype):
-    _, mask_logits, _, targets = problem((2, 1), size=(1, 1))
-    mask_logits = mask_logits.expand(-1, -1, 6, 8).to(dtype)
-    targets = [t.expand(-1, 6, 8) for t in targets]
-    everywhere = matched_mask_losses(mask_logits.double(), targets, MATCHES)
-    for num_points in (None, 48):
-        found = matched_mask_losses(mask_logits, targets, MATCHES, num_points=num_points)
-        assert found["dice"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-        for name, value in found.items():
-            assert value.item() == pytest.approx(everywhere[name].item(), rel=1e-5)
-
-
-def test_points_are_the_uncertain_ones_of_each_pair_drawn_with_the_generator():
-    _, mask_logits, _, targets = problem((2, 1))
-    draws = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
-    first, second, third = (
-        matched_mask_losses(mask_logits, targets, MATCHES, num_points=40, generator=draw) for draw in draws
+@pytest.mark.parametrize("size", [(3, 5), (12, 10)])
+def test_points_are_compared_where_the_oracle_samples_them(dtype, size):
+    """The uncertain points of each pair, drawn with the generator; logits and targets each at their own size."""
+    _, mask_logits, _, targets = larger_targets((2, 1), size)
+    mask_logits = mask_logits.to(dtype)
+    found, again, other = (
+        matched_mask_losses(mask_logits, targets, MATCHES, None, 40, torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
     )
-    assert first == second and first["focal"] != third["focal"] and first["dice"] != third["dice"]
-    chosen, wanted = mask_logits[[0, 0, 1], [3, 1, 2]], torch.cat([targets[0], targets[1]])
-    points = uncertain_points(chosen, 40, generator=torch.Generator().manual_seed(0))
-    pairs = sample_points(chosen, points), sample_points(wanted, points)
-    assert first == {"focal": focal_loss(*pairs), "dice": dice_loss(*pairs)}
+    assert found == again and found["focal"] != other["focal"] and found["dice"] != other["dice"]
+    assert found["dice"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    chosen = mask_logits[[0, 0, 1], [3, 1, 2]]
+    points = uncertain_points(chosen, 40, generator=torch.Generator().manual_seed(0)).tolist()
+    pairs = []
+    for number, (logits, target) in enumerate(matched_pairs(mask_logits, targets, MATCHES)):
+        values = [[slow_sample(mask.tolist(), x, y) for x, y in points[number]] for mask in (logits, target)]
+        pairs.append(tuple(torch.tensor(row, dtype=torch.float64) for row in values))
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(slow_mask_losses(pairs), rel=1e-4)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ovs_lite import cli
 from ovs_lite.clip import load_clip
-from ovs_lite.inference import Window, segment_scores
-from ovs_lite.methods.groupvit import GroupVit, group_classes, load_groupvit
-from ovs_lite.segmenter import Segmenter
+from ovs_lite.inference import Window, encode_image
+from ovs_lite.methods.groupvit import GroupVit, group_classes
+from ovs_lite.segmenter import Segmenter, load
 
 NAMES = ["cat", "dog", "a patch of grass"]
 
@@ -20,11 +21,11 @@ NAMES = ["cat", "dog", "a patch of grass"]
 def test_without_transformers_the_cure_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"pip install 'ovs-lite\[baselines\]'"):
-        load_groupvit("nowhere")
+        GroupVit.load_own("nowhere")
 
 
 def test_another_clip_is_refused():
-    with pytest.raises(ValueError, match="got the CLIP ViT-Lite-8.*load_groupvit"):
+    with pytest.raises(ValueError, match="got the CLIP ViT-Lite-8.*load_own"):
         GroupVit(load_clip("ViT-Lite-8", pretrained=None))
 
 
@@ -83,7 +84,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def method(folder):
-    return load_groupvit(folder)
+    return GroupVit.load_own(folder)
 
 
 @torch.no_grad()
@@ -161,7 +162,7 @@ def test_the_scale_is_at_most_a_hundred(method):
 
 def test_it_segments_with_windows_like_every_method(method):
     picture = Image.new("RGB", (200, 90), "teal")
-    scores = segment_scores(method, picture, method.clip.text_embeddings(NAMES, "single"), Window(96, 64, 32))
+    scores = encode_image(method, picture, Window(96, 64, 32)).scores(method.clip.text_embeddings(NAMES, "single"))
     assert scores.shape == (1, 3, 96, 213) and scores.min() >= 0 and scores.max() <= 1
     result = Segmenter(method).segment(picture, NAMES)
     assert result.labels.shape == (90, 200) and set(result.labels.flat) <= {0, 1, 2}
@@ -177,6 +178,39 @@ def test_pictures_queries_and_company(method):
     assert mean.abs().max() < 1e-6, "ImageNet's mean colour is zero"
 
 
+def test_groups_are_found_once_for_any_texts(method):
+    images, seen = randn(2, 3, 64, 64), []
+    handle = method.clip.network.vision_model.embeddings.register_forward_hook(lambda *given: seen.append(1))
+    features = method.encode(images)
+    for options in ({}, {"top": 2}, {"assignment": "soft"}):
+        for text in (F.normalize(randn(count, 24, seed=count), dim=1) for count in (7, 1)):
+            found = method.scores(features, text, **options)
+            assert len(seen) == 1 and torch.equal(found, method.predict(images, text, **options))
+            seen.pop()
+    handle.remove()
+
+
+def test_the_front_doors_take_it_by_name(folder, tmp_path):
+    Image.new("RGB", (64, 48), "teal").save(tmp_path / "photo.png")
+    model = load("groupvit", checkpoint=folder, device="cpu")
+    assert model.name == "groupvit" and model.segment(tmp_path / "photo.png", NAMES).labels.shape == (48, 64)
+    words = ["--method", "groupvit", "--checkpoint", str(folder), "--out", str(tmp_path / "masks.png")]
+    assert cli.main(["segment", str(tmp_path / "photo.png"), "--queries", "cat, dog", *words]) == 0
+    assert (tmp_path / "masks.png").is_file()
+
+
+def test_its_fingerprint_is_of_its_text_tower(method):
+    before = method.clip.fingerprint()
+    image = method.clip.network.vision_model.layernorm.weight
+    with torch.no_grad():
+        image.add_(1)
+        assert method.clip.fingerprint() == before
+        image.sub_(1)
+        method.clip.network.text_model.final_layer_norm.bias.add_(1)
+        assert method.clip.fingerprint() != before
+        method.clip.network.text_model.final_layer_norm.bias.sub_(1)
+
+
 def test_wrong_options_are_named(method):
     images, text = randn(1, 3, 64, 64), F.normalize(randn(4, 24, seed=1), dim=1)
     with pytest.raises(ValueError, match="assignment='softly', expected 'hard' or 'soft'"):
@@ -188,28 +222,28 @@ def test_wrong_options_are_named(method):
 def test_wrong_checkpoints_are_named(folder, tmp_path):
     for absent in (tmp_path / "absent", "./absent", "absent"):
         with pytest.raises(FileNotFoundError, match="no folder .*absent; expected one with GroupViT's files"):
-            load_groupvit(absent)
+            GroupVit.load_own(absent)
     with pytest.raises(FileNotFoundError, match="nobody/nothing: could not load.*safetensors, and the network"):
-        load_groupvit("nobody/nothing")
+        GroupVit.load_own("nobody/nothing")
     copy = tmp_path / "copy"
     copy.mkdir()
     with pytest.raises(FileNotFoundError, match="no config.json or no .*safetensors"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     (copy / "config.json").write_bytes((folder / "config.json").read_bytes())
     (copy / "pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(FileNotFoundError, match="pickled weights are not read"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     torch.save({}, copy / "pytorch_model.bin")
     (copy / "other.safetensors").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="could not load GroupViT"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     weights = (folder / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(FileNotFoundError, match="copy: could not load GroupViT, expected an undamaged folder"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(ValueError, match="copy, a clip model, expected a GroupViT"):
-        load_groupvit(copy)
+        GroupVit.load_own(copy)
 
 
 def test_weights_that_lack_a_part_are_not_filled_with_random_ones(folder, tmp_path):
@@ -220,4 +254,4 @@ def test_weights_that_lack_a_part_are_not_filled_with_random_ones(folder, tmp_pa
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(ValueError, match="without 1 of GroupViT's tensors, visual_projection.0.weight"):
-        load_groupvit(tmp_path)
+        GroupVit.load_own(tmp_path)

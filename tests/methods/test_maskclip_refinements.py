@@ -137,10 +137,10 @@ def test_keys_are_what_the_attention_compares(method):
 @pytest.mark.parametrize("height, width", [(64, 64), (40, 70)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @torch.no_grad()
-def test_predict_refines_patches_and_then_enlarges(method, options, height, width):
+def test_predict_refines_patches_and_then_upsamples(method, options, height, width):
     images, text = randn(2, 3, height, width), method.clip.text_embeddings(["cat", "grass", "sky", "snow"])
     padded = F.pad(images, (0, -width % 8, 0, -height % 8))
-    patches = F.normalize(method.clip.dense(images, "maskclip"), dim=1)
+    patches = F.normalize(method.clip.dense(images, "value"), dim=1)
     scores = torch.einsum("bdhw,kd->bkhw", patches, text)
     if "prompt_denoising" in options:
         scores = slow_denoise(scores, 0.5)
@@ -175,6 +175,6 @@ def test_wrong_options_are_named(method):
         with pytest.raises(ValueError, match=f"prompt_denoising={wrong!r}, expected a probability"):
             method.predict(images, text, prompt_denoising=wrong)
     convnet = get_method("maskclip", load_clip("ConvNeXt-Lite", pretrained=None))
-    with pytest.raises(ValueError, match="key_smoothing with ConvNeXt-Lite, which has no keys; use a ViT"):
+    with pytest.raises(ValueError, match="key_smoothing with ConvNeXt-Lite, which has no block with keys; use a ViT"):
         convnet.predict(images, text, key_smoothing="paper")
     assert convnet.predict(images, text, prompt_denoising=0.5).shape == (1, 1, 64, 64)

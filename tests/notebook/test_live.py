@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from kit.tasks import CONFIG, TinyTask
-from ovs_lite import live_curve
+from ovs_lite.notebook import live
 from ovs_lite.notebook.live import REDRAW_SECONDS, LiveCurve, MaskFilm, headless
 from ovs_lite.train import LoopConfig, train
 
@@ -33,15 +33,15 @@ def notebook(monkeypatch):
         seen.append(("display", shown))
         return Handle()
 
-    monkeypatch.setattr(live_curve, "headless", lambda: False)
-    monkeypatch.setattr(live_curve, "display", display)
+    monkeypatch.setattr(live, "headless", lambda: False)
+    monkeypatch.setattr(live, "display", display)
     return seen
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(live_curve.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -53,8 +53,8 @@ def test_headless_prints_at_most_four_lines_the_last_at_the_end(quiet, steps, ca
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == min(4, steps)
     assert lines[-1] == f"step {steps} of {steps}: loss {1.0 + steps:.3f}, dice 0.123"
-    told = [int(line.split()[1]) for line in lines]
-    assert told == sorted({math.ceil(steps * quarter / 4) for quarter in range(1, 5)})
+    printed = [int(line.split()[1]) for line in lines]
+    assert printed == sorted({math.ceil(steps * quarter / 4) for quarter in range(1, 5)})
 
 
 def test_every_step_is_kept_also_after_a_resume(quiet):
@@ -128,7 +128,7 @@ def test_headless_is_what_the_environment_says_or_a_script_without_a_terminal(mo
         with monkeypatch.context() as patch:
             patch.delitem(sys.modules, "ipykernel", raising=False)
             if kernel:
-                patch.setitem(sys.modules, "ipykernel", live_curve)
+                patch.setitem(sys.modules, "ipykernel", live)
             assert headless() == expected
 
 

@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 import ovs_lite.notebook as notebook
+from ovs_lite.notebook.claims_log import read_claims
 from ovs_lite.notebook.metrics_log import format_number, read_metrics
 
 
@@ -60,7 +61,7 @@ def test_record_writes_one_row_with_its_circumstances_and_says_it(tmp_path, caps
     assert row.pop("time") and row == expected
 
 
-def test_a_cell_run_twice_leaves_one_number_and_setup_starts_anew(tmp_path):
+def test_a_cell_run_twice_leaves_one_number_and_setup_starts_over(tmp_path):
     notebook.setup("smoke", 0, tmp_path)
     for value in (1.0, 2.0, float("nan")):
         notebook.record("loss", value)
@@ -76,7 +77,47 @@ def test_record_before_setup_says_so(monkeypatch):
         notebook.record("x", 1.0)
 
 
-def test_torn_last_line_is_passed_over(tmp_path):
+def test_a_claim_is_recorded_with_its_verdict_and_said(tmp_path, capsys):
+    run = notebook.setup("smoke", 7, tmp_path / "04_x")
+    run.claim("tcl-5", torch.tensor(3.25), (np.float64(1.0), 5.5), 40)
+    expected = "claim tcl-5: holds (+3.25 points, 95 % interval +1 to +5.5; margin 2 points; paper: +9.3)\n"
+    assert capsys.readouterr().out == expected
+    run.claim("openseg-1", -3.0, None, 40, (0, 1), part="R90")
+    assert capsys.readouterr().out.startswith("claim openseg-1, R90: inconclusive (-3 points, no interval; margin")
+    first, second = read_claims(tmp_path / "04_x")
+    assert first.pop("time")
+    assert first == {
+        "id": "tcl-5", "part": "", "verdict": "holds", "ours": 3.25, "interval": [1.0, 5.5], "n": 40, "seeds": [7],
+        "direction": 1, "margin": 2, "unit": "points", "paper": 9.3, "notebook": "04_x", "profile": "smoke",
+    }  # fmt: skip
+    assert (second["part"], second["seeds"], second["interval"]) == ("R90", [0, 1], None)
+    run.claim("tcl-5", 0.0, (-1.0, 1.0), 40)
+    assert [row["verdict"] for row in read_claims(tmp_path / "04_x")] == ["inconclusive"] * 2, "the last one counts"
+    notebook.setup("smoke", 7, tmp_path / "04_x")
+    assert read_claims(tmp_path / "04_x") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tcl_5", 1.0, None, 40), "did you mean 'tcl-5'"),
+        (("tcl-5", float("nan"), None, 40), "got ours=nan"),
+        (("tcl-5", 1.0, (2.0, 3.0), 40), "expected finite low <= ours <= high"),
+        (("tcl-5", 1.0, (3.0, 0.0), 40), "expected finite low <= ours <= high"),
+        (("tcl-5", 1.0, (0.0, 3.0), 0), "got n=0"),
+        (("tcl-5", 1.0, (0.0, 3.0), 40, ()), r"seeds=\[\]"),
+        (("tcl-5", 1.0, (0.0, 3.0), 40, None, "R50"), "this claim has no parts"),
+        (("tcl-6", 1.0, (0.0, 3.0), 40), "expected one of tcl, maskclip"),
+    ],
+)
+def test_a_claim_that_cannot_be_is_an_error_and_leaves_no_row(tmp_path, arguments, message):
+    run = notebook.setup("smoke", 0, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run.claim(*arguments)
+    assert read_claims(tmp_path) == []
+
+
+def test_truncated_last_line_is_passed_over(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"name": "a", "value": 1}\n{"name": "b", "val')
     assert [row["name"] for row in read_metrics(tmp_path)] == ["a"]
 

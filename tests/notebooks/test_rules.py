@@ -1,4 +1,4 @@
-"""Every committed notebook keeps the rules of kit/notebook_rules.py; the runs are in files of their own next to this."""
+"""Every committed notebook keeps the rules of kit/notebook_rules.py; the runs are in files next to this."""
 
 import ast
 import copy

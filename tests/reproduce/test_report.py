@@ -8,8 +8,11 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
+from ovs_lite.claims import load_claims
+from ovs_lite.notebook.claims_log import record_claim
 from ovs_lite.reproduce.offline_html import clean, draw_formulas
 from ovs_lite.reproduce.report import write_notebook_page, write_report
+from ovs_lite.reproduce.verdicts import counted, write_claims
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -66,6 +69,13 @@ def hostile_notebook():
             v4.new_output("error", ename="ValueError", evalue=text, traceback=[text]),
         ]
         cells += [v4.new_markdown_cell(text), v4.new_code_cell(f"print({text!r})", outputs=outputs)]
+    for width in ("1 onload=alert(1)", '1"><script>alert(1)</script>'):
+        size = {"image/png": {"width": width, "alt": width}}
+        image = v4.new_output("display_data", data={"image/png": PIXEL}, metadata=size)
+        cells.append(v4.new_code_cell("s", outputs=[image]))
+    isolated = {"text/html": {"isolated": True}}
+    alone = v4.new_output("display_data", data={"text/html": HOSTILE[0]}, metadata=isolated)
+    cells.append(v4.new_code_cell("i", outputs=[alone]))
     widgets = {"application/vnd.jupyter.widget-state+json": {"state": {"a": {}}, "version_major": 2}}
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "a slider"}
     cells.append(v4.new_code_cell("w", outputs=[v4.new_output("display_data", data=view)]))
@@ -152,11 +162,78 @@ def test_report_holds_results_figures_and_links(tmp_path):
     write_run(tmp_path, "accuracy")
     page = write_report(tmp_path, ["00_done", "01_failed", "02_killed", "03_absent"]).read_text()
     soup = BeautifulSoup(page, "html.parser")
-    rows = [[cell.get_text() for cell in row.find_all("td")] for row in soup.find_all("table")[0].find_all("tr")[1:]]
+    tables = {table.find_previous(["h2", "h3"]).get_text(): table for table in soup.find_all("table")}
+    rows = [[cell.get_text() for cell in row.find_all("td")] for row in tables["Notebooks"].find_all("tr")[1:]]
     assert [row[1] for row in rows] == ["done", "failed", "did not finish", "not run"]
     assert rows[0][2:] == ["12 s", "today"]
     assert [link["href"] for link in soup.find_all("a")] == ["00_done/executed.html"]
-    metrics = [[cell.get_text() for cell in row.find_all("td")] for row in soup.find_all("table")[1].find_all("tr")[1:]]
+    metrics = [[cell.get_text() for cell in row.find_all("td")] for row in tables["00_done"].find_all("tr")[1:]]
     assert metrics == [["accuracy", "41.23 %", "8", "20.1 %"], ["nothing", "undefined", "", ""]]
     assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "picture without a description, cell 1"]
     assert "1 of 4 notebooks are done" in soup.get_text() and "profile.seed" in soup.get_text()
+
+
+def write_claims_of(folder, *rows):
+    """Rows of claims.jsonl as `run.claim` writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part, ours, interval, n in rows:
+        record_claim(folder, name, ours, interval, n, (0, 1), part, {"notebook": folder.name})
+
+
+def test_claims_json_has_every_claim_and_the_later_notebook_wins(tmp_path):
+    nothing = write_claims(tmp_path, ["02_early", "04_late"])
+    assert {entry["verdict"] for entry in nothing} == {"not run"} and all(entry["ours"] is None for entry in nothing)
+    early = [("openseg-1", f"R{cut}", 3.0, (1.0, 5.0), 60) for cut in (50, 70)]
+    write_claims_of(tmp_path / "02_early", ("tcl-5", None, 9.0, (8.0, 9.9), 7), *early, *early)
+    write_claims_of(tmp_path / "04_late", ("tcl-5", None, -3.0, (-5.0, -1.0), 200), ("ovseg-5", None, 0.3, None, 8))
+    found = {entry["id"]: entry for entry in write_claims(tmp_path, ["02_early", "04_late", "05_absent"])}
+    assert list(found) == list(load_claims())
+    assert json.loads((tmp_path / "claims.json").read_text()) == list(found.values())
+    expected = {"verdict": "reversed", "ours": -3.0, "interval": [-5.0, -1.0], "n": 200, "seeds": [0, 1]}
+    expected |= {"notebook": "04_late", "direction": 1, "margin": 2, "unit": "points", "paper_value": 9.3}
+    assert expected.items() <= found["tcl-5"].items() and "27.9" in found["tcl-5"]["paper"]
+    assert found["tcl-5"]["parts"] == [] and found["tcl-5"]["decided_by"] is None
+    assert found["ovseg-5"]["verdict"] == "inconclusive" and found["ovseg-5"]["interval"] is None
+    parts = found["openseg-1"]["parts"]
+    assert [(part["part"], part["verdict"]) for part in parts] == [
+        ("R50", "holds"), ("R70", "holds"), ("R90", "not run"),
+    ]  # fmt: skip
+    assert found["openseg-1"]["verdict"] == "inconclusive" and found["openseg-1"]["ours"] == 3.0
+    assert counted(list(found.values())) == {"holds": 0, "reversed": 1, "inconclusive": 2, "not run": 44}
+
+
+def test_the_numbers_of_a_claim_with_parts_are_those_of_the_part_that_decides(tmp_path):
+    rows = [("openseg-1", "R50", 3.0, (1.0, 5.0), 60), ("openseg-1", "R70", -4.0, (-5.0, -3.0), 61)]
+    write_claims_of(tmp_path / "02_x", *rows)
+    (found,) = (entry for entry in write_claims(tmp_path, ["02_x"]) if entry["id"] == "openseg-1")
+    assert (found["verdict"], found["decided_by"], found["ours"], found["n"]) == ("reversed", "R70", -4.0, 61)
+
+
+def test_a_truncated_claim_is_passed_over(tmp_path):
+    write_claims_of(tmp_path / "04_x", ("tcl-5", None, 9.0, (8.0, 9.9), 7))
+    with open(tmp_path / "04_x" / "claims.jsonl", "a") as file:
+        file.write('{"id": "tcl-7", "par')
+    assert counted(write_claims(tmp_path, ["04_x"]))["not run"] == 46
+
+
+def test_the_report_opens_with_the_verdicts(tmp_path):
+    write_claims_of(tmp_path / "02_x", *[("openseg-1", f"R{cut}", 3.0, (1.0, 5.0), 60) for cut in (50, 70, 90)])
+    write_claims_of(tmp_path / "02_x", ("openseg-3", None, -3.04, (-5.0, -1.0), 33))
+    page = write_report(tmp_path, ["02_x"]).read_text()
+    assert_offline(page)
+    soup = BeautifulSoup(page, "html.parser")
+    assert [title.get_text() for title in soup.find_all("h2")][0] == "Claims"
+    counts = " ".join(soup.find("h2").find_next("p").get_text().split())
+    assert counts.startswith("1 \u2713 holds, 1 \u2717 reversed, 0 ? inconclusive, 45 \u2013 not run of 47 claims.")
+    papers = [title.get_text() for title in soup.find_all("h3")]
+    assert papers == ["CLIP", "OpenSeg", "TCL", "OVSeg", "Uni-OVSeg", "Training-free methods"]
+    rows = [[" ".join(cell.get_text().split()) for cell in row.find_all("td")] for row in soup.find_all("tr")]
+    (claim,) = (row for row in rows if row and row[0].startswith("openseg-3 "))
+    assert claim[1:7] == [
+        "\u2717 reversed", "-3.04 points (-5 to -1)", "at least +2 points", "33", "0, 1", "Fig. 4 (qualitative)",
+    ]  # fmt: skip
+    first = next(i for i, row in enumerate(rows) if row and row[0].startswith("openseg-1 "))
+    assert rows[first][1] == "\u2713 holds" and rows[first][2] == "", "the parts have the numbers"
+    assert [row[0].split(":")[0] for row in rows[first + 1 : first + 4]] == ["R50", "R70", "R90"]
+    assert rows[first + 1][6] == "+22.9 points"
+    assert {tag["class"][1] for tag in soup.select("td .verdict")} == {"holds", "reversed", "not-run"}

@@ -7,10 +7,10 @@ a thousand of them. The other rows are never trained; on loading they are drawn 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
-from ovs_lite.tensors import write_tensors
+from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
 
 SHIPPED = ("ViT-Lite-8", "ConvNeXt-Lite")
 TABLE = "text.token_embedding.weight"
@@ -44,18 +44,9 @@ def load_lite(network: nn.Module, path: Path) -> None:
 
     Raises ValueError naming the file for damaged files and for missing, unexpected or mis-shaped tensors.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
+    tensors, _ = read_tensors(path)
     tensors[TABLE] = _full_table(tensors, network, path)
-    expected = network.state_dict()
-    missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
-    shapes = [key for key in expected.keys() & tensors if expected[key].shape != tensors[key].shape]
-    if missing or unexpected or shapes:
-        raise ValueError(f"{path}: missing {missing}, unexpected {unexpected}, of another shape {sorted(shapes)}")
-    network.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()})
+    load_exactly(network, tensors, path)
 
 
 def _full_table(tensors: dict[str, torch.Tensor], network: nn.Module, path: Path) -> torch.Tensor:

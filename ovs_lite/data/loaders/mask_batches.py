@@ -1,4 +1,4 @@
-"""Batches of pictures with masks, for training: batch i is a function of (seed, i) alone, so a run can resume exactly.
+"""Batches of images with masks, for training: batch i is a function of (seed, i) alone, so a run can resume exactly.
 
 B images in the batch of all processes, b of them in this one, M masks, S pixels of the square that a model sees.
 """
@@ -13,12 +13,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from ovs_lite import distributed
 from ovs_lite.data.images import read_image
-from ovs_lite.data.rle import decode_rle
-from ovs_lite.data.segments import decode_segments
-
-PER = ("segment", "class")
+from ovs_lite.data.loaders.places import Places
+from ovs_lite.data.segments import record_masks
 
 
 @dataclass(frozen=True)
@@ -42,29 +39,6 @@ class MaskBatch:
         return len(self.image_ids)
 
 
-def record_masks(record: dict[str, Any], per: str = "segment") -> tuple[np.ndarray, np.ndarray]:
-    """All annotated masks of a record: (M, H, W) bool and their category ids (M,) int64; M may be 0.
-
-    Crowds and unlabelled segments are left out. A record with a `masks` column gives those masks, each with label -1.
-    per: "segment", or "class" for one mask per category, as semantic segmentation has it.
-    """
-    if per not in PER:
-        raise ValueError(f"got per={per!r}, expected one of {', '.join(PER)}")
-    if record["segments"] is None:
-        height, width = read_image(record["image"]).size[::-1]
-        masks = [decode_rle(rle, height, width) for rle in record.get("masks") or []]
-        return np.array(masks, bool).reshape(-1, height, width), np.full(len(masks), -1)
-    segments = record["segments"]
-    ids = segments if isinstance(segments, np.ndarray) else decode_segments(segments)
-    kept = [info for info in record["segments_info"] if info["category_id"] >= 0 and not info["is_crowd"]]
-    labels = np.array([info["category_id"] for info in kept], np.int64)
-    masks = ids == np.array([info["id"] for info in kept], ids.dtype).reshape(-1, 1, 1)
-    if per == "class":
-        labels, owner = np.unique(labels, return_inverse=True)
-        masks = np.array([masks[owner == c].any(0) for c in range(len(labels))], bool).reshape(-1, *ids.shape)
-    return masks, labels
-
-
 class MaskBatches:
     """index -> MaskBatch of this process's share. Every image comes once per epoch, in a new order; flipped, scaled
     and cropped at random.
@@ -73,7 +47,7 @@ class MaskBatches:
     batch_size: B, a multiple of the number of processes, each of which loads only its `distributed.shard`.
     scale: the image's long side becomes S times a factor from this range (OpenSeg, section 4.1: 0.8 to 1.2); the image
         is then padded with `fill` or cropped to S x S. (1, 1) without flip gives the images as they are.
-    per: see `record_masks`. Masks that a crop leaves empty are dropped.
+    per: see `ovs_lite.data.segments.record_masks`. Masks that a crop leaves empty are dropped.
     """
 
     def __init__(
@@ -91,22 +65,16 @@ class MaskBatches:
             given = f"{len(split)} records, batch_size={batch_size}, size={size}, scale={scale}"
             raise ValueError(f"got {given}, expected at least one of each and a range of positive factors")
         self.split, self.batch_size, self.size, self.seed = split, batch_size, size, seed
+        self.places = Places(len(split), batch_size, seed)
         self.scale, self.flip, self.per, self.fill = scale, flip, per, torch.tensor(fill).view(3, 1, 1)
-        self._order = -1, np.empty(0, int)  # the last epoch's order
 
     def __call__(self, index: int) -> MaskBatch:
-        count = distributed.world_size()
-        if self.batch_size % count:
-            raise ValueError(f"got batch_size={self.batch_size}, expected a multiple of the {count} processes")
-        places = distributed.shard(range(index * self.batch_size, (index + 1) * self.batch_size))
-        images, masks, labels, names = zip(*map(self._example, places), strict=True)
+        examples = (self._example(*place) for place in self.places(index))
+        images, masks, labels, names = zip(*examples, strict=True)
         return MaskBatch(torch.stack(images), list(masks), list(labels), list(names), self.batch_size)
 
-    def _example(self, place: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
-        epoch, number = divmod(place, len(self.split))
-        if epoch != self._order[0]:
-            self._order = epoch, np.random.default_rng((self.seed, epoch, len(self.split))).permutation(len(self.split))
-        record = self.split[int(self._order[1][number])]
+    def _example(self, epoch: int, number: int, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
+        record = self.split[row]
         rng = np.random.default_rng((self.seed, epoch, number))
         masks, labels = record_masks(record, self.per)
         image = transforms.to_dtype(transforms.to_image(read_image(record["image"])), torch.float32, scale=True)
@@ -117,7 +85,7 @@ class MaskBatches:
     def _placed(
         self, image: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flip, scale, and cut or fill to S x S, the same for picture and masks."""
+        """Flip, scale, and crop or pad to S x S, the same for image and masks."""
         if self.flip and rng.random() < 0.5:
             image, masks = image.flip(-1), masks.flip(-1)
         factor = self.size * rng.uniform(*self.scale) / max(image.shape[1:])
@@ -135,5 +103,5 @@ class MaskBatches:
 
 
 def _offset(side: int, room: int, rng: np.random.Generator) -> int:
-    """Where a window of `room` pixels starts on `side` pixels; negative where the picture lies inside the window."""
+    """Where a window of `room` pixels starts on `side` pixels; negative where the image lies inside the window."""
     return int(rng.integers(min(0, side - room), max(0, side - room) + 1))

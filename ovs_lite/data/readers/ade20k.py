@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovs_lite.data.images import check_pixels, read_picture, upright
+from ovs_lite.data.images import check_pixels, read_image_file, upright
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
@@ -26,9 +26,9 @@ def iter_ade20k(
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield one record per picture with its label map of the same stem, in the order of the names.
+    """Yield one record per image with its label map of the same stem, in the order of the names.
 
-    A picture without a usable label map, or a label map without a picture, is skipped and listed in `report`: call
+    An image without a usable label map, or a label map without an image, is skipped and listed in `report`: call
     report.check() afterwards. vocabulary: default "ade150". Raises FileNotFoundError for a missing folder.
     """
     report = ReaderReport() if report is None else report
@@ -85,7 +85,7 @@ def _record(
     if stem not in images or stem not in labels:
         folder = annotations_dir if stem in images else images_dir
         raise ValueError(f"{images.get(stem) or labels.get(stem)} has no partner in {folder}")
-    picture = read_picture(images[stem])
+    picture = read_image_file(images[stem])
     values = read_label_map(labels[stem])
     if values.shape == picture.stored_size:
         values = upright(values, picture.orientation)

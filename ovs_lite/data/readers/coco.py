@@ -5,7 +5,7 @@ that the small ones stay visible; area and bbox are those of the painted pixels,
 that others hide entirely is left out and counted. Pixels that nobody owns are void, not background.
 
 Orientation: where the JSON's width and height are those of the stored pixels, masks turn with the EXIF orientation of
-the picture; where they are those of the upright picture alone, masks stay.
+the image; where they are those of the upright image alone, masks stay.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ovs_lite.data.images import Picture, read_picture, upright
+from ovs_lite.data.images import ImageFile, read_image_file, upright
 from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
 from ovs_lite.data.rle import segmentation_to_mask
 from ovs_lite.data.segments import describe_segment
@@ -32,9 +32,9 @@ def iter_coco(
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield one record per picture, in the order of the image ids, instances' and captions' pictures together.
+    """Yield one record per image, in the order of the image ids, instances' and captions' images together.
 
-    A picture that only the captions know has segments None; one without instances has an all-void map. Bad pictures
+    An image that only the captions know has segments None; one without instances has an all-void map. Bad images
     and annotations are skipped and listed in `report`: call report.check() afterwards. vocabulary: default "coco".
     Raises FileNotFoundError for a missing file or folder, ValueError for a JSON file of another layout.
     """
@@ -83,7 +83,7 @@ def _index_images(content: dict[str, Any], report: ReaderReport) -> dict[int, di
     images: dict[int, dict] = {}
     for entry in content["images"]:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_int(key):
+        if type(key) is not int:
             report.skip(f"entry {str(entry)[:80]}", "no integer id")
         elif key in images:
             report.skip(f"image id {key}", "the id comes twice in the JSON; the first entry counts")
@@ -93,16 +93,16 @@ def _index_images(content: dict[str, Any], report: ReaderReport) -> dict[int, di
 
 
 def _by_image(annotations: list, known: set[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
-    """Image id -> its annotations in the order of their ids. Doubled ids and unknown pictures are skipped."""
+    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
     groups: dict[int, list[dict]] = {}
     seen: set[int] = set()
     for entry in annotations:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_int(key):
+        if type(key) is not int:
             report.skip_annotation(f"{kind} {str(entry)[:80]}", "no integer id")
         elif key in seen:
             report.skip_annotation(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
-        elif not _is_int(entry.get("image_id")) or entry["image_id"] not in known:
+        elif type(entry.get("image_id")) is not int or entry["image_id"] not in known:
             report.skip_annotation(f"{kind} {key}", f"image id {entry.get('image_id')!r} is not in the JSON")
         else:
             seen.add(key)
@@ -116,14 +116,14 @@ def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, 
     listed = content.get("categories")
     if not isinstance(listed, list):
         return expected
-    entries = [entry for entry in listed if isinstance(entry, dict) and _is_int(entry.get("id"))]
+    entries = [entry for entry in listed if isinstance(entry, dict) and type(entry.get("id")) is int]
     claims = {entry["id"]: entry.get("name") for entry in entries}
     return {source: index for source, index in expected.items() if claims.get(source) == vocabulary.names[index]}
 
 
-def _picture(images_dir: Path, entry: dict, report: ReaderReport) -> Picture | None:
+def _picture(images_dir: Path, entry: dict, report: ReaderReport) -> ImageFile | None:
     try:
-        picture = read_picture(images_dir / plain_file_name(entry.get("file_name")))
+        picture = read_image_file(images_dir / plain_file_name(entry.get("file_name")))
         size = (entry.get("height"), entry.get("width"))
         if size not in (picture.stored_size, (picture.height, picture.width)):
             raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {picture.width} x {picture.height} pixels")
@@ -133,7 +133,7 @@ def _picture(images_dir: Path, entry: dict, report: ReaderReport) -> Picture | N
     return picture
 
 
-def _stored(entry: dict, picture: Picture) -> bool:
+def _stored(entry: dict, picture: ImageFile) -> bool:
     """Whether the JSON speaks of the pixels as stored, before the EXIF orientation."""
     return (entry["height"], entry["width"]) == picture.stored_size
 
@@ -141,12 +141,12 @@ def _stored(entry: dict, picture: Picture) -> bool:
 def _paint(
     annotations: list[dict],
     stored: bool,
-    picture: Picture,
+    picture: ImageFile,
     categories: dict[int, int],
     vocabulary: Vocabulary,
     report: ReaderReport,
 ) -> tuple[np.ndarray, list[dict]]:
-    """(segments (H, W) int32, segments_info) of one picture; segment ids follow the order of the annotation ids."""
+    """(segments (H, W) int32, segments_info) of one image; segment ids follow the order of the annotation ids."""
     frame = picture.stored_size if stored else (picture.height, picture.width)
     masks = []
     for annotation in annotations:
@@ -173,7 +173,7 @@ def _paint(
 def _instance(annotation: dict, frame: tuple[int, int], categories: dict[int, int]) -> tuple[np.ndarray, int, bool]:
     """(mask (H, W) bool in the JSON's frame, class id, is it a crowd). Raises ValueError."""
     category, crowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
-    if not _is_int(category) or category not in categories:
+    if type(category) is not int or category not in categories:
         raise ValueError(f"got category id {category!r}, which the vocabulary does not have under the JSON's name")
     if crowd not in (0, 1):
         raise ValueError(f"got iscrowd {crowd!r}, expected 0 or 1")
@@ -192,7 +192,3 @@ def _captions(entries: list[dict], report: ReaderReport) -> list[str]:
         captions.append(words)
         report.annotations_read += 1
     return captions
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -10,8 +10,8 @@ LISTED = 20
 class ReaderReport:
     """Filled by a reader while its records are consumed.
 
-    read, skipped: pictures that became records, and (name, reason) of those that did not.
-    annotations_read, annotations_skipped: the same for annotations (masks and captions) of pictures that were kept.
+    read, skipped: images that became records, and (name, reason) of those that did not.
+    annotations_read, annotations_skipped: the same for annotations (masks and captions) of images that were kept.
     segments, crowds: segments written, and how many of them are crowds. covered: masks left out because others hide
     them entirely; no fault of the data, so they do not count as skipped.
     """
@@ -25,7 +25,7 @@ class ReaderReport:
     covered: int = 0
 
     def skip(self, name: object, reason: object) -> None:
-        """Count and list a picture that cannot be used."""
+        """Count and list an image that cannot be used."""
         self.skipped.append((str(name), _plain(reason)))
 
     def skip_annotation(self, name: object, reason: object) -> None:
@@ -40,25 +40,25 @@ class ReaderReport:
     def summary(self) -> str:
         """One line of counts, then one line per skipped item (the first of each kind; the lists hold all)."""
         head = (
-            f"{self.read} pictures read, {len(self.skipped)} skipped; {self.annotations_read} annotations read, "
+            f"{self.read} images read, {len(self.skipped)} skipped; {self.annotations_read} annotations read, "
             f"{len(self.annotations_skipped)} skipped; {self.segments} segments, {self.crowds} of them crowds; "
             f"{self.covered} masks hidden by others"
         )
         lines = [head]
-        for kind, items in (("picture", self.skipped), ("annotation", self.annotations_skipped)):
+        for kind, items in (("image", self.skipped), ("annotation", self.annotations_skipped)):
             lines += [f"  skipped {kind} {name}: {reason}" for name, reason in items[:LISTED]]
             lines += [f"  ... and {len(items) - LISTED} more"] * (len(items) > LISTED)
         return "\n".join(lines)
 
     def check(self, max_fraction: float = 0.01) -> None:
-        """Raise ValueError, with the list, where more than `max_fraction` of pictures or annotations were skipped.
+        """Raise ValueError, with the list, where more than `max_fraction` of images or annotations were skipped.
 
-        Also where nothing was read at all. With 80 pictures one bad one is 1.25 %: pass a larger fraction knowingly.
+        Also where nothing was read at all. With 80 images one bad one is 1.25 %: pass a larger fraction knowingly.
         """
         if self.read == 0:
-            raise ValueError(f"no picture could be read\n{self.summary()}")
+            raise ValueError(f"no image could be read\n{self.summary()}")
         for kind, skipped, read in (
-            ("pictures", self.skipped, self.read),
+            ("images", self.skipped, self.read),
             ("annotations", self.annotations_skipped, self.annotations_read),
         ):
             fraction = len(skipped) / max(1, len(skipped) + read)

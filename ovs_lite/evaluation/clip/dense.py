@@ -1,6 +1,6 @@
 """How well does a CLIP segment without any training for it? Mean IoU on held-out scenes of `icon-ade150`.
 
-K classes, H W pixels. A picture is shown at twice CLIP's own side (128 px for the miniature models), as MaskCLIP and
+K classes, H W pixels. An image is shown at twice CLIP's own side (128 px for the miniature models), as MaskCLIP and
 TCL infer; half of the scenes are in the second font, half in other palettes and textures, as in the evaluation sets.
 """
 
@@ -17,6 +17,7 @@ from ovs_lite.iconworld.render import Rendering
 from ovs_lite.iconworld.scene import SceneBatch
 from ovs_lite.iconworld.sets import icon_sets
 from ovs_lite.methods import get_method
+from ovs_lite.methods.registry import DEFAULT_METHOD
 
 VOCABULARY = "icon-ade150"
 AT_ONCE = 8  # (AT_ONCE, K, H, W) scores are held together
@@ -28,15 +29,15 @@ def segmentation_scores(clip: Clip, scenes: int, seed: int = 0) -> tuple[Segment
 
     With a ConvNet, which has no attention to change, `maskclip` compares its last feature map.
     """
-    vocabulary, method = load_vocabulary(VOCABULARY), get_method("maskclip", clip)
+    vocabulary, method = load_vocabulary(VOCABULARY), get_method(DEFAULT_METHOD, clip)
     texts = clip.text_embeddings(list(vocabulary.names))
     found, guessed = (ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for _ in range(2))
     dice = torch.Generator().manual_seed(seed % 2**32)
     style = icon_sets(VOCABULARY)[0].style
     for scene, rendering in held_out_scenes(style, scenes, 2 * clip.image_size, seed, "dense", AT_ONCE):
-        pictures = clip.normalise(rendering.images.to(clip.device))
+        images = clip.normalise(rendering.images.to(clip.device))
         target = label_maps(scene, rendering, vocabulary)
-        found.update(method.predict(pictures, texts).argmax(1).cpu(), target)
+        found.update(method.predict(images, texts).argmax(1).cpu(), target)
         guessed.update(torch.randint(len(vocabulary), target.shape, generator=dice), target)
     return found.compute(), guessed.compute()
 

@@ -32,7 +32,7 @@ class Naming:
 
 
 @torch.no_grad()
-def dense_naming(clip: Clip, scenes: int, mode: str = "maskclip", seed: int = 0) -> Naming:
+def dense_naming(clip: Clip, scenes: int, mode: str = "value", seed: int = 0) -> Naming:
     """Over `scenes` held-out scenes at twice CLIP's side. mode: of the dense map, see `Clip.dense`."""
     nouns = clip.text_embeddings([load_nouns()[i].noun for i in EVERY_NOUN])
     stuffs = clip.text_embeddings(list(STUFF_NAMES))

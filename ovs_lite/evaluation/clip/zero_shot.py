@@ -174,7 +174,7 @@ def _dense_figure(clip: Clip, scenes: int, seed: int) -> Figure:
 
 def _naming_figures(clip: Clip, scenes: int, seed: int, mode: str) -> dict[str, Figure]:
     found = dense_naming(clip, scenes, mode, seed)
-    tower = {"maskclip": "value path", "last": "last layer"}[mode] if clip.patch_size is not None else "dense map"
+    tower = {"value": "value path", "last": "last layer"}[mode] if clip.patch_size is not None else "dense map"
     more = found.chance / (1 + EXTRA * found.chance)
     return {
         f"thing pixels among those present, {tower}": Figure(found.present, found.chance, scenes),

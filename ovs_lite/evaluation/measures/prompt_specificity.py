@@ -15,6 +15,7 @@ from ovs_lite.evaluation.clip.held_out import EVERY_NOUN, held_out_scenes, objec
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES, NO_COLOUR
 from ovs_lite.iconworld.scene import SceneStyle
+from ovs_lite.matching import pairwise_iou
 from ovs_lite.methods import Method
 
 TWINS = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 2), size=(0.8, 1.0), repeat=1.0, hard=0.0)
@@ -32,13 +33,21 @@ class Twins:
 
 @dataclass(frozen=True)
 class Specificity:
-    """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1]. share: how much of
-    the specific mask's mass on both things lies on the meant one; the noun's is 0.5. pictures: N."""
+    """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1].
+
+    share: how much of the specific mask's mass on both things lies on the meant one; the noun's is 0.5.
+    gains: (N,) specific - noun of each picture.
+    """
 
     noun: float
     specific: float
     share: float
-    pictures: int
+    gains: tuple[float, ...]
+
+    @property
+    def pictures(self) -> int:
+        """N."""
+        return len(self.gains)
 
 
 def twin_pictures(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
@@ -65,8 +74,8 @@ def prompt_specificity(method: Method, pictures: Iterator[Twins], threshold: flo
     rows = [_one(method, twins, threshold, options) for twins in pictures]
     if not rows:
         raise ValueError("got no picture, expected at least one")
-    noun, specific, share = np.mean(rows, axis=0)
-    return Specificity(float(noun), float(specific), float(share), len(rows))
+    noun, specific, share = np.array(rows).T
+    return Specificity(float(noun.mean()), float(specific.mean()), float(share.mean()), tuple(specific - noun))
 
 
 def _one(method: Method, twins: Twins, threshold: float, options: dict) -> tuple[float, float, float]:
@@ -74,12 +83,8 @@ def _one(method: Method, twins: Twins, threshold: float, options: dict) -> tuple
     embeddings = method.clip.text_embeddings(texts, method.templates)
     scores = method.predict(method.clip.normalise(twins.image[None].to(method.clip.device)), embeddings, **options)[0]
     scores, masks = scores.cpu(), twins.masks
-    noun = np.mean([_iou(scores[0] > threshold, mask) for mask in masks])
-    specific = np.mean([_iou(own > threshold, mask) for own, mask in zip(scores[1:], masks, strict=True)])
+    overlaps = pairwise_iou((scores > threshold).flatten(1), masks.flatten(1))  # (3, 2)
+    noun, specific = overlaps[0].mean(), overlaps[1:].diagonal().mean()
     mass = torch.einsum("thw,mhw->tm", scores[1:].clamp(min=0), masks.float())
     share = (mass.diagonal() / mass.sum(1).clamp(min=1e-9)).mean()
     return float(noun), float(specific), float(share)
-
-
-def _iou(found: torch.Tensor, mask: torch.Tensor) -> float:
-    return float((found & mask).sum() / (found | mask).sum().clamp(min=1))

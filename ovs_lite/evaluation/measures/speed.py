@@ -1,11 +1,14 @@
-"""How many pictures a second a method segments when every picture asks new words: TCL's Table 5.
+"""How long methods take for an image when every image asks new words: TCL's Table 5.
 
-The text tower reads all class names again for every picture, nothing is cached. Compare figures of one run only.
+The text tower reads all class names again for every image, nothing is cached. Compare ratios: the papers' images per
+second are a V100's.
 """
 
-import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 
 from ovs_lite.data.prompts import fill, template_set
@@ -13,26 +16,43 @@ from ovs_lite.methods import Method
 
 
 @torch.no_grad()
-def images_per_second(
-    method: Method, names: list[str], size: int, repeats: int = 10, templates: str = "single", **options
-) -> float:
-    """1 / median seconds of one (1, 3, size, size) picture with all its texts; one call before is not counted.
+def seconds_per_image(
+    cases: Mapping[str, tuple[Method, Mapping[str, Any]]],
+    names: list[str],
+    size: int,
+    repeats: int = 10,
+    templates: str = "single",
+) -> dict[str, np.ndarray]:
+    """Seconds of one (1, 3, size, size) image with all its texts: {case: (repeats,)}.
 
-    templates: prompt set; TCL's paper names one sentence. options: the method's own. Raises ValueError for repeats < 1.
+    The cases take turns, so that what slows the machine down slows all of them; the first round is not counted.
+    cases: {name: (method, options of its `predict`)}.
+    names: of the classes.
+    templates: prompt set; TCL's paper names one sentence.
+    Raises ValueError for repeats < 1.
     """
     if repeats < 1:
         raise ValueError(f"got repeats={repeats}, expected at least 1")
-    clip, seconds = method.clip, []
-    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(clip.device)
     prompts = [fill(pattern, name) for name in names for pattern in template_set(templates)]
-    for _ in range(repeats + 1):
-        _wait(clip.device)
-        start = time.perf_counter()
-        texts = clip.encode_text(prompts).view(len(names), -1, clip.embed_dim).mean(1)
-        method.predict(clip.normalise(picture), torch.nn.functional.normalize(texts, dim=1), **options)
-        _wait(clip.device)
-        seconds.append(time.perf_counter() - start)
-    return 1 / statistics.median(seconds[1:])
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    rounds = [
+        [_seconds(method, image, prompts, len(names), options) for method, options in cases.values()]
+        for _ in range(repeats + 1)
+    ]
+    return dict(zip(cases, np.array(rounds[1:]).T, strict=True))
+
+
+def _seconds(
+    method: Method, image: torch.Tensor, prompts: list[str], classes: int, options: Mapping[str, Any]
+) -> float:
+    clip = method.clip
+    image = clip.normalise(image.to(clip.device))
+    _wait(clip.device)
+    start = time.perf_counter()
+    texts = clip.encode_text(prompts).view(classes, -1, clip.embed_dim).mean(1)
+    method.predict(image, torch.nn.functional.normalize(texts, dim=1), **options)
+    _wait(clip.device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:

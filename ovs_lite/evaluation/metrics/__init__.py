@@ -1,1 +1,1 @@
-"""Metrics as exact counts that merge over processes: mIoU, proposal recall."""
+"""Metrics: exact counts that merge over processes (mIoU, proposal recall), and intervals over images and seeds."""

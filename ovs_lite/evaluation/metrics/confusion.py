@@ -83,6 +83,10 @@ class ConfusionMatrix:
         self.ignored += other.ignored
         return self
 
+    def class_pixels(self) -> np.ndarray:
+        """(3, C) int64: the pixels of each class that are right, predicted and in the targets."""
+        return np.stack([self.matrix.diagonal(), self.matrix[:, :-1].sum(0), self.matrix.sum(1)])
+
     def compute(self, absent: str = "union") -> SegmentationScores:
         """The scores so far. IoU = intersection / (predicted + target - intersection), per class over all pixels.
 
@@ -93,8 +97,7 @@ class ConfusionMatrix:
         """
         if absent not in ABSENT_RULES:
             raise ValueError(f"got absent={absent!r}, expected one of {', '.join(ABSENT_RULES)}")
-        right = self.matrix.diagonal().astype(np.float64)
-        target, predicted = self.matrix.sum(1), self.matrix[:, :-1].sum(0)
+        right, predicted, target = self.class_pixels()
         union = target + predicted - right
         counted = target > 0 if absent == "target" else union > 0
         pixels = int(target.sum())

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ovs_lite.matching import pairwise_iou
+
 THRESHOLDS = (0.5, 0.7, 0.9)
 BUDGET = 128
 
@@ -16,12 +18,10 @@ BUDGET = 128
 def mask_iou(masks: torch.Tensor, target_masks: torch.Tensor) -> torch.Tensor:
     """Intersection over union of every pair: (N, H, W), (M, H, W), bool or soft (> 0.5) -> (N, M) float64.
 
-    Counted exactly up to 2^24 pixels; two empty masks have 0.
+    float64, so that an IoU that equals a threshold is found. Two empty masks have 0.
     """
-    first, second = (_binary(m).flatten(1).float() for m in (masks, target_masks))
-    overlap = (first @ second.T).double()
-    union = first.sum(1)[:, None] + second.sum(1) - overlap
-    return overlap / union.clamp(min=1)
+    first, second = ((m if m.dtype == torch.bool else m > 0.5).flatten(1).double() for m in (masks, target_masks))
+    return pairwise_iou(first, second)
 
 
 def best_iou(masks: torch.Tensor, target_masks: torch.Tensor, budget: int | None = BUDGET) -> torch.Tensor:
@@ -87,7 +87,3 @@ class ProposalRecall:
         """{threshold: recall in [0, 1]}, NaN without targets."""
         shares = self.found.double() / self.targets if self.targets else torch.full_like(self.found.double(), torch.nan)
         return dict(zip(self.thresholds, shares.tolist(), strict=True))
-
-
-def _binary(masks: torch.Tensor) -> torch.Tensor:
-    return masks if masks.dtype == torch.bool else masks > 0.5

@@ -1,6 +1,6 @@
-"""ReCo's bank: unlabelled pictures that a CLIP has looked at once, to be retrieved by a text and co-segmented.
+"""ReCo's bank: unlabelled images that a CLIP has looked at once, to be retrieved by a text and co-segmented.
 
-N pictures, D joint embedding, C channels of a dense feature, h w patches.
+N images, D joint embedding, C channels of a dense feature, h w patches.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,20 +19,19 @@ from ovs_lite.clip.dense import is_mean_of_map
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.stream import CaptionStream, Stage
 
-ICONWORLD_PICTURES = 3 * len(load_nouns())  # every noun leads three times
+ICONWORLD_IMAGES = 3 * len(load_nouns())  # every noun leads three times
 ICONWORLD_SEED = 2022
 ALONE = Stage(until=1, things=(1, 1), size=(0.70, 1.10), bare=1.0, colour=0.0)  # one thing each, as in ImageNet
 
 
 @dataclass(frozen=True)
 class ImageBank:
-    """embeddings: (N, D) of whole pictures, L2-normalised. features: (N, C, h, w), L2-normalised along C, in any
-    precision. mode: of `Clip.dense`, which made the features. Raises ValueError for shapes that do not belong together.
+    """embeddings: (N, D) of whole images, L2-normalised. features: (N, C, h, w) of CLIP's last layer, L2-normalised
+    along C, in any precision. Raises ValueError for shapes that do not belong together.
     """
 
     embeddings: torch.Tensor
     features: torch.Tensor
-    mode: str = "last"
 
     def __post_init__(self):
         if self.embeddings.ndim != 2 or self.features.ndim != 4 or not 0 < len(self.embeddings) == len(self.features):
@@ -43,48 +42,47 @@ class ImageBank:
         return len(self.embeddings)
 
     def nearest(self, text: torch.Tensor, k: int) -> torch.Tensor:
-        """(D,) L2-normalised -> indices of the k pictures with the largest cosine, (k,), best first.
+        """(D,) L2-normalised -> indices of the k images with the largest cosine, (k,), best first.
 
         Raises ValueError where the bank is smaller than k.
         """
         if not 1 <= k <= len(self):
-            raise ValueError(f"got k={k} for a bank of {len(self)} pictures, expected 1 to {len(self)}")
+            raise ValueError(f"got k={k} for a bank of {len(self)} images, expected 1 to {len(self)}")
         return (self.embeddings @ text.to(self.embeddings)).topk(k).indices
 
     @classmethod
     @torch.no_grad()
-    def from_pictures(
+    def from_images(
         cls,
         clip: Clip,
-        pictures: Iterable[Image.Image | torch.Tensor],
-        mode: str = "last",
+        images: Iterable[Image.Image | torch.Tensor],
         chunk: int = 64,
         dtype: torch.dtype = torch.float16,
     ) -> "ImageBank":
-        """Look at every picture once, `chunk` at a time; they are warped to CLIP's own square.
+        """Look at every image once, `chunk` at a time; they are warped to CLIP's own square.
 
-        pictures: PIL or (3, H, W) RGB in [0, 1], of any size; read as they come, so a generator need not hold them.
-        mode: see `Clip.dense`. dtype: of the features. Everything stays on CLIP's device.
-        Raises ValueError for no picture and for tensors of another shape.
+        images: PIL or (3, H, W) RGB in [0, 1], of any size; read as they come, so a generator need not hold them.
+        dtype: of the features. Everything stays on CLIP's device.
+        Raises ValueError for no image and for tensors of another shape.
         """
-        source, embeddings, features = iter(pictures), [], []
+        source, embeddings, features = iter(images), [], []
         while part := list(islice(source, chunk)):
-            images = torch.stack([_prepare(clip, picture) for picture in part])
-            dense = clip.dense(images, mode)
-            one_pass = mode == "last" and is_mean_of_map(clip.network.visual)
+            images = torch.stack([_prepare(clip, image) for image in part])
+            dense = clip.dense(images, "last")
+            one_pass = is_mean_of_map(clip.network.visual)
             embeddings.append(F.normalize(dense.mean((2, 3)), dim=1) if one_pass else clip.encode_image(images))
             features.append(F.normalize(dense, dim=1).to(dtype))
         if not embeddings:
-            raise ValueError("got no picture for the bank, expected at least one")
-        return cls(torch.cat(embeddings), torch.cat(features), mode)
+            raise ValueError("got no image for the bank, expected at least one")
+        return cls(torch.cat(embeddings), torch.cat(features))
 
 
-def iconworld_bank(clip: Clip, count: int = ICONWORLD_PICTURES, seed: int = ICONWORLD_SEED) -> ImageBank:
-    """Pictures of one thing each from the miniature world's training stream, at CLIP's own size; same seed, same bank.
+def iconworld_bank(clip: Clip, count: int = ICONWORLD_IMAGES, seed: int = ICONWORLD_SEED) -> ImageBank:
+    """Images of one thing each from the miniature world's training stream, at CLIP's own size; same seed, same bank.
 
     No caption and no mask is looked at. They take ViT-Lite-8 a few seconds on one CPU core.
     """
-    return ImageBank.from_pictures(clip, islice(_drawings(clip.image_size, seed), count))
+    return ImageBank.from_images(clip, islice(_drawings(clip.image_size, seed), count))
 
 
 def _drawings(size: int, seed: int) -> Iterator[torch.Tensor]:
@@ -93,13 +91,13 @@ def _drawings(size: int, seed: int) -> Iterator[torch.Tensor]:
         yield from stream(step)[0]
 
 
-def _prepare(clip: Clip, picture: Image.Image | torch.Tensor) -> torch.Tensor:
+def _prepare(clip: Clip, image: Image.Image | torch.Tensor) -> torch.Tensor:
     """-> (3, side, side) normalised."""
-    if isinstance(picture, Image.Image):
-        return clip.preprocess(picture)[0]
-    if picture.ndim != 3 or len(picture) != 3:
-        raise ValueError(f"got a picture of shape {tuple(picture.shape)}, expected PIL or (3, H, W) RGB in [0, 1]")
+    if isinstance(image, Image.Image):
+        return clip.preprocess(image)[0]
+    if image.ndim != 3 or len(image) != 3:
+        raise ValueError(f"got an image of shape {tuple(image.shape)}, expected PIL or (3, H, W) RGB in [0, 1]")
     side = (clip.image_size, clip.image_size)
-    if tuple(picture.shape[1:]) != side:
-        picture = transforms.resize(picture, side, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return clip.normalise(picture.to(clip.device))
+    if tuple(image.shape[1:]) != side:
+        image = transforms.resize(image, side, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return clip.normalise(image.to(clip.device))

@@ -30,7 +30,7 @@ class GatedConv(nn.Module):
 class GroundingDecoder(nn.Module):
     """(B, C, h, w) -> (B, C, 4h, 4w): twice, nearest-neighbour enlarging by two and two gated convolutions.
 
-    Untrained it only enlarges. The paper's third, bilinear upsampler works on masks, at inference; see `methods.tcl`.
+    Untrained it only upsamples. The paper's third, bilinear upsampler works on masks, at inference; see `methods.tcl`.
     """
 
     def __init__(self, channels: int, stages: int = 2):

@@ -3,6 +3,7 @@
 B images, K classes, D joint embedding, H W pixels; masks have a quarter of a patch's side.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,22 @@ from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.pamr import pamr
 
 KP_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class TclFeatures:
+    """What TCL keeps of B images.
+
+    images: (B, 3, H, W) normalised, padded to whole patches.
+    inside: rows and columns of these that are no padding.
+    pixels: (B, D, 4h, 4w) from the grounder, not normalised.
+    patches: (B, D, h, w) of the frozen CLIP, not normalised.
+    """
+
+    images: torch.Tensor
+    inside: tuple[slice, slice]
+    pixels: torch.Tensor
+    patches: torch.Tensor
 
 
 class Tcl(Method):
@@ -48,40 +65,50 @@ class Tcl(Method):
         return self.grounder(tokens, grid, train_block)
 
     @torch.no_grad()
-    def predict(
+    def encode(self, images: torch.Tensor) -> TclFeatures:
+        """(B, 3, H, W) normalised -> embeddings of pixels and of the frozen CLIP's patches.
+
+        Sides that are no multiple of a patch are padded with zeros on both sides; `scores` crops them again.
+        """
+        visual = self.clip.network.visual
+        left, right, top, bottom = _margins(images, patch_stride(visual))
+        inside = slice(top, top + images.shape[-2]), slice(left, left + images.shape[-1])
+        images = F.pad(images, (left, right, top, bottom))
+        tokens, grid = penultimate_tokens(visual, images)
+        patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
+        return TclFeatures(images, inside, self.grounder(tokens, grid), patches)
+
+    @torch.no_grad()
+    def scores(
         self,
-        images: torch.Tensor,
+        features: TclFeatures,
         text_embeddings: torch.Tensor,
         refine: bool = True,
         kp_weight: float = KP_WEIGHT,
         kp_variant: str = "released",
     ) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) probabilities, each class for itself.
+        """-> (B, K, H, W) probabilities, each of the (K, D) classes for itself.
 
-        refine: PAMR. kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1]. kp_variant: "released" gives
-        these the start values of Eq. 5, "paper" the learned ones. Sides that are no multiple of a patch are padded with
-        zeros on both sides, and cut again. Raises ValueError for a kp_weight outside and for another variant.
+        refine: PAMR.
+        kp_weight: share of the frozen CLIP's masks (Eq. 15), in [0, 1].
+        kp_variant: "released" gives these the start values of Eq. 5, "paper" the learned ones.
+        Raises ValueError for a kp_weight outside and for another variant.
         """
         if not 0 <= kp_weight <= 1:
             raise ValueError(f"got kp_weight={kp_weight!r}, expected 0 (none of the frozen CLIP's masks) to 1")
         if kp_variant not in ("released", "paper"):
             raise ValueError(f"got kp_variant={kp_variant!r}, expected released or paper")
-        visual, (height, width) = self.clip.network.visual, images.shape[-2:]
-        left, right, top, bottom = _margins(images, patch_stride(visual))
-        images = F.pad(images, (left, right, top, bottom))
-        tokens, grid = penultimate_tokens(visual, images)
-        pixels = self.grounder(tokens, grid)
-        masks = mask_logits(pixels, text_embeddings, self.grounder.scale, self.grounder.bias).sigmoid()
+        images, grounder = features.images, self.grounder
+        masks = mask_logits(features.pixels, text_embeddings, grounder.scale, grounder.bias).sigmoid()
         if refine:
             masks = pamr(F.interpolate(images, masks.shape[-2:], mode="bilinear", align_corners=True), masks)
         if kp_weight:
-            patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
-            start = (SCALE, BIAS) if kp_variant == "released" else (self.grounder.scale, self.grounder.bias)
-            kept = mask_logits(patches, text_embeddings, *start).sigmoid()
+            start = (SCALE, BIAS) if kp_variant == "released" else (grounder.scale, grounder.bias)
+            kept = mask_logits(features.patches, text_embeddings, *start).sigmoid()
             kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
             masks = masks.lerp(kept, kp_weight)
         masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False)
-        return masks[..., top : top + height, left : left + width]
+        return masks[(..., *features.inside)]
 
 
 def _margins(images: torch.Tensor, stride: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ovs_lite.clip import Clip, load_clip, wrap_clip
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.tensors import read_foreign
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # TCL's pictures, not CLIP's
 TEMPLATES = "tcl9"
 HEAD_WIDTH = 64
 BLOCK = "masker.image_encoder.backbone.transformer.resblocks."
@@ -120,7 +120,7 @@ def _clip(tensors: Tensors, text: str | None, given: Clip | nn.Module | str | No
             if network.visual.output_dim != base.embed_dim:
                 sizes = f"an image tower of {network.visual.output_dim} dimensions, and {name} one of {base.embed_dim}"
                 raise ValueError(f"{path}: holds {sizes}; give the CLIP that it was trained on")
-    return wrap_clip(network.float(), name, IMAGENET_MEAN, IMAGENET_STD).to(device).eval()
+    return wrap_clip(network.float(), name, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD).to(device).eval()
 
 
 def _given(clip: Clip | nn.Module | str | None, path: Path) -> Clip:

@@ -136,7 +136,8 @@ def build(config: TclConfig) -> TclTraining:
     settings = (config.batch, config.image_size, config.loop.seed, config.crop_area)
     batches = PairBatches(pairs, *settings, augment=config.augment, workers=config.workers)
     found = {"pairs": len(pairs), "text_tower": clip.fingerprint(), "image_tower": clip.image_fingerprint()}
-    task = TclTraining(method, batches if config.workers else Prefetched(batches), config, found=found)
+    in_thread = config.workers == 0 and config.augment == "crop"  # strong draws from torch's global generator
+    task = TclTraining(method, Prefetched(batches) if in_thread else batches, config, found=found)
     if isinstance(pairs, WebShards):
         task.notes = lambda: [_shards_used(pairs, batches)]
     return task

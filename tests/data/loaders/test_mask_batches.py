@@ -1,10 +1,11 @@
-"""Batches of pictures with masks: reproducible, every picture once an epoch, and masks that stay on their content."""
+"""Batches of images with masks: reproducible, every image once an epoch, and masks that stay on their content."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from kit.ranks import as_process
 from kit.records import COLOURS, GROUND, scene, toy, without_annotation
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches
 from ovs_lite.data.record import load_split, write_split
@@ -45,6 +46,21 @@ def test_every_picture_comes_once_per_epoch_in_another_order(batch_size):
     assert all(sorted(epoch) == [f"p{i}" for i in range(7)] for epoch in epochs)
     other = MaskBatches(split, 7, 8, seed=2)
     assert len({*epochs, *(tuple(other(index).image_ids) for index in range(5))}) == 10, "and for another seed"
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_process_reads_only_its_share_and_the_shares_are_the_batch(monkeypatch, count):
+    split = [toy(f"p{i}", scene(30, 30 + i)) for i in range(7)]
+    whole, read = MaskBatches(split, 6, 24, seed=5)(1), []
+    assert (len(whole), whole.total) == (6, 6)
+    counted = type("Counted", (list,), {"__getitem__": lambda self, row: read.append(row) or split[row]})(split)
+    for rank in range(count):
+        as_process(monkeypatch, rank, count)
+        part = MaskBatches(counted, 6, 24, seed=5)(1)
+        assert len(read) == (rank + 1) * 6 // count and (len(part), part.total) == (6 // count, 6)
+        assert part.image_ids == whole.image_ids[rank::count] and torch.equal(part.images, whole.images[rank::count])
+        for found, expected in ((part.masks, whole.masks), (part.labels, whole.labels)):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected[rank::count], strict=True))
 
 
 @pytest.mark.parametrize("encoded", [False, True])

@@ -12,7 +12,7 @@ from ovs_lite.data.loaders.prefetch import Prefetched
 def finished(ahead):
     """Wait until nothing is being prepared any more."""
     for future in ahead.ahead.values():
-        future.exception(timeout=10)
+        future.exception()
 
 
 def test_prefetching_changes_no_batch():
@@ -47,12 +47,12 @@ def test_the_next_batch_is_prepared_while_this_one_trains():
     def stream(step):
         if step == 1:
             started.set()
-            assert release.wait(10)
+            assert release.wait(60)
         return step
 
     ahead = Prefetched(stream)
     assert ahead(0) == 0, "does not wait for the next one"
-    assert started.wait(10), "which is begun without being asked for"
+    assert started.wait(60), "which is begun without being asked for"
     release.set()
     assert ahead(1) == 1
 

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from ovs_lite.data.readers.ade20k import iter_ade20k, read_label_map
-from ovs_lite.data.record import ReaderReport, load_split, semantic_map, write_split
+from ovs_lite.data.readers.reader_report import ReaderReport
+from ovs_lite.data.record import load_split, write_split
+from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import load_vocabulary
 
 REAL = os.environ.get("OVS_REAL_DATA")

@@ -392,7 +392,7 @@ def test_dense_naming_counts_pixels_as_a_loop_does(quick):
     scene, rendering = next(held_out_scenes(SCENES, 2, 2 * clip.image_size, 5, "naming", 8))
     nouns = clip.text_embeddings([noun.noun for noun in load_nouns()])
     with torch.no_grad():
-        maps = F.normalize(clip.dense(clip.normalise(rendering.images), "maskclip"), dim=1)
+        maps = F.normalize(clip.dense(clip.normalise(rendering.images), "value"), dim=1)
     regions, right, total = scene.stuff_ids.shape[1], 0, 0
     for b in range(2):
         shown = [int(n) for n, ok in zip(scene.noun_ids[b], scene.thing_valid[b], strict=True) if ok]

@@ -12,9 +12,9 @@ from torchvision.transforms.v2 import functional as transforms
 from ovs_lite.clip import load_clip
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.stream import CaptionStream
-from ovs_lite.inference import Window, segment_scores
+from ovs_lite.inference import Window, encode_image
 from ovs_lite.methods.reco.bank import ALONE, ICONWORLD_SEED, ImageBank, iconworld_bank
-from ovs_lite.methods.reco.method import Reco, prototype, seeds, unlike_contexts, votes
+from ovs_lite.methods.reco.method import Reco, prototype, seeds, votes
 
 
 @pytest.fixture(scope="module")
@@ -81,38 +81,24 @@ def test_the_prototype_is_the_normalised_mean_of_one_place_per_picture():
     torch.testing.assert_close(prototype(features, torch.tensor([1, 5, 0])), expected / expected.norm())
 
 
-def test_a_context_is_no_seed():
-    features, common, where = planted()
-    ground = unit(1, 32, seed=7)[0]
-    features[:, :, 3, 3] = ground  # in all pictures too, at position 15
-    both = votes(features).flatten(1)
-    torch.testing.assert_close(both[:, 15], both.amax(1))
-    weights = unlike_contexts(features, torch.stack([ground, -common]))
-    assert weights[:, 3, 3].abs().max() < 1e-5 and seeds(votes(features) * weights).tolist() == where
-    for n, y, x in itertools.product(range(4), range(4), range(4)):
-        nearest = max(float(features[n, :, y, x] @ context) for context in (ground, -common))
-        assert float(weights[n, y, x]) == pytest.approx(min(1, max(0, 1 - nearest)), abs=1e-5)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ViT-Lite-8", "ConvNeXt-Lite"])
-@pytest.mark.parametrize("mode", ["last", "maskclip"])
-def test_the_bank_holds_what_clip_sees(name, mode):
+def test_the_bank_holds_what_clip_sees(name):
     clip, pictures = load_clip(name), list(CaptionStream(7, 64, 3)(0)[0])
-    bank = ImageBank.from_pictures(clip, iter(pictures), mode, chunk=3, dtype=torch.float32)
+    bank = ImageBank.from_images(clip, iter(pictures), chunk=3, dtype=torch.float32)
     images = clip.normalise(torch.stack(pictures))
     torch.testing.assert_close(bank.embeddings, clip.encode_image(images), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(bank.features, F.normalize(clip.dense(images, mode), dim=1), atol=1e-5, rtol=1e-4)
-    assert len(bank) == 7 and bank.mode == mode
+    torch.testing.assert_close(bank.features, F.normalize(clip.dense(images, "last"), dim=1), atol=1e-5, rtol=1e-4)
+    assert len(bank) == 7
 
 
 def test_pictures_of_any_kind_and_size_become_squares(clip):
     pixels = CaptionStream(1, 96, 3)(0)[0][0]
     drawing = transforms.to_pil_image(pixels)
-    as_tensor, as_pil = (ImageBank.from_pictures(clip, [p], dtype=torch.float32) for p in (pixels, drawing))
+    as_tensor, as_pil = (ImageBank.from_images(clip, [p], dtype=torch.float32) for p in (pixels, drawing))
     assert as_tensor.features.shape == as_pil.features.shape == (1, 128, 8, 8)
     assert float((as_tensor.embeddings * as_pil.embeddings).sum()) > 0.99
-    wide = ImageBank.from_pictures(clip, [drawing.resize((150, 64)), Image.new("L", (9, 9))])
+    wide = ImageBank.from_images(clip, [drawing.resize((150, 64)), Image.new("L", (9, 9))])
     assert wide.features.shape == (2, 128, 8, 8) and wide.features.dtype == torch.float16
     torch.testing.assert_close(wide.features.float().norm(dim=1), torch.ones(2, 8, 8), atol=2e-3, rtol=0)
 
@@ -124,7 +110,7 @@ def test_the_nearest_pictures_come_first():
     expected = sorted(range(9), key=lambda n: -cosines[n])
     assert bank.nearest(text, 9).tolist() == expected and bank.nearest(text, 2).tolist() == expected[:2]
     for wrong in (0, 10):
-        with pytest.raises(ValueError, match=f"k={wrong} for a bank of 9 pictures"):
+        with pytest.raises(ValueError, match=f"k={wrong} for a bank of 9 images"):
             bank.nearest(text, wrong)
 
 
@@ -149,7 +135,7 @@ def slow_scores(clip, bank, images, text, k, attention=True):
     voted = slow_votes(features).flatten(1)
     seeds = [features[n].flatten(1)[:, max(range(voted.shape[1]), key=lambda p: voted[n, p])] for n in range(k)]
     proto = sum(seeds) / sum(seeds).norm()
-    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in (bank.mode, "maskclip"))
+    own, text_aligned = (F.normalize(clip.dense(images, mode), dim=1)[0] for mode in ("last", "value"))
     scores = torch.zeros(own.shape[1:])
     for y, x in itertools.product(*map(range, scores.shape)):
         scores[y, x] = 1 / (1 + math.exp(-float(own[:, y, x] @ proto)))
@@ -161,7 +147,7 @@ def slow_scores(clip, bank, images, text, k, attention=True):
 @pytest.mark.parametrize("attention", [True, False])
 def test_scores_equal_loops_over_patches(clip, attention):
     """Each factor is a sigmoid at patches, then enlarged; the product is of pixels."""
-    bank = ImageBank(unit(6, 128), unit(6, 128, 2, 3, seed=1), "last")
+    bank = ImageBank(unit(6, 128), unit(6, 128, 2, 3, seed=1))
     image, text = randn(1, 3, 24, 32), unit(2, 128, seed=4)
     method = Reco(clip, bank, k=3)
     found = method.predict(image, text, text_attention=attention)[0]
@@ -197,7 +183,7 @@ def test_a_text_is_co_segmented_once_whatever_the_windows(clip, bank, monkeypatc
     plain = ImageBank.nearest
     monkeypatch.setattr(ImageBank, "nearest", lambda self, text, k: asked.append(text) or plain(self, text, k))
     picture, text = Image.new("RGB", (200, 100), "teal"), clip.text_embeddings(["cat", "grass", "cat"])
-    segment_scores(method, picture, text, Window(128, 64, 32))
+    encode_image(method, picture, Window(128, 64, 32)).scores(text)
     assert len(asked) == 2, "one query twice, many windows"
     first = method.prototypes(text)
     assert torch.equal(first[0], first[2]) and len(asked) == 2
@@ -218,32 +204,19 @@ def test_the_default_bank_is_drawn_at_the_first_prediction(clip, bank, monkeypat
     assert Reco(clip, bank).bank is bank and len(made) == 1
 
 
-def test_contexts_change_other_classes_and_not_themselves(clip, bank):
-    text = clip.text_embeddings(["cat", "grass"])
-    plain, with_context = Reco(clip, bank), Reco(clip, bank, contexts=clip.text_embeddings(["grass"]))
-    torch.testing.assert_close(plain.prototypes(text)[1], with_context.prototypes(text)[1])
-    features = bank.features[bank.nearest(text[0], 5)].float()
-    weights = unlike_contexts(features, plain.prototypes(text)[1:])
-    expected = prototype(features, seeds(votes(features) * weights))
-    torch.testing.assert_close(with_context.prototypes(text)[0], expected)
-    several = Reco(clip, bank, contexts=clip.text_embeddings(["grass", "sky", "cat", "snow"])).prototypes(text)
-    weights = unlike_contexts(features, plain.prototypes(clip.text_embeddings(["grass", "sky", "snow"])))
-    torch.testing.assert_close(several[0], prototype(features, seeds(votes(features) * weights)))
-
-
 def test_wrong_banks_and_numbers_are_named(clip, bank):
     with pytest.raises(ValueError, match="k=1, expected at least 2"):
         Reco(clip, bank, k=1)
-    with pytest.raises(ValueError, match="1 pictures to co-segment"):
+    with pytest.raises(ValueError, match="1 images to co-segment"):
         votes(unit(1, 5, 2, 2))
     with pytest.raises(ValueError, match="k=61 for a bank of 60"):
         Reco(clip, bank, k=61).predict(randn(1, 3, 64, 64), unit(1, 128))
     with pytest.raises(ValueError, match="bank with 64 dimensions, ViT-Lite-8 has 128"):
         Reco(clip, ImageBank(unit(3, 64), unit(3, 64, 2, 2)))
-    with pytest.raises(ValueError, match="no picture for the bank"):
-        ImageBank.from_pictures(clip, [])
+    with pytest.raises(ValueError, match="no image for the bank"):
+        ImageBank.from_images(clip, [])
     with pytest.raises(ValueError, match=r"shape \(1, 3, 64, 64\), expected PIL"):
-        ImageBank.from_pictures(clip, [randn(1, 3, 64, 64)])
+        ImageBank.from_images(clip, [randn(1, 3, 64, 64)])
     for embeddings, features in (
         (unit(2, 5), unit(3, 5, 2, 2)),
         (unit(2, 5), unit(2, 5)),

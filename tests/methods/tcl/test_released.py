@@ -7,13 +7,15 @@ import copy
 
 import open_clip
 import pytest
-import released_tcl as released
 import torch
 
+from kit import released_tcl as released
 from kit.released_files import NAMES, SIDE, assert_agrees, open_clip_model, pictures, tokenize, written
-from ovs_lite.checkpoints import load_official_tcl, official_tcl
+from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import wrap_clip
 from ovs_lite.data.loaders.pair_batches import PairBatch
+from ovs_lite.methods.tcl import released as reader
+from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.training import TclTraining
 
 CAPTIONS = ["a cat on the grass", "two dogs", "the sky over " + 20 * "green " + "hills"]
@@ -122,9 +124,8 @@ def test_every_loss_and_every_gradient_is_that_of_the_released_code(full, unfree
                        for shape in ((3, SIDE, SIDE), (1, SIDE // 2, SIDE // 2)))  # fmt: skip
     uniform = uniform.clamp(1e-6, 1 - 1e-6)
     expected = released.losses(tensors, method.clip.normalise(images), tokenize(CAPTIONS), uniform)
-    training = TclTraining(
-        method, lambda index: PairBatch(images, CAPTIONS, ["a", "b", "c"], 3), unfreeze_batch=unfreeze
-    )
+    config = TclConfig(unfreeze=1.0 if unfreeze is None else 0.0)
+    training = TclTraining(method, lambda index: PairBatch(images, CAPTIONS, ["a", "b", "c"], 3), config)
 
     def rand(shape, **_):
         assert tuple(shape) == uniform.shape, "one draw, for the own masks alone"
@@ -154,7 +155,7 @@ def test_every_loss_and_every_gradient_is_that_of_the_released_code(full, unfree
 @torch.no_grad()
 def test_a_clip_that_is_named_is_not_fetched_where_the_file_holds_both_towers(tensors, tmp_path, monkeypatch):
     path = written(tensors, tmp_path / "tcl.pth")
-    monkeypatch.setattr(official_tcl, "load_clip", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(reader, "load_clip", lambda *_: pytest.fail("fetched"))
     assert_agrees(load_official_tcl(path, "ViT-B-16"), tensors)
     assert_agrees(load_official_tcl(str(path)), tensors)
 
@@ -163,7 +164,7 @@ def test_a_clip_that_is_named_is_not_fetched_where_the_file_holds_both_towers(te
 def test_a_clip_that_is_named_is_openais(tensors, tmp_path, monkeypatch):
     asked = []
     given = wrap_clip(open_clip_model(tensors), "any")
-    monkeypatch.setattr(official_tcl, "load_clip", lambda *names: asked.append(names) or given)
+    monkeypatch.setattr(reader, "load_clip", lambda *names: asked.append(names) or given)
     assert_agrees(load_official_tcl(written(released.minimal(tensors), tmp_path / "tcl.pth"), "ViT-B-16"), tensors)
     assert asked == [("ViT-B-16", "openai")]
 

@@ -4,14 +4,15 @@ import importlib
 import sys
 
 import pytest
-import released_tcl as released
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from kit import released_tcl as released
 from kit.released_files import CONTEXT, assert_agrees, open_clip_model, written
-from ovs_lite.checkpoints import load_official_tcl, official_tcl
+from ovs_lite.checkpoints import load_official_tcl
 from ovs_lite.clip import load_clip
+from ovs_lite.methods.tcl import released as reader
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_a_text_tower_alone_no_clip_and_towers_that_do_not_meet(mute, tmp_path):
 
 
 def test_another_models_file_is_refused_before_a_clip_is_fetched(mute, tmp_path, monkeypatch):
-    monkeypatch.setattr(official_tcl, "load_clip", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(reader, "load_clip", lambda *_: pytest.fail("fetched"))
     path = written({"visual.proj": torch.ones(2, 2)}, tmp_path / "clip.pth")
     with pytest.raises(ValueError, match="visual.proj.*none under 'masker.'"):
         load_official_tcl(path, "ViT-B-16")

@@ -124,7 +124,9 @@ def test_the_task_draws_the_configured_batches():
         assert torch.equal(make_task(seed, **changes).batch(1).pairs.images, batch.images) == same
 
 
-def test_batches_with_workers_are_not_prepared_in_a_thread_as_well():
-    task = make_task(workers=1)
-    assert isinstance(task.batches, PairBatches) and task.batches.workers == 1
-    assert torch.equal(task.batch(0).pairs.images, make_task().batch(0).pairs.images)
+@pytest.mark.parametrize("changes", [{"workers": 1}, {"augment": "strong"}])
+def test_what_has_workers_or_draws_from_the_global_generator_is_not_prepared_in_a_thread(changes):
+    task = make_task(**changes)
+    assert isinstance(task.batches, PairBatches) and task.batches.workers == changes.get("workers", 0)
+    plain = torch.equal(task.batch(0).pairs.images, make_task().batch(0).pairs.images)
+    assert plain == ("augment" not in changes)

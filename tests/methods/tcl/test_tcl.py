@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ovs_lite
-from ovs_lite.checkpoints import check_checkpoint, load_method, method_weights, save_method
+from ovs_lite.checkpoints import check_checkpoint, load_method, save_method
 from ovs_lite.clip import load_clip, wrap_clip
+from ovs_lite.config import LoopConfig
 from ovs_lite.data.loaders.pair_batches import PairBatch
 from ovs_lite.methods import get_method
+from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.methods.tcl.training import TclTraining
 from ovs_lite.pamr import pamr
@@ -65,7 +67,7 @@ def trained(clip):
 
 def maskclip_masks(clip, images, text):
     """Eq. 5 with its start values on MaskCLIP's patches, (B, K, h, w)."""
-    cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(clip.dense(images, "maskclip"), dim=1), text)
+    cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(clip.dense(images, "value"), dim=1), text)
     return torch.sigmoid(10 * cosines - 2.5)
 
 
@@ -91,7 +93,7 @@ def test_the_papers_kept_masks_use_the_learned_scale_and_bias(clip, untrained):
     method.grounder.scale.fill_(7.0), method.grounder.bias.fill_(-1.0)
     images, text = pictures(64, 64), classes(3)
     kept = method.predict(images, text, kp_weight=1, kp_variant="paper").logit()
-    patches = F.normalize(clip.dense(images, "maskclip"), dim=1)
+    patches = F.normalize(clip.dense(images, "value"), dim=1)
     masks = torch.sigmoid(7 * torch.einsum("bdhw,kd->bkhw", patches, text) - 1)
     expected = enlarged(enlarged(masks, (32, 32)), (64, 64))
     torch.testing.assert_close(kept.sigmoid(), expected, rtol=0, atol=1e-5)
@@ -109,12 +111,13 @@ def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
     frozen = enlarged(enlarged(small, [4 * side for side in small.shape[2:]]), size)
     for refine in (True, False):
         grounded = trained.predict(images, text, refine=refine, kp_weight=0)
-        torch.testing.assert_close(trained.predict(images, text, refine, 1), frozen, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trained.predict(images, text, refine=refine, kp_weight=1), frozen, rtol=0, atol=1e-5)
         for weight in (0.3, 0.8):
             expected = (1 - weight) * grounded + weight * frozen
-            torch.testing.assert_close(trained.predict(images, text, refine, weight), expected, rtol=0, atol=1e-5)
+            found = trained.predict(images, text, refine=refine, kp_weight=weight)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert (grounded - frozen).abs().max() > 0.1
-    assert torch.equal(trained.predict(images, text), trained.predict(images, text, True, 0.3))
+    assert torch.equal(trained.predict(images, text), trained.predict(images, text, refine=True, kp_weight=0.3))
 
 
 @torch.no_grad()
@@ -128,8 +131,8 @@ def test_refinement_is_pamr_at_the_masks_own_size(trained):
     )
     shrunk = F.interpolate(images, (32, 48), mode="bilinear", align_corners=True)
     expected = enlarged(pamr(shrunk, masks), (64, 96))
-    torch.testing.assert_close(trained.predict(images, text, True, 0), expected, rtol=0, atol=1e-5)
-    unrefined = trained.predict(images, text, False, 0)
+    torch.testing.assert_close(trained.predict(images, text, refine=True, kp_weight=0), expected, rtol=0, atol=1e-5)
+    unrefined = trained.predict(images, text, refine=False, kp_weight=0)
     torch.testing.assert_close(unrefined, enlarged(masks, (64, 96)), rtol=0, atol=1e-5)
     assert (unrefined - expected).abs().max() > 0.05
 
@@ -199,8 +202,9 @@ def test_training_moves_the_grounder_and_never_clip(unfreeze):
     shaken(method.grounder)
     before = copy.deepcopy(method.clip.state_dict())
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    training = TclTraining(method, lambda index: PairBatch(images, ["a cat", "a dog", "sky"], ["a", "b", "c"], 3),
-                           unfreeze_batch=unfreeze)  # fmt: skip
+    config = TclConfig(loop=LoopConfig(steps=2), unfreeze=1.0 if unfreeze is None else unfreeze / 2)
+    batch = PairBatch(images, ["a cat", "a dog", "sky"], ["a", "b", "c"], 3)
+    training = TclTraining(method, lambda index: batch, config)
     for index in (0, 1):
         method.zero_grad(set_to_none=True)
         sum(training.losses(training.batch(index)).values()).backward()
@@ -249,7 +253,7 @@ def test_weights_of_another_clip_are_refused(trained, tmp_path):
     image_only = copy.deepcopy(trained.clip)
     image_only.network.visual.proj.data[0, 0] += 1
     for other in (load_clip("ViT-Lite-8", pretrained=None), image_only):
-        with pytest.raises(ValueError, match="CLIP 'ViT-Lite-8', whose weights are not those of the given"):
+        with pytest.raises(ValueError, match="CLIP 'ViT-Lite-8', whose weights or configuration are not those of the"):
             load_method("tcl", other, path)
 
 
@@ -259,11 +263,11 @@ def test_weights_of_another_method_and_other_tensors_are_refused_by_name(clip, t
     with pytest.raises(ValueError, match="tcl.safetensors: weights of 'openseg', expected those of 'tcl'"):
         load_method("tcl", clip, rewritten(path, {}, method="openseg"))
     changes = {"scale": None, "gamma": torch.ones(1), "norm.bias": torch.ones(3)}
-    message = r"tcl.safetensors: missing \['scale'\], unexpected \['gamma'\], of another shape \['norm.bias'\]"
+    message = r"tcl.safetensors: missing \['scale'\], unexpected \['gamma'\], of another shape \['norm.bias \(3,\) for"
     with pytest.raises(ValueError, match=message):
         load_method("tcl", clip, rewritten(path, changes, method="tcl"))
     save_file({"scale": torch.ones(())}, path)
-    with pytest.raises(ValueError, match="weights of 'no method', expected those of 'tcl'"):
+    with pytest.raises(ValueError, match="tcl.safetensors: unexpected keys .*'scale'.*is this TCL's file?"):
         load_method("tcl", clip, path)
 
 
@@ -283,7 +287,7 @@ def test_damaged_and_missing_weights(clip, trained, tmp_path):
 
 
 def test_load_says_that_shipped_weights_are_missing_before_anything_is_built(tmp_path, monkeypatch, clip, trained):
-    monkeypatch.setattr(method_weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr("ovs_lite.methods.trained.shipped_weights", lambda kind: tmp_path / f"{kind.name}.safetensors")
     with pytest.raises(
         FileNotFoundError, match="tcl.safetensors: no such weights; train them with: ovs-lite train tcl"
     ):

@@ -1,0 +1,19 @@
+"""What captions say."""
+
+import re
+
+SIDES = {"left": "right", "right": "left"}
+
+
+def swap_sides(caption: str) -> str:
+    """The caption of the mirrored image: the whole words "left" and "right" change places and keep their case.
+
+    Also where they mean no side ("has left", "right now"): rare, and no parser is asked.
+    """
+
+    def other(found: re.Match) -> str:
+        word = found[0]
+        side = SIDES[word.lower()]
+        return side.upper() if word.isupper() else side.capitalize() if word[0].isupper() else side
+
+    return re.sub(r"\b(?:left|right)\b", other, caption, flags=re.IGNORECASE)

@@ -1,0 +1,188 @@
+"""How sure is an mIoU, or a difference of two? 95 % intervals over images, and over training seeds.
+
+mIoU is a mean of ratios of sums, so a sample's mIoU is biased, the more the fewer images show a class. A percentile
+bootstrap doubles this bias, and averages over another set of classes in every resample: on many classes it misses the
+value that more images would give. Here: the delete-one jackknife (Tukey 1958; Efron and Tibshirani 1993, chapter 11),
+bias-corrected, with the classes of the whole sample in every replicate. In the simulation of the tests it covers 93 to
+97 %, where basic and BCa bootstraps cover 86 to 92 % and the percentile bootstrap 56 % (60 classes).
+The rule: there is no interval where the median class is shown by fewer than MIN_IMAGES images; coverage falls there,
+whatever the method. Take all images of a large vocabulary, and if they are too few, report none.
+
+N images, C classes, S seeds. Counts are (N, 3, C): per image each class's right, predicted and target pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, nan, sqrt
+
+import numpy as np
+from scipy.special import stdtrit
+
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
+
+MIN_IMAGES = 8
+ONE_IMAGE = "no interval: one image"
+Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of trainings with different seeds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its uncertainty, as fractions; low, high and error are NaN where `note` says why.
+
+    value: as a table prints it, without correction.
+    low, high: the 95 % interval, widened to `value` where the correction for bias moves it away.
+    error: standard error. freedom: its degrees of freedom.
+    images: N. seeds: S.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    freedom: float
+    images: int
+    seeds: int = 1
+    note: str = ""
+
+    @property
+    def points(self) -> float:
+        """The value in percentage points."""
+        return 100 * self.value
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high) in percentage points; None where there is none."""
+        return None if self.note else (100 * self.low, 100 * self.high)
+
+    def __str__(self) -> str:
+        spread = self.note or "95 % interval {:+.1f} to {:+.1f}".format(*self.interval)
+        over = f"{self.images} images" + (f", {self.seeds} seeds" if self.seeds > 1 else "")
+        return f"{self.points:+.1f} ({spread}; {over})"
+
+
+def miou_interval(report: Reports) -> Estimate:
+    """mIoU of one method and its interval. Several reports, of trainings with different seeds: of their mean.
+
+    Raises ValueError for reports on different images or classes, and where no labelled pixel was counted.
+    """
+    return _estimate(_listed(report), [])
+
+
+def miou_difference(first: Reports, second: Reports) -> Estimate:
+    """mIoU of the first minus mIoU of the second on the same images, and its interval.
+
+    first, second: a report each, or one per training seed; where only one of them was trained, the other's single
+    report is compared with each. The interval of several seeds is for the difference that one more seed on other images
+    would show on average: variance over images of the mean difference, plus variance over seeds / S, with Welch and
+    Satterthwaite's degrees of freedom. Two seeds that disagree give a wide interval, as they should; one seed says
+    nothing about other seeds. Errors as `miou_interval`.
+    """
+    firsts, seconds = _listed(first), _listed(second)
+    seeds = max(len(firsts), len(seconds))
+    if {len(firsts), len(seconds)} - {1, seeds}:
+        raise ValueError(f"got {len(firsts)} and {len(seconds)} seeds, expected as many of both, or one report of one")
+    return _estimate(firsts * (seeds // len(firsts)), seconds * (seeds // len(seconds)))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean of one number per image, (N,), and its interval: Student's t. Of several seeds (S, N), as above.
+
+    Raises ValueError for another shape, and without a number.
+    """
+    rows = np.atleast_2d(np.asarray(values, float))
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"got numbers of shape {rows.shape}, expected (N,) or (S, N) with at least one")
+    left_out = (rows.sum(1, keepdims=True) - rows) / max(rows.shape[1] - 1, 1)
+    return _jackknife(rows.mean(1), left_out, ONE_IMAGE if rows.shape[1] == 1 else "")
+
+
+def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates, such as one per data set. Without an interval where one of them has none."""
+    if not parts:
+        raise ValueError("got no estimate, expected at least one")
+    error = sqrt(sum(part.error**2 for part in parts)) / len(parts)
+    centre = sum((part.low + part.high) / 2 for part in parts) / len(parts)
+    freedom = _freedom([(part.error / len(parts), part.freedom) for part in parts])
+    value, images = sum(part.value for part in parts) / len(parts), sum(part.images for part in parts)
+    note = next((part.note for part in parts if part.note), "")
+    return _with_interval(value, centre, error, freedom, images, max(part.seeds for part in parts), note)
+
+
+def class_ious(counts: np.ndarray) -> np.ndarray:
+    """(..., 3, C) summed counts -> (..., C) IoU, NaN for a class that is neither predicted nor in the targets."""
+    right, predicted, target = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
+    union = predicted + target - right
+    return np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+
+
+def too_few_images(counts: np.ndarray) -> str:
+    """Why these counts, (N, 3, C), allow no interval; "" where they do."""
+    shown = (counts[:, 2] > 0).sum(0)[(counts[:, 1:] > 0).any((0, 1))]
+    if np.median(shown) >= MIN_IMAGES:
+        return ""
+    return f"no interval: the median of {len(shown)} classes is in {np.median(shown):g} images, {MIN_IMAGES} needed"
+
+
+def _listed(reports: Reports) -> list[SegmentationReport]:
+    return [reports] if isinstance(reports, SegmentationReport) else list(reports)
+
+
+def _estimate(firsts: list[SegmentationReport], seconds: list[SegmentationReport]) -> Estimate:
+    """One report per seed, and what each is compared with; no `seconds`: nothing."""
+    counts = _aligned([*firsts, *seconds])
+    values, left_out = map(np.array, zip(*map(_replicates, counts), strict=True))  # (reports,), (reports, N)
+    if seconds:
+        seeds = len(firsts)
+        values, left_out = values[:seeds] - values[seeds:], left_out[:seeds] - left_out[seeds:]
+    return _jackknife(values, left_out, next(filter(None, map(too_few_images, counts)), ""))
+
+
+def _jackknife(values: np.ndarray, left_out: np.ndarray, note: str) -> Estimate:
+    """(S,) values of all images, (S, N) without one image each. note: why there can be no interval, or ""."""
+    (seeds, images), value = left_out.shape, float(values.mean())
+    if note:
+        return _with_interval(value, nan, nan, inf, images, seeds, note)
+    replicates = left_out.mean(0)
+    bias = (images - 1) * float(replicates.mean() - value)
+    parts = [(float(replicates.std()) * sqrt(images - 1), images - 1)]
+    if seeds > 1:
+        parts.append((float(values.std(ddof=1)) / sqrt(seeds), seeds - 1))
+    error = sqrt(sum(part**2 for part, _ in parts))
+    return _with_interval(value, value - bias, error, _freedom(parts), images, seeds)
+
+
+def _aligned(reports: list[SegmentationReport]) -> list[np.ndarray]:
+    """(N, 3, C) of each report, images in the order of the first."""
+    order = reports[0].image_ids
+    for report in reports:
+        if report.names != reports[0].names or set(report.image_ids) != set(order) or not order:
+            raise ValueError(
+                f"got reports on {len(order)} and {report.images} images, {len(reports[0].names)} and "
+                f"{len(report.names)} classes; expected the same images and classes, and at least one of each"
+            )
+        if not report.per_image[:, 2].any():
+            raise ValueError(f"got {report.images} images without a labelled pixel, expected some to compare")
+    rows = [{image_id: row for row, image_id in enumerate(report.image_ids)} for report in reports]
+    return [report.per_image[[row[i] for i in order]] for report, row in zip(reports, rows, strict=True)]
+
+
+def _replicates(counts: np.ndarray) -> tuple[float, np.ndarray]:
+    """mIoU of all N images, and (N,) without one of them each. A class that is gone then keeps its IoU of all."""
+    total = counts.sum(0, dtype=np.int64)
+    whole, left = class_ious(total), class_ious(total - counts)
+    kept = ~np.isnan(whole)
+    return float(whole[kept].mean()), np.where(np.isnan(left), whole, left)[:, kept].mean(1)
+
+
+def _freedom(parts: Sequence[tuple[float, float]]) -> float:
+    """Welch and Satterthwaite, for a sum of independent variances: (standard error, degrees of freedom) of each."""
+    below = sum(error**4 / freedom for error, freedom in parts)
+    return sum(error**2 for error, _ in parts) ** 2 / below if below > 0 else inf
+
+
+def _with_interval(
+    value: float, centre: float, error: float, freedom: float, images: int, seeds: int, note: str = ""
+) -> Estimate:
+    half = error * float(stdtrit(min(freedom, 1e9), 0.975))
+    low, high = np.minimum(value, centre - half), np.maximum(value, centre + half)  # NaN stays NaN
+    return Estimate(value, float(low), float(high), error, freedom, images, seeds, note)

@@ -1,0 +1,43 @@
+"""Several rankings in turn, against a loop that looks at one mask at a time."""
+
+import numpy as np
+import pytest
+
+from ovs_lite.regions.ranking import take_turns
+
+
+def masks(*numbers):
+    """The bits of each number as a (2, 3) mask."""
+    return np.array([[[number >> 3 * y + x & 1 for x in range(3)] for y in range(2)] for number in numbers], bool)
+
+
+def slow_turns(rankings, budget):
+    chosen, left = [], [list(ranking) for ranking in rankings]
+    while any(left):
+        for ranking in left:
+            if ranking:
+                number = ranking.pop(0)
+                if number not in chosen and len(chosen) < budget:
+                    chosen.append(number)
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("budget", [1, 4, 7, 100])
+def test_turns_equal_the_slow_loop(seed, budget):
+    draw = np.random.default_rng(seed)
+    rankings = [draw.integers(0, 20, draw.integers(1, 9)).tolist() for _ in range(3)]
+    found = take_turns([masks(*ranking) for ranking in rankings], budget)
+    assert np.array_equal(found, masks(*slow_turns(rankings, budget)))
+
+
+def test_a_duplicate_costs_its_ranking_the_turn_and_an_empty_ranking_is_skipped():
+    first, second = masks(1, 2, 3), masks(1, 4)
+    assert np.array_equal(take_turns([first, second, masks(1)[:0]], 9), masks(1, 2, 4, 3))
+    assert np.array_equal(take_turns([second, first], 3), masks(1, 4, 2))
+
+
+@pytest.mark.parametrize("budget", [0, -1])
+def test_a_budget_below_one_is_refused(budget):
+    with pytest.raises(ValueError, match=f"got budget={budget}, expected at least 1"):
+        take_turns([masks(1)], budget)
