@@ -135,4 +135,4 @@ def test_exit_code_and_report(monkeypatch, capsys):
 def test_every_check_ends_with_ok_where_nothing_is_wrong():
     statuses = {check.__name__: finding(check).status for check in doctor.CHECKS}
     assert len(statuses) == 10 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
-    assert statuses["torch_pair"] == statuses["icon_fonts"] == statuses["shipped_weights"] == "ok"
+    assert statuses["torch_pair"] == statuses["shipped_sprites"] == statuses["shipped_weights"] == "ok"
