@@ -1,8 +1,8 @@
 """Write the vocabularies of IconWorld's sets: python data_scripts/make_icon_vocabularies.py
 
-Each set follows its real model's class list, in its order, as far as icons go. `noun=name|name` is a noun that draws
-the real class `name`, which becomes a synonym. `noun~name` stands in for a class that no icon draws: it fills the real
-class's place and gets no synonym. The result is committed in ovs_lite/data/vocabularies.
+Each set follows its real model's class list, in its order, as far as drawings go. `noun=name|name` is a noun that
+draws the real class `name`, which becomes a synonym. `noun~name` stands in for a class that no drawing shows: it fills
+the real class's place and gets no synonym. The result is committed in ovs_lite/data/vocabularies.
 """
 
 import json
@@ -20,28 +20,29 @@ VOC = """airplane=aeroplane bicycle bird boat bottle bus car cat chair cow table
 motorcycle=motorbike person plant=potted_plant sheep sofa train television=tv_monitor"""
 
 CONTEXT = """airplane=aeroplane handbag=bag bed carpet~bedclothes bench bicycle bird boat book bottle building bus
-wardrobe~cabinet car cat chandelier~ceiling chair shirt~cloth computer cow cup curtain dog door fence tile~floor flower
-hamburger~food grass soil=ground horse keyboard lamp=light motorcycle=motorbike mountain computer_mouse person
-bowl~plate stairs~platform plant=potted_plant road rock sheep bookshelf=shelves gravel~sidewalk road_sign=sign sky snow
+file_cabinet=cabinet car cat chandelier~ceiling chair shirt~cloth computer cow cup curtain dog door fence tile~floor
+flower hamburger~food grass soil=ground horse keyboard lamp=light motorcycle=motorbike mountain computer_mouse person
+plate stairs~platform plant=potted_plant road rock sheep bookshelf=shelves gravel~sidewalk road_sign=sign sky snow
 sofa table sand~track train tree truck television=tv_monitor wall water window wood"""
 
-ADE = """wall building sky tile~floor tree road bed window=windowpane grass person soil=earth door table mountain plant
-curtain chair car water painting sofa house mirror carpet=rug field armchair fence desk rock wardrobe lamp bathtub box
-column road_sign=signboard chest_of_drawers sand fireplace refrigerator gravel~path stairs bridge bookshelf=bookcase
-toilet flower book bench oven=stove palm_tree=palm computer boat bus light_bulb~light truck tower chandelier
-street_lamp=streetlight television=television_receiver airplane shirt~apparel escalator bottle van ship fountain
-washing_machine=washer teddy_bear~plaything stool barrel basket waterfall tent handbag=bag moped=minibike
-soccer_ball~ball hamburger~food microwave pot elephant~animal bicycle traffic_light trash_can=ashcan fan shower
-drinking_glass=glass clock flag"""
+ADE = """wall building sky tile~floor tree road bed window=windowpane grass person soil=earth door table mountain
+plant curtain chair car water painting sofa house mirror carpet=rug field armchair seat fence desk rock wardrobe lamp
+bathtub box column road_sign=signboard chest_of_drawers sand fireplace refrigerator gravel~path stairs bridge
+bookshelf=bookcase toilet flower book hut=hovel bench oven=stove palm_tree=palm computer boat bus light_bulb~light
+truck tower chandelier street_lamp=streetlight television=television_receiver airplane shirt~apparel escalator bottle
+van ship fountain washing_machine=washer teddy_bear~plaything stool barrel basket waterfall tent handbag=bag
+moped=minibike soccer_ball~ball hamburger~food microwave pot elephant~animal bicycle statue=sculpture vase
+traffic_light trash_can=ashcan fan plate shower drinking_glass=glass clock flag"""
 
-COCO = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant bench bird cat dog
-horse sheep cow elephant backpack umbrella handbag tie suitcase skier~skis snowboarder~snowboard
-soccer_ball=sports_ball kite baseball_bat skateboard tennis_racket bottle wine_glass cup fork knife spoon bowl apple
-carrot hot_dog pizza cake chair sofa=couch plant=potted_plant bed table=dining_table toilet television=tv laptop
-computer_mouse remote keyboard phone=cell_phone microwave oven toaster refrigerator book clock scissors teddy_bear
-hair_dryer=hair_drier toothbrush"""
+COCO = """person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign bench bird
+cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis
+snowboarder~snowboard soccer_ball=sports_ball kite baseball_bat skateboard surfer~surfboard tennis_racket bottle
+wine_glass cup fork knife spoon bowl banana apple sandwich tangerine=orange broccoli carrot hot_dog pizza donut cake
+chair sofa=couch plant=potted_plant bed table=dining_table toilet television=tv laptop computer_mouse remote keyboard
+phone=cell_phone microwave oven toaster refrigerator book clock vase scissors teddy_bear hair_dryer=hair_drier
+toothbrush"""
 
-COCO_STUFF = """bridge building wardrobe~cabinet box~cardboard carpet cloud=clouds curtain desk door fence flower
+COCO_STUFF = """bridge building file_cabinet=cabinet box~cardboard carpet cloud=clouds curtain desk door fence flower
 lamp=light grass gravel house leaf=leaves mirror mountain newspaper~paper road rock sand shirt~clothes sky snow
 soil=dirt stairs tent tile tree wall water window wood"""
 
@@ -106,7 +107,7 @@ def write(name: str, source: str, entries: dict[str, list[str]], background: boo
 
 
 def main() -> None:
-    """Write all nine."""
+    """Write all eleven."""
     voc, context, ade, coco = (parse_entries(text) for text in (VOC, CONTEXT, ADE, COCO))
     seen = [noun.noun for noun in load_nouns() if noun.seen] + list(STUFF_NAMES[:NUM_SEEN_STUFF])
     everything = padded(ade, len(load_nouns()) + len(STUFF_NAMES))
@@ -116,6 +117,8 @@ def main() -> None:
     write("icon-voc21", "in the manner of PASCAL VOC 2012 with background", voc, background=True)
     write("icon-context59", "in the manner of PASCAL-Context", padded(context, 59))
     write("icon-context60", "in the manner of PASCAL-Context with background", padded(context, 59), background=True)
+    write("icon-odd", "the classes of icon-context59, in scenes whose context misleads", padded(context, 59))
+    write("icon-crowd", "the classes of icon-context59, in scenes full of things", padded(context, 59))
     write("icon-ade150", "in the manner of ADE20K", padded(ade, 150))
     write("icon-object", "in the manner of COCO-Object", coco, background=True)
     write("icon-stuff", "in the manner of COCO-Stuff", padded(stuff, 171))

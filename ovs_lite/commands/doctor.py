@@ -37,15 +37,15 @@ def open_clip() -> str:
     return f"open_clip {library.__version__}"
 
 
-def icon_fonts() -> str:
-    """Both icon fonts are there and hold glyphs."""
-    from PIL import ImageFont
+def shipped_sprites() -> str:
+    """All styles of drawing are there and can be read (a Pillow without WebP cannot)."""
+    from PIL import Image
 
-    from ovs_lite.iconworld.atlas import FONTS, font_path
+    from ovs_lite.iconworld.atlas import FOLDER, STYLES
 
-    for font in FONTS:
-        ImageFont.truetype(str(font_path(font)), 32)
-    return f"{len(FONTS)} icon fonts"
+    for style in STYLES:
+        Image.open(FOLDER / f"{style}.webp").verify()
+    return f"{len(STYLES)} styles of drawing"
 
 
 def nltk_data() -> str:
@@ -121,7 +121,7 @@ def threads() -> str:
 CHECKS = {
     torch_pair: REINSTALL,
     open_clip: REINSTALL,
-    icon_fonts: "pip install --force-reinstall fonticon-materialdesignicons7 fonticon-fontawesome6",
+    shipped_sprites: "pip install --force-reinstall pillow, and reinstall ovs-lite",
     shipped_weights: "reinstall ovs-lite, or train them: ovs-lite train clip NAME",
     jupyter_kernel: "python -m ipykernel install --sys-prefix",
     writable_folders: "set OVS_DATA, OVS_RUNS and OVS_CACHE to folders of yours",

@@ -1,12 +1,13 @@
 """From rendered scenes to records: segments of a vocabulary's classes, or unlabelled masks at three granularities."""
 
 import numpy as np
-from scipy import ndimage
 
 from ovs_lite.data.rle import encode_rle
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.iconworld.atlas import read_index
 from ovs_lite.iconworld.nouns import load_nouns
+from ovs_lite.iconworld.parts import part_map
 from ovs_lite.iconworld.render import Rendering
 from ovs_lite.iconworld.scene import SceneBatch
 from ovs_lite.iconworld.textures import STUFF_NAMES
@@ -52,7 +53,7 @@ def panoptic(ids: np.ndarray, names: dict[int, str], vocabulary: Vocabulary) -> 
 
 
 def granular_masks(scene: SceneBatch, rendering: Rendering, index: int) -> list[dict]:
-    """Unlabelled masks of one scene as COCO RLE: parts (connected pieces of a glyph), objects, groups of like objects.
+    """Unlabelled masks of one scene as COCO RLE: parts (wheel, window, ear), objects, groups of like objects.
 
     Stuff regions count as objects. Only visible pixels count; masks below MIN_MASK_PIXELS and repeats are left out.
     """
@@ -61,10 +62,23 @@ def granular_masks(scene: SceneBatch, rendering: Rendering, index: int) -> list[
     groups: dict[int, list[np.ndarray]] = {}
     for thing, noun in enumerate(scene.noun_ids[index].tolist()):
         visible = ids == regions + 1 + thing
-        pieces, number = ndimage.label(rendering.shapes[index, thing].numpy())
-        masks += [visible, *(visible & (pieces == piece) for piece in range(1, number + 1) if number > 1)]
-        if visible.any():
-            groups.setdefault(noun, []).append(visible)
+        if not visible.any():
+            continue
+        pieces = part_map(int(scene.drawing_ids[index, thing]))[sprite_pixels(scene, index, thing, ids.shape[-1])]
+        masks += [visible, *(visible & (pieces == piece) for piece in range(1, pieces.max() + 1) if pieces.max() > 1)]
+        groups.setdefault(noun, []).append(visible)
     masks += [np.logical_or.reduce(members) for members in groups.values() if len(members) > 1]
     encoded = [encode_rle(mask) for mask in masks if mask.sum() >= MIN_MASK_PIXELS]
     return list({rle["counts"]: rle for rle in encoded}.values())
+
+
+def sprite_pixels(scene: SceneBatch, index: int, thing: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixel of a thing's sprite each pixel of the image shows: rows and columns, (size, size) int64, clamped."""
+    side = read_index()["side"]
+    x, y, own, angle, flip = (
+        float(value[index, thing]) for value in (scene.x, scene.y, scene.size, scene.rotation, scene.flip)
+    )
+    axis = (np.arange(size) + 0.5) / size
+    across, down = (axis[None] - x) / own, (axis[:, None] - y) / own
+    u, v = flip * (np.cos(angle) * across + np.sin(angle) * down), np.cos(angle) * down - np.sin(angle) * across
+    return tuple(((value + 0.5) * side).astype(np.int64).clip(0, side - 1) for value in (v, u))

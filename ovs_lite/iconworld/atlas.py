@@ -1,97 +1,123 @@
-"""The glyph atlas: every drawable noun as a small alpha picture, rendered once per process from the icon fonts."""
+"""The atlas: every drawing of every noun in every style, read once per process from the shipped sheets.
 
+D drawings of all styles, one behind another in the order of the index; a drawing is one picture of one noun in one
+style. `data_scripts/make_sprites.py` makes the sheets and the index.
+"""
+
+import json
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+import torch.nn.functional as F
+from PIL import Image
 
 from ovs_lite.iconworld.nouns import load_nouns
+from ovs_lite.iconworld.palette import NO_COLOUR, TURNS
 
-# font key -> (package, module attribute with the glyph names, font file)
-FONTS = {
-    "mdi": ("fonticon_mdi7", "MDI7", "materialdesignicons-webfont.ttf"),
-    "fa": ("fonticon_fa6", "FA6S", "Font Awesome 6 Free-Solid-900.otf"),
-}
-GLYPH_SIZE = 64
-OVERSAMPLING = 4
-VARIANTS = ("outline", "variant", "variant_outline", "side", "back", "alternate", "2")  # still the same thing
-
-
-def font_path(font: str) -> Path:
-    """Path of the font file for "mdi" or "fa". Raises FileNotFoundError with the cure when the package is absent."""
-    if font not in FONTS:
-        raise ValueError(f"got font {font!r}, expected one of {sorted(FONTS)}")
-    package, _, file = FONTS[font]
-    try:
-        folder = Path(import_module(package).__file__).parent
-    except ImportError as error:
-        message = f"icon font package {package} is not installed: pip install -r requirements.txt"
-        raise FileNotFoundError(message) from error
-    return folder / "fonts" / file
+FOLDER = Path(__file__).parent / "sprites"
+TRAINING_STYLES = ("noto", "twemoji", "emojione", "firefox", "mdi")
+UNSEEN_STYLES = ("fluent-3d", "fluent-flat", "fa")  # never in training: validation is drawn unlike it
+STYLES = (*TRAINING_STYLES, *UNSEEN_STYLES)
+GLYPHS = ("mdi", "fa")  # of one colour, which a scene chooses
+GLYPH_WEIGHT = 0.4  # how often a style of glyphs is taken, an emoji style being 1
+LEVELS = 3  # sprites at full, half and quarter side, so that small things are not aliased
 
 
-def glyph_character(font: str, name: str) -> str:
-    """The character that draws `name` in the font. Raises ValueError when the font has no such glyph."""
-    package, table, _ = FONTS[font]
-    key = getattr(getattr(import_module(package), table), name, None)
-    if not isinstance(key, str):
-        raise ValueError(f"font {font!r} ({package}) has no glyph named {name!r}")
-    return key.rsplit(".", 1)[-1]
+@dataclass(frozen=True)
+class Drawings:
+    """What is known of the D drawings without their pictures.
 
-
-def draw_glyph(font: str, name: str, size: int = GLYPH_SIZE) -> np.ndarray:
-    """One glyph as (size, size) float32 alpha in [0, 1], scaled so that its longer side fills the square."""
-    large = size * OVERSAMPLING
-    canvas = Image.new("L", (2 * large, 2 * large))
-    face = ImageFont.truetype(str(font_path(font)), large)
-    ImageDraw.Draw(canvas).text((large, large), glyph_character(font, name), font=face, fill=255, anchor="mm")
-    box = canvas.getbbox()
-    if box is None:
-        raise ValueError(f"glyph {name!r} of font {font!r} draws nothing")
-    glyph = canvas.crop(box)
-    factor = (size - 2) / max(glyph.size)
-    width, height = (max(1, round(side * factor)) for side in glyph.size)
-    glyph = glyph.resize((width, height), Image.Resampling.BOX)
-    square = Image.new("L", (size, size))
-    square.paste(glyph, ((size - width) // 2, (size - height) // 2))
-    return np.asarray(square, dtype=np.float32) / 255
-
-
-@lru_cache(maxsize=4)
-def glyph_atlas(font: str, size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.Tensor]:
-    """All nouns in one font: alpha (G, size, size) in [0, 1] and drawable (G,) bool, in the order of `load_nouns()`.
-
-    A noun that the font cannot draw has an empty picture and drawable = False.
+    noun_ids, style_ids: (D,) int64, indices into `load_nouns()` and STYLES. made: (D,) bool, may be turned in hue.
+    glyph: (D,) bool, painted in a colour of the scene. colours: (D, TURNS) int64 index into COLOUR_NAMES by hue turn,
+    NO_COLOUR where none covers most of it. names: D names of emoji or glyphs.
     """
-    nouns = load_nouns()
-    alpha = torch.zeros(len(nouns), size, size)
-    drawable = torch.zeros(len(nouns), dtype=torch.bool)
-    for index, noun in enumerate(nouns):
-        name = getattr(noun, font)
-        if name is not None:
-            alpha[index] = torch.from_numpy(draw_glyph(font, name, size))
-            drawable[index] = True
-    return alpha, drawable
+
+    noun_ids: torch.Tensor
+    style_ids: torch.Tensor
+    made: torch.Tensor
+    glyph: torch.Tensor
+    colours: torch.Tensor
+    names: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
-def variant_names() -> tuple[tuple[str, ...], ...]:
-    """Per noun, the first font's other glyphs of it, such as home_outline beside home; many have none."""
-    table = getattr(import_module(FONTS["mdi"][0]), FONTS["mdi"][1])
-    used = {noun.mdi for noun in load_nouns()}
-    wanted = [[f"{noun.mdi}_{ending}" for ending in VARIANTS] for noun in load_nouns()]
-    return tuple(
-        tuple(n for n in names if n not in used and isinstance(getattr(table, n, None), str)) for names in wanted
+def read_index() -> dict:
+    """The index of the shipped sprites: side, columns, and for each style its file, source and drawings."""
+    index = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
+    if tuple(sorted(index["styles"])) != tuple(sorted(STYLES)):
+        raise ValueError(f"{FOLDER}/index.json: got styles {sorted(index['styles'])}, expected {sorted(STYLES)}")
+    return index
+
+
+@lru_cache(maxsize=1)
+def load_drawings() -> Drawings:
+    """The drawings of all styles, in the order of STYLES and of the index. Raises ValueError for an unknown noun."""
+    number = {noun.noun: i for i, noun in enumerate(load_nouns())}
+    rows = [(style, *row) for style in STYLES for row in read_index()["styles"][style]["drawings"]]
+    unknown = sorted({noun for _, noun, *_ in rows} - set(number))
+    if unknown:
+        raise ValueError(f"{FOLDER}/index.json: unknown nouns {', '.join(unknown)}; run data_scripts/make_sprites.py")
+    nouns = torch.tensor([number[noun] for _, noun, *_ in rows])
+    colours = [words * (TURNS // len(words)) if words else [NO_COLOUR] * TURNS for *_, words in rows]
+    return Drawings(
+        nouns,
+        torch.tensor([STYLES.index(style) for style, *_ in rows]),
+        torch.tensor([load_nouns()[i].made for i in nouns.tolist()]),
+        torch.tensor([style in GLYPHS for style, *_ in rows]),
+        torch.tensor(colours),
+        tuple(name for *_, name, _ in rows),
     )
 
 
-@lru_cache(maxsize=2)
-def variant_atlas(size: int = GLYPH_SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All of them: alpha (V, size, size) in [0, 1], where each noun's begin (G,), and how many it has (G,) int64."""
-    names = variant_names()
-    alpha = torch.stack([torch.from_numpy(draw_glyph("mdi", name, size)) for some in names for name in some])
-    number = torch.tensor([len(some) for some in names])
-    return alpha, number.cumsum(0) - number, number
+@lru_cache(maxsize=4)
+def sprites(device: str = "cpu") -> tuple[torch.Tensor, ...]:
+    """All drawings at LEVELS sizes, largest first: (D, 4, S, S) uint8 RGB times alpha, and alpha; S halves."""
+    side, columns = read_index()["side"], read_index()["columns"]
+    parts = []
+    for style in STYLES:
+        entry = read_index()["styles"][style]
+        sheet = np.asarray(Image.open(FOLDER / entry["file"]).convert("RGBA"))
+        cells = sheet.reshape(len(sheet) // side, side, columns, side, 4).swapaxes(1, 2).reshape(-1, side, side, 4)
+        parts.append(cells[: len(entry["drawings"])])
+    whole = torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2).to(device)
+    return tuple(_level(whole, 2**level) for level in range(LEVELS))
+
+
+def _level(whole: torch.Tensor, factor: int) -> torch.Tensor:
+    """Premultiplied and shrunk, some hundred drawings at a time: the floats of all of them are half a gigabyte."""
+
+    def shrunk(some: torch.Tensor) -> torch.Tensor:
+        some = some.float()
+        some[:, :3] *= some[:, 3:] / 255
+        return F.avg_pool2d(some, factor).round_().to(torch.uint8)
+
+    return torch.cat([shrunk(some) for some in whole.split(256)])
+
+
+@lru_cache(maxsize=16)
+def choices(styles: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """How a noun is drawn in some styles: drawing ids (G, K) int64 and their cumulative chances (G, K).
+
+    Every style that has the noun is as likely as any other (glyphs: GLYPH_WEIGHT times), and within it every drawing.
+    A noun that no such style draws has chances of 0.
+    """
+    drawings, nouns = load_drawings(), load_nouns()
+    wanted = torch.tensor([style in styles for style in STYLES])[drawings.style_ids]
+    per_style = torch.zeros(len(nouns), len(STYLES))
+    per_style.index_put_((drawings.noun_ids, drawings.style_ids), torch.ones(len(wanted)), accumulate=True)
+    weight = wanted / per_style[drawings.noun_ids, drawings.style_ids]
+    weight = torch.where(drawings.glyph, GLYPH_WEIGHT * weight, weight)
+    rows = [(drawings.noun_ids == noun).logical_and(wanted).nonzero()[:, 0] for noun in range(len(nouns))]
+    most = max(map(len, rows))
+    ids, chances = torch.zeros(len(nouns), most, dtype=torch.int64), torch.zeros(len(nouns), most)
+    for noun, row in enumerate(rows):
+        ids[noun, : len(row)], chances[noun, : len(row)] = row, weight[row]
+    return ids, (chances / chances.sum(1, keepdim=True).clamp(min=1e-9)).cumsum(1)
+
+
+def drawable(styles: tuple[str, ...]) -> torch.Tensor:
+    """(G,) bool: which nouns some of the styles draw."""
+    return choices(styles)[1][:, -1] > 0

@@ -18,7 +18,7 @@ from ovs_lite.iconworld.scene import SceneBatch, sample_scenes
 from ovs_lite.iconworld.sets import SET_NAMES, IconSet, icon_sets, scene_count
 
 BATCH = 64
-FORMAT = 1  # raise it when the same seed should give other pictures, so that old builds are remade
+FORMAT = 2  # raise it when the same seed should give other images, so that old builds are remade
 
 
 def split_folder(root: Path, config: DataConfig, name: str, split: str) -> Path:
@@ -31,12 +31,15 @@ def _seed(seed: int, name: str, split: str, batch: int) -> int:
 
 
 def iter_records(icon_set: IconSet, count: int, size: int, seed: int) -> Iterator[dict]:
-    """`count` records of a split at size x size pixels. Record i depends on (seed, set, split, i) alone."""
+    """`count` records of a split, with `size` pixels times the set's scale to a side.
+
+    Record i depends on (seed, set, split, i) alone.
+    """
     for start in range(0, count, BATCH):
         number = _seed(seed, icon_set.name, icon_set.split, start // BATCH)
         generator = torch.Generator().manual_seed(number)
         scene = sample_scenes(BATCH, icon_set.style, generator)
-        drawn = render(scene, size, generator)
+        drawn = render(scene, round(icon_set.scale * size), generator)
         pictures = (drawn.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         captions: list[list[str]] = [[]] * BATCH
         if icon_set.captions:

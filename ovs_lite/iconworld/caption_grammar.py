@@ -19,7 +19,7 @@ from ovs_lite.iconworld.textures import STUFF_NAMES
 MIN_VISIBLE = 0.4  # share of a thing's own shape that must be uncovered before a caption may name it
 MIN_STUFF = 0.06  # share of the picture that a stuff region must cover before a caption may name it
 
-NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}  # more: several
 OPENINGS = (
     "a sunny picture of", "a nice photo of", "an old snapshot showing", "my favourite picture of", "here we see",
     "a close look at", "a happy scene with", "a view of", "this image shows", "a quiet day with",
@@ -35,7 +35,7 @@ ENDINGS = ("", "", "", "", " on a fine morning", " for sale", " as usual", " aga
 
 @dataclass(frozen=True)
 class SeenThing:
-    """A thing that a caption may name: its noun, colour word and centre (fractions of the picture, y down)."""
+    """A thing that a caption may name: its noun, colour word ("" where none is true) and centre (fractions, y down)."""
 
     noun: Noun
     colour: str
@@ -55,7 +55,7 @@ def scene_contents(scene: SceneBatch, rendering: Rendering) -> list[SceneContent
     """What can be seen in each of the B scenes."""
     areas = visible_areas(scene, rendering)
     regions, pixels = scene.stuff_ids.shape[1], rendering.ids[0].numel()
-    own = rendering.shapes.flatten(2).sum(2)
+    areas, own = areas.cpu(), rendering.own.cpu()
     named = (areas[:, regions:] >= MIN_VISIBLE * own) & (own > 0) & scene.thing_valid
     stuff = (areas[:, :regions] >= MIN_STUFF * pixels) & scene.stuff_valid
     nouns = load_nouns()
@@ -64,7 +64,7 @@ def scene_contents(scene: SceneBatch, rendering: Rendering) -> list[SceneContent
     for b, (thing_row, stuff_row) in enumerate(zip(named.tolist(), stuff.tolist(), strict=True)):
         noun_ids, colours, xs, ys = (column[b] for column in columns)
         things = tuple(
-            SeenThing(nouns[noun_ids[t]], COLOUR_NAMES[colours[t]], xs[t], ys[t])
+            SeenThing(nouns[noun_ids[t]], COLOUR_NAMES[colours[t]] if colours[t] >= 0 else "", xs[t], ys[t])
             for t, ok in enumerate(thing_row)
             if ok
         )
@@ -94,7 +94,7 @@ def _group_phrase(group: Sequence[SeenThing], rng: random.Random, colour_chance:
     """One phrase for all visible things of one noun: "a red cat", "two cats", "three blue balls"."""
     noun = group[0].noun
     same_colour = len({thing.colour for thing in group}) == 1
-    adjective = f"{group[0].colour} " if same_colour and rng.random() < colour_chance else ""
+    adjective = f"{group[0].colour} " if same_colour and rng.random() < colour_chance and group[0].colour else ""
     if len(group) == 1:
         return with_article(adjective + noun.noun)
     number = NUMBERS.get(len(group), "several") if rng.random() < 0.8 else "some"
@@ -158,6 +158,17 @@ def short_caption(content: SceneContent, rng: random.Random, colour_chance: floa
     if not groups:
         return sentence(content, rng)
     return rng.choice(TEMPLATES).format(_group_phrase(groups[0], rng, colour_chance))
+
+
+def listing_caption(content: SceneContent, rng: random.Random, colour_chance: float = 0.0) -> str:
+    """A template around everything that can be seen: "a photo of a cat, two dogs, a red car and grass"; half
+    of the captions leave the stuff out."""
+    groups = _groups(content)
+    if not groups:
+        return sentence(content, rng)
+    rng.shuffle(groups)
+    phrases = [_group_phrase(group, rng, colour_chance) for group in groups]
+    return rng.choice(TEMPLATES).format(_listing(phrases + (list(content.stuff) if rng.random() < 0.5 else [])))
 
 
 def stuff_caption(content: SceneContent, rng: random.Random) -> str:

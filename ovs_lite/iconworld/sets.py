@@ -6,6 +6,8 @@
 | icon-coco | COCO panoptic + captions | segments of its seen classes only, 5 captions; unseen things stay unlabelled |
 | icon-sa | SA-1B | unlabelled masks at three granularities |
 | icon-voc20 ... icon-stuff | the evaluation sets | segments of the vocabulary's classes |
+| icon-odd | photographs whose context misleads | as icon-context59; no scene where its first thing is at home |
+| icon-crowd | full photographs: 8 to 15 things, 1.5 times the side | as icon-context59 |
 """
 
 from dataclasses import dataclass
@@ -18,19 +20,20 @@ from ovs_lite.iconworld.textures import STUFF_NAMES
 
 EVALUATION_SETS = (
     "icon-voc20", "icon-voc21", "icon-context59", "icon-context60", "icon-ade150", "icon-ade847", "icon-object",
-    "icon-stuff",
+    "icon-stuff", "icon-odd", "icon-crowd",
 )  # fmt: skip
 SET_NAMES = ("icon-caption", "icon-coco", "icon-sa", *EVALUATION_SETS)
-# Validation is drawn unlike training: half of the scenes in the second font, half in other palettes and textures.
-HELD_OUT = {"second_font": 0.5, "new_style": 0.5}
+# Validation is drawn unlike training: half of the scenes in styles that training never shows, half in other textures.
+HELD_OUT = {"unseen": 0.5, "new_style": 0.5}
 
 
 @dataclass(frozen=True)
 class IconSet:
     """One split of one set: what to draw and what to keep of it.
 
-    vocabulary: whose classes are annotated, None for none. captions: per picture. masks: three-granularity masks.
+    vocabulary: whose classes are annotated, None for none. captions: per image. masks: three-granularity masks.
     landscapes: share of captions that name only the background; without any, training on captions loses the stuff.
+    scale: factor on the configuration's image size.
     """
 
     name: str
@@ -40,6 +43,7 @@ class IconSet:
     captions: int
     masks: bool = False
     landscapes: float = 0.0
+    scale: float = 1.0
 
 
 def _in_vocabulary(vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -49,7 +53,7 @@ def _in_vocabulary(vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[int, 
     return nouns, tuple(i for i, name in enumerate(STUFF_NAMES) if name in names)
 
 
-def _annotated(name: str, split: str, captions: int, other_share: float, **style) -> IconSet:
+def _annotated(name: str, split: str, captions: int, other_share: float, scale: float = 1.0, **style) -> IconSet:
     vocabulary = load_vocabulary(name)
     nouns, stuff = _in_vocabulary(vocabulary)
     others = tuple(sorted(set(range(len(load_nouns()))) - set(nouns)))
@@ -57,7 +61,7 @@ def _annotated(name: str, split: str, captions: int, other_share: float, **style
     all_stuff = other_share > 0 or len(stuff) < 3
     stuff = tuple(range(len(STUFF_NAMES))) if all_stuff else stuff
     scenes = SceneStyle(nouns, stuff, other_ids=others, other_share=other_share if others else 0.0, **style)
-    return IconSet(name, split, scenes, vocabulary, captions)
+    return IconSet(name, split, scenes, vocabulary, captions, scale=scale)
 
 
 def icon_sets(name: str) -> tuple[IconSet, ...]:
@@ -71,8 +75,9 @@ def icon_sets(name: str) -> tuple[IconSet, ...]:
     if name == "icon-coco":
         return (_annotated(name, "train", 5, 0.25), _annotated(name, "val", 5, 0.25, new_style=0.5))
     if name in EVALUATION_SETS:
+        special = {"icon-odd": {"company": 1.0, "odd": True}, "icon-crowd": {"things": (8, 15), "scale": 1.5}}
         background = load_vocabulary(name).background is not None
-        return (_annotated(name, "val", 0, 0.25 if background else 0.0, **HELD_OUT),)
+        return (_annotated(name, "val", 0, 0.25 if background else 0.0, **special.get(name, {}), **HELD_OUT),)
     raise ValueError(f"got set {name!r}, expected one of {', '.join(SET_NAMES)}")
 
 

@@ -1,7 +1,7 @@
 """Sixteen kinds of stuff as procedural textures, painted for many regions at once.
 
-Every painter takes the texture coordinates of n pictures and two noise fields and returns (n, 3, H, W) RGB. Patterns
-are written in units of the picture (1 = whole width), so a scene looks alike at 64 and 128 px.
+Every painter takes the texture coordinates of n images and two noise fields and returns (n, 3, H, W) RGB. Patterns
+are written in units of the image (1 = whole width), so a scene looks alike at 64 and 128 px.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-# n pictures, H W pixels. `f` is the field bundle that all painters read.
+# n images, H W pixels. `f` is the field bundle that all painters read.
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], a scale per picture."""
+    """What a painter sees: coordinates u (right), v (down) in [0, 1], noise in about [-1, 1], a scale per image."""
 
     u: torch.Tensor  # (1, 1, H, W) or (n, 1, H, W)
     v: torch.Tensor
-    coarse: torch.Tensor  # (n, 1, H, W), smooth blobs of a fifth of the picture
+    coarse: torch.Tensor  # (n, 1, H, W), smooth blobs of a fifth of the image
     fine: torch.Tensor  # (n, 1, H, W), grain of one or two pixels
     scale: torch.Tensor  # (n, 1, 1, 1), pattern frequency factor near 1
 
@@ -142,36 +142,42 @@ STUFF = (
 )
 STUFF_NAMES = tuple(stuff.name for stuff in STUFF)
 NUM_SEEN_STUFF = 8
+MOTTLE = 0.12  # brightness of soft blotches on every texture
+GRAIN = 0.035  # of fine ones
 
 
 def _noise(count: int, cells: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    grid = torch.rand(count, 1, cells, cells, generator=generator) * 2 - 1
+    grid = torch.rand(count, 1, cells, cells, generator=generator, device=generator.device) * 2 - 1
     return F.interpolate(grid, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def paint_stuff(
     stuff_ids: torch.Tensor, size: int, generator: torch.Generator, new_style: bool = False
 ) -> torch.Tensor:
-    """Paint one full-picture texture per entry: (n,) stuff ids -> (n, 3, size, size) RGB in [0, 1].
+    """Paint one full-image texture per entry: (n,) stuff ids -> (n, 3, size, size) RGB in [0, 1].
 
-    `new_style` is the held-out look used by validation sets: other pattern frequencies and a shifted palette.
-    Deterministic for a given generator state. The textures are computed on the CPU.
+    No texture is plain: each is mottled and grained on top of its pattern. `new_style` is the held-out look used by
+    validation sets: other pattern frequencies and a shifted palette. Drawn on the generator's device, deterministic
+    for a given generator state.
     """
-    count = len(stuff_ids)
-    axis = (torch.arange(size) + 0.5) / size
+    count, device = len(stuff_ids), generator.device
+    axis = (torch.arange(size, device=device) + 0.5) / size
     coarse = _noise(count, 6, size, generator) * 1.3
     fine = _noise(count, size // 2, size, generator) * 1.3
-    scale = 0.85 + 0.3 * torch.rand(count, 1, 1, 1, generator=generator)
-    jitter = (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.07
-    brightness = 0.92 + 0.16 * torch.rand(count, 1, 1, 1, generator=generator)
+    numbers = torch.rand(count, 5, 1, 1, generator=generator, device=device)
+    scale, brightness, jitter = (
+        0.85 + 0.3 * numbers[:, :1],
+        0.92 + 0.16 * numbers[:, 1:2],
+        (numbers[:, 2:] - 0.5) * 0.07,
+    )
     if new_style:
         scale, jitter = scale * 1.35, jitter * 1.6
-    base = torch.tensor([stuff.colour for stuff in STUFF])[stuff_ids].view(count, 3, 1, 1)
+    base = torch.tensor([stuff.colour for stuff in STUFF])[stuff_ids].view(count, 3, 1, 1).to(device)
     base = (base + jitter) * brightness
-    textures = torch.empty(count, 3, size, size)
+    textures = torch.empty(count, 3, size, size, device=device)
     for kind, stuff in enumerate(STUFF):
-        chosen = (stuff_ids == kind).nonzero(as_tuple=True)[0]
+        chosen = (stuff_ids == kind).nonzero(as_tuple=True)[0].to(device)
         if len(chosen):
             field = Field(axis.view(1, 1, 1, -1), axis.view(1, 1, -1, 1), coarse[chosen], fine[chosen], scale[chosen])
             textures[chosen] = stuff.paint(base[chosen], field)
-    return textures.clamp_(0, 1)
+    return textures.mul_(1 + MOTTLE * coarse.roll(1, 0)).add_(GRAIN * fine.roll(1, 0)).clamp_(0, 1)

@@ -39,10 +39,13 @@ def test_a_missing_library_is_named(monkeypatch, module, check):
     assert finding(check).status == "FAIL" and module in finding(check).detail
 
 
-def test_a_missing_font_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fonticon_fa6", None)
-    found = finding(doctor.icon_fonts)
-    assert found.status == "FAIL" and "fa" in found.detail and "fonticon-fontawesome6" in found.cure
+def test_missing_and_damaged_sprites_are_named(monkeypatch, tmp_path):
+    assert finding(doctor.shipped_sprites).status == "ok"
+    monkeypatch.setattr("ovs_lite.iconworld.atlas.FOLDER", tmp_path)
+    assert finding(doctor.shipped_sprites).status == "FAIL"
+    (tmp_path / "noto.webp").write_bytes(b"half of a file")
+    found = finding(doctor.shipped_sprites)
+    assert found.status == "FAIL" and "noto" in found.detail and "pillow" in found.cure
 
 
 def test_missing_and_damaged_weights_are_named(monkeypatch, tmp_path):
@@ -137,4 +140,4 @@ def test_exit_code_and_report(monkeypatch, capsys):
 def test_every_check_ends_with_ok_where_nothing_is_wrong():
     statuses = {check.__name__: finding(check).status for check in doctor.CHECKS}
     assert len(statuses) == 10 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
-    assert statuses["torch_pair"] == statuses["icon_fonts"] == statuses["shipped_weights"] == "ok"
+    assert statuses["torch_pair"] == statuses["shipped_sprites"] == statuses["shipped_weights"] == "ok"

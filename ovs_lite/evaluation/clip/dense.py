@@ -37,7 +37,7 @@ def segmentation_scores(clip: Clip, scenes: int, seed: int = 0) -> tuple[Segment
     for scene, rendering in held_out_scenes(style, scenes, 2 * clip.image_size, seed, "dense", AT_ONCE):
         images = clip.normalise(rendering.images.to(clip.device))
         target = label_maps(scene, rendering, vocabulary)
-        found.update(method.predict(images, texts).argmax(1), target)
+        found.update(method.predict(images, texts).argmax(1).cpu(), target)
         guessed.update(torch.randint(len(vocabulary), target.shape, generator=dice), target)
     return found.compute(), guessed.compute()
 

@@ -13,13 +13,12 @@ from ovs_lite.iconworld.caption_grammar import MIN_VISIBLE, captions_for, scene_
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.render import Rendering, render, visible_areas
 from ovs_lite.iconworld.scene import SceneBatch, SceneStyle, sample_scenes
-from ovs_lite.iconworld.stream import FIRST_HELD_OUT_SEED, default_stages
+from ovs_lite.iconworld.stream import FIRST_HELD_OUT_SEED
 
 CHUNK = 100
 EVERY_NOUN = tuple(range(len(load_nouns())))
-_STAGES = default_stages(100)
-SINGLE = SceneStyle(noun_ids=EVERY_NOUN, things=(1, 1), size=_STAGES[0].size)
-MULTI = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 4), size=_STAGES[-1].size)
+SINGLE = SceneStyle(noun_ids=EVERY_NOUN, things=(1, 1), size=(0.70, 1.10), hard=0.0)  # large, sharp and whole
+MULTI = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 4), hard=0.0)
 
 
 def held_out_seed(seed: int, part: str, chunk: int) -> int:
@@ -48,7 +47,7 @@ def object_masks(scene: SceneBatch, rendering: Rendering) -> list[tuple[torch.Te
     Things of which less than MIN_VISIBLE can be seen are left out, as captions leave them out.
     """
     regions = scene.stuff_ids.shape[1]
-    own = rendering.shapes.flatten(2).sum(2)
+    own = rendering.own
     visible = visible_areas(scene, rendering)[:, regions:]
     kept = scene.thing_valid & (own > 0) & (visible >= MIN_VISIBLE * own)
     pairs = []

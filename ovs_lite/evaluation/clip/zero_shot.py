@@ -1,4 +1,4 @@
-"""How good is a CLIP on whole images of IconWorld, and how much does it lose on masked crops?
+"""How good is a CLIP on natural images of IconWorld, and how much does it lose without their background?
 
 Every number comes from freshly rendered scenes whose seeds no training run can use. Classification is zero-shot: the
 embeddings of the class names, 14 templates, are the classifier (CLIP, Radford et al. 2021, section 3.1). The fall from
@@ -8,15 +8,18 @@ B images, K names, n answers, D embedding. `..._hits` functions return (n,) bool
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from tqdm.auto import tqdm
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.crops import masked_crops
-from ovs_lite.clip.dense import patch_stride
+from ovs_lite.clip.dense import MODES, patch_stride
 from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.evaluation.clip.background import CONDITIONS, background_hits
 from ovs_lite.evaluation.clip.dense import VOCABULARY, segmentation_scores
 from ovs_lite.evaluation.clip.held_out import (
     CHUNK,
@@ -27,12 +30,15 @@ from ovs_lite.evaluation.clip.held_out import (
     held_out_scenes,
     object_masks,
 )
-from ovs_lite.iconworld.atlas import glyph_atlas
+from ovs_lite.evaluation.clip.naming import EXTRA, dense_naming
+from ovs_lite.iconworld.atlas import TRAINING_STYLES, drawable
 from ovs_lite.iconworld.caption_grammar import with_article
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES
+from ovs_lite.iconworld.textures import STUFF_NAMES
 
 GROUP = 100  # captions that an image has to choose from
+UNSEEN = {"Fluent 3D": ("fluent-3d",), "Fluent flat": ("fluent-flat",), "the second font": ("fa",)}
 TEXTS_AT_ONCE = 256
 
 
@@ -61,9 +67,10 @@ def top1(similarity: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return ((similarity >= right).sum(1) == 1).cpu()
 
 
-def second_font_nouns() -> tuple[int, ...]:
-    """Ids of the nouns that the second font can draw."""
-    return tuple(glyph_atlas("fa")[1].nonzero().flatten().tolist())
+def drawable_nouns(styles: tuple[str, ...], noun_ids: tuple[int, ...] = EVERY_NOUN) -> tuple[int, ...]:
+    """Those nouns that some of the styles draw."""
+    can = drawable(styles)
+    return tuple(noun for noun in noun_ids if can[noun])
 
 
 def vocabulary_nouns() -> tuple[int, ...]:
@@ -74,12 +81,12 @@ def vocabulary_nouns() -> tuple[int, ...]:
 
 @torch.no_grad()
 def noun_hits(
-    clip: Clip, noun_ids: tuple[int, ...], scenes: int, seed: int = 0, second_font: bool = False
+    clip: Clip, noun_ids: tuple[int, ...], scenes: int, seed: int = 0, styles: tuple[str, ...] = TRAINING_STYLES
 ) -> torch.Tensor:
-    """Top-1 among the names of `noun_ids` on images of one object each. (scenes,) bool."""
+    """Top-1 among the names of `noun_ids` on images of one object each, drawn in the styles. (scenes,) bool."""
     if not noun_ids:
         raise ValueError("got no noun to choose from, expected at least one")
-    style = replace(SINGLE, noun_ids=noun_ids, second_font=float(second_font))
+    style = replace(SINGLE, noun_ids=noun_ids, styles=styles)
     texts = _noun_texts(clip, noun_ids)
     hits = []
     for scene, rendering in held_out_scenes(style, scenes, clip.image_size, seed, "single"):
@@ -114,15 +121,19 @@ def crop_hits(clip: Clip, scenes: int, masked: bool, seed: int = 0) -> torch.Ten
 
 @torch.no_grad()
 def colour_hits(clip: Clip, scenes: int, seed: int = 0) -> torch.Tensor:
-    """How often "a photo of a red cat" beats the nine other colours, on images of one object each. (scenes,) bool."""
+    """How often "a photo of a red cup" beats the nine other colours, on images of one object each. (n,) bool, of those
+    of `scenes` objects that have a named colour."""
     hits = []
     for scene, rendering in held_out_scenes(SINGLE, scenes, clip.image_size, seed, "colour"):
-        images = clip.encode_image(clip.normalise(rendering.images.to(clip.device)))
-        nouns = [load_nouns()[i].noun for i in scene.noun_ids[:, 0].tolist()]
+        named = (scene.colour_ids[:, 0] >= 0).nonzero()[:, 0]
+        if len(named) == 0:
+            continue
+        images = clip.encode_image(clip.normalise(rendering.images[named].to(clip.device)))
+        nouns = [load_nouns()[i].noun for i in scene.noun_ids[named, 0].tolist()]
         prompts = [f"a photo of {with_article(f'{colour} {noun}')}" for noun in nouns for colour in COLOUR_NAMES]
         texts = _encode_texts(clip, prompts).view(len(nouns), len(COLOUR_NAMES), -1)
-        hits.append(top1(torch.einsum("bd,bcd->bc", images, texts), scene.colour_ids[:, 0]))
-    return torch.cat(hits)
+        hits.append(top1(torch.einsum("bd,bcd->bc", images, texts), scene.colour_ids[named, 0]))
+    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
 
 
 @torch.no_grad()
@@ -150,31 +161,66 @@ def _encode_texts(clip: Clip, prompts: list[str]) -> torch.Tensor:
     return torch.cat([clip.encode_text(prompts[i : i + TEXTS_AT_ONCE]) for i in parts])
 
 
-def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
-    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many.
+def _dense_figure(clip: Clip, scenes: int, seed: int) -> Figure:
+    found, guessed = segmentation_scores(clip, scenes, seed)
+    return Figure(found.miou, guessed.miou, scenes)
 
-    Warns where a tower has no dense embeddings, and leaves the last figure out.
-    """
-    if scenes < 1:
-        raise ValueError(f"got {scenes} scenes, expected at least 1")
-    every, some, other = len(EVERY_NOUN), vocabulary_nouns(), second_font_nouns()
-    half, rounds = max(1, scenes // 2), max(1, scenes // GROUP)
-    hits = {  # name: choices, how to measure it
-        f"top-1 of {every} nouns": (every, lambda: noun_hits(clip, EVERY_NOUN, scenes, seed)),
-        f"top-1 of the {len(some)} nouns of {VOCABULARY}": (len(some), lambda: noun_hits(clip, some, scenes, seed)),
-        f"top-1 of {len(other)} nouns, second font": (len(other), lambda: noun_hits(clip, other, scenes, seed, True)),
-        f"top-1 of {every} nouns, unmasked crops": (every, lambda: crop_hits(clip, half, False, seed)),
-        f"top-1 of {every} nouns, masked crops": (every, lambda: crop_hits(clip, half, True, seed)),
-        f"colour word among {len(COLOUR_NAMES)}": (len(COLOUR_NAMES), lambda: colour_hits(clip, half, seed)),
-        f"retrieval R@1 among {GROUP}": (GROUP, lambda: retrieval_hits(clip, rounds, seed, GROUP)),
+
+def _naming_figures(clip: Clip, scenes: int, seed: int, mode: str) -> dict[str, Figure]:
+    found = dense_naming(clip, scenes, mode, seed)
+    tower = {"value": "value path", "last": "last layer"}[mode] if clip.patch_size is not None else "dense map"
+    more = found.chance / (1 + EXTRA * found.chance)
+    return {
+        f"thing pixels among those present, {tower}": Figure(found.present, found.chance, scenes),
+        f"thing pixels, {EXTRA} names more, {tower}": Figure(found.more, more, scenes),
+        f"stuff pixels among {len(STUFF_NAMES)}, {tower}": Figure(found.stuff, 1 / len(STUFF_NAMES), scenes),
     }
-    bar = tqdm(hits.items(), desc=clip.name, unit="figure", disable=not progress)
-    figures = {name: Figure.of(measured(), choices) for name, (choices, measured) in bar}
+
+
+def _background_figures(clip: Clip, scenes: int, seed: int, condition: str) -> dict[str, Figure]:
+    found = background_hits(clip, scenes, condition, seed)
+    return {f"{condition}: {view}": Figure.of(hits, len(EVERY_NOUN)) for view, hits in found.items()}
+
+
+def _figures(clip: Clip, scenes: int, seed: int) -> list[Callable[[], dict[str, Figure]]]:
+    """How to measure the lines of the card, in its order. A tower without dense embeddings lacks the last ones."""
+
+    def share(name: str, hits: Callable[..., torch.Tensor], choices: int, *args, **options):
+        return lambda: {name: Figure.of(hits(clip, *args, seed=seed, **options), choices)}
+
+    every, some = len(EVERY_NOUN), vocabulary_nouns()
+    half, rounds = max(1, scenes // 2), max(1, scenes // GROUP)
+    figures = [
+        share(f"top-1 of {every} nouns", noun_hits, every, EVERY_NOUN, scenes),
+        share(f"top-1 of the {len(some)} nouns of {VOCABULARY}", noun_hits, len(some), some, scenes),
+    ]
+    for name, styles in UNSEEN.items():
+        nouns = drawable_nouns(styles)
+        label = f"top-1 of {len(nouns)} nouns, {name}"
+        figures.append(share(label, noun_hits, len(nouns), nouns, scenes, styles=styles))
+    figures += [
+        share(f"top-1 of {every} nouns, unmasked crops of scenes", crop_hits, every, half, masked=False),
+        share(f"top-1 of {every} nouns, masked crops of scenes", crop_hits, every, half, masked=True),
+        share(f"colour word among {len(COLOUR_NAMES)}", colour_hits, len(COLOUR_NAMES), scenes),
+        share(f"retrieval R@1 among {GROUP}", retrieval_hits, GROUP, rounds, group=GROUP),
+        *(partial(_background_figures, clip, scenes, seed, condition) for condition in CONDITIONS),
+    ]
     try:
         patch_stride(clip.network.visual)
     except ValueError as error:
         warnings.warn(f"{clip.name} is not measured on {VOCABULARY}: {error}", stacklevel=2)
         return figures
-    tower = "MaskCLIP" if clip.patch_size is not None else "last feature map"
-    found, guessed = segmentation_scores(clip, half, seed)
-    return figures | {f"mIoU on {VOCABULARY}, {tower}": Figure(found.miou, guessed.miou, half)}
+    tower, modes = ("MaskCLIP", MODES) if clip.patch_size is not None else ("last feature map", MODES[:1])
+    figures += [partial(_naming_figures, clip, max(1, scenes // 5), seed, mode) for mode in modes]
+    return [*figures, lambda: {f"mIoU on {VOCABULARY}, {tower}": _dense_figure(clip, half, seed)}]
+
+
+def measure(clip: Clip, scenes: int = 1000, seed: int = 0, progress: bool = True) -> dict[str, Figure]:
+    """All figures of the card. scenes: images behind the first ones; the slower ones take half as many or a fifth.
+
+    Warns where a tower has no dense embeddings, and leaves those figures out.
+    """
+    if scenes < 1:
+        raise ValueError(f"got {scenes} scenes, expected at least 1")
+    bar = tqdm(_figures(clip, scenes, seed), desc=clip.name, unit="figure", disable=not progress)
+    return {name: figure for part in bar for name, figure in part().items()}

@@ -13,12 +13,12 @@ import torch
 
 from ovs_lite.evaluation.clip.held_out import EVERY_NOUN, held_out_scenes, object_masks
 from ovs_lite.iconworld.nouns import load_nouns
-from ovs_lite.iconworld.palette import COLOUR_NAMES
+from ovs_lite.iconworld.palette import COLOUR_NAMES, NO_COLOUR
 from ovs_lite.iconworld.scene import SceneStyle
 from ovs_lite.matching import pairwise_iou
 from ovs_lite.methods import Method
 
-TWINS = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 2), size=(0.8, 1.0), repeat=1.0)
+TWINS = SceneStyle(noun_ids=EVERY_NOUN, things=(2, 2), size=(0.8, 1.0), repeat=1.0, hard=0.0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def twin_images(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
     for scene, rendering in held_out_scenes(TWINS, 2**40, size, seed, "twins"):
         for index, (masks, nouns) in enumerate(object_masks(scene, rendering)):
             colours = scene.colour_ids[index, :2].tolist()
-            if len(nouns) != 2 or nouns[0] != nouns[1] or colours[0] == colours[1]:
+            if len(nouns) != 2 or nouns[0] != nouns[1] or colours[0] == colours[1] or NO_COLOUR in colours:
                 continue
             names = (COLOUR_NAMES[colours[0]], COLOUR_NAMES[colours[1]])
             yield Twins(rendering.images[index], load_nouns()[int(nouns[0])].noun, names, masks)

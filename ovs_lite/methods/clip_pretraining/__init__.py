@@ -1,12 +1,10 @@
-"""Contrastive pre-training of the miniature CLIPs, in the order that works from scratch on few images.
+"""Contrastive pre-training of the miniature CLIPs.
 
 Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021), section 2.3;
-loss: TCL Eq. 7. Departures, because both towers from scratch stay at chance for a hundred thousand images: (1) the text
-tower is first trained on captions alone, two captions of the same scene being a positive pair; (2) an image tower is
-then trained against that frozen text tower, as LiT does (Zhai et al., CVPR 2022); (3) in its first steps image
-embeddings need not be normalised, which helps while the text tower knows captions only. Without normalisation an
-untrained tower can express uncertainty through a short embedding. On the unit sphere every prediction is confident, and
-the quickest way to a lower loss is to collapse all images to one point. No labels, no masks: captions only.
+loss: TCL Eq. 7. The ConvNet goes on from its shipped weights. The vision transformer has a class token, as the papers'
+CLIPs have, and starts from scratch next to the ConvNet's text tower; most of its steps show several things with
+captions that name them all, without which its patches would learn nothing about where things are. No labels, no masks,
+no masked images: captions only.
 """
 
 from ovs_lite.clip import Clip
@@ -21,7 +19,7 @@ RECIPE = Recipe(
     save=save,
     load=load,
     weights=lambda config: f"{config.model}.safetensors",
-    example="clip ConvNeXt-Lite --text runs/clip/text.safetensors --freeze text --steps 8000 --muon-lr 0",
+    example="clip ConvNeXt-Lite --steps 8000 --workers 4",
     word="model",
     model=Clip,
 )

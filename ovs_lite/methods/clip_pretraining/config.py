@@ -1,48 +1,61 @@
 """Settings of the contrastive pre-training of the miniature CLIPs."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.config import LoopConfig
 
-TEXT = "text"
 RANDOM = "random"
-CURRICULA = ("from-scratch", "polish", "scenes")
+OWN = "own"
+# What `own` stands for: the shipped ConvNet goes on from its weights; the class token starts from scratch, next to
+# words that already mean something.
+OWN_SETTINGS = {
+    "ViT-Lite-8": {"initial": RANDOM, "text": "ConvNeXt-Lite", "curriculum": "scenes"},
+    "ConvNeXt-Lite": {"initial": "lite", "text": "", "curriculum": "objects"},
+}
+CURRICULA = ("objects", "scenes")
+LOOP = LoopConfig(steps=8000, lr=1e-3, muon_lr=0.01, warmup=200, ema=0.999, checkpoint_every=500)
 
 
 @dataclass(frozen=True)
 class ClipPretrainingConfig:
     """One training run of a miniature CLIP on IconWorld's captions. Raises ValueError for values that cannot run."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8000))
-    model: str = "ViT-Lite-8"  # ViT-Lite-8, ConvNeXt-Lite, or text: the text tower that both share, on captions alone
-    batch: int = 128  # pairs per step, of all processes; their nouns all differ
-    initial: str = ""  # weights of the model to start from: a file, or lite for the shipped ones
-    text: str = ""  # text tower to start from instead: text.safetensors of a run, or random
+    loop: LoopConfig = LOOP
+    model: str = "ViT-Lite-8"  # ViT-Lite-8 or ConvNeXt-Lite
+    batch: int = 512  # pairs per step, of all processes
+    initial: str = OWN  # weights to start from: a file, lite for the shipped ones, random, or the model's own recipe
+    text: str = OWN  # text tower to start from instead: a shipped model's name, random, or the model's own recipe
     freeze: str = ""  # tower that is not trained: text or image
-    teacher: str = ""  # shipped CLIP whose dense embeddings the image tower imitates, and whose text tower it takes
-    curriculum: str = "from-scratch"  # from-scratch: nouns alone first; polish: colours and scenes; scenes: these only
-    alone: float = 0.4  # from-scratch: share of the steps with one noun per image
-    free_steps: int = 0  # first steps, in which image embeddings are not normalised
+    curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
+    workers: int = 0  # processes that draw the images; 0: one thread
+    draw_on: str = "cpu"  # device that draws the images, such as cuda; without workers
 
     def __post_init__(self):
         known = {
-            "model": (TEXT, *SHIPPED),
+            "model": SHIPPED,
             "freeze": ("", "text", "image"),
-            "teacher": ("", *SHIPPED),
-            "curriculum": CURRICULA,
+            "text": ("", OWN, RANDOM, *SHIPPED),
+            "curriculum": (OWN, *CURRICULA),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 expected = ", ".join(value or "nothing" for value in values)
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {expected}")
-        if self.batch < 1 or not 0 <= self.alone <= 1 or self.free_steps < 0:
-            raise ValueError(f"got {self}, expected batch >= 1, alone in [0, 1] and free_steps >= 0")
+        if self.batch < 1 or self.workers < 0 or (self.workers and self.draw_on != "cpu"):
+            raise ValueError(f"got {self}, expected batch >= 1, and workers >= 0 that draw on the cpu")
+
+    def resolved(self) -> "ClipPretrainingConfig":
+        """With what `own` stands for. Weights that were given bring their own text tower."""
+        own = OWN_SETTINGS[self.model]
+        if self.initial != OWN:
+            own = own | {"text": ""}
+        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) == OWN})
 
 
 LITE = ClipPretrainingConfig()
 PRESETS = {
-    "smoke": replace(LITE, loop=replace(LITE.loop, steps=4), batch=16),
+    "smoke": replace(LITE, loop=replace(LOOP, steps=4, warmup=1, ema=0.0), batch=16),
     "lite": LITE,
     "paper": LITE,  # the papers' CLIPs are open_clip's, trained on 400 million pairs: nothing here to reproduce
 }

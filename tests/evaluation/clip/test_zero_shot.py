@@ -16,6 +16,7 @@ from ovs_lite.commands.evaluate_clip import load_weights, table, which
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.clip import dense, held_out
+from ovs_lite.evaluation.clip.background import CONDITIONS, VIEWS, background_hits
 from ovs_lite.evaluation.clip.dense import label_maps, segmentation_scores
 from ovs_lite.evaluation.clip.held_out import (
     EVERY_NOUN,
@@ -26,15 +27,16 @@ from ovs_lite.evaluation.clip.held_out import (
     held_out_seed,
     object_masks,
 )
+from ovs_lite.evaluation.clip.naming import EXTRA, SCENES, dense_naming
 from ovs_lite.evaluation.clip.zero_shot import (
     Figure,
     colour_hits,
     crop_hits,
+    drawable_nouns,
     measure,
     noun_hits,
     retrieval_at_1,
     retrieval_hits,
-    second_font_nouns,
     top1,
     vocabulary_nouns,
 )
@@ -52,7 +54,7 @@ def paint(scene, size, generator):
     """The real rendering, but every pixel's colour tells its owner: (1 + index in NAMES, 1 + colour word, 1)."""
     rendering = render(scene, size, generator)
     owners = torch.cat([len(load_nouns()) + scene.stuff_ids, scene.noun_ids], 1)
-    colours = torch.cat([torch.zeros_like(scene.stuff_ids), scene.colour_ids], 1)
+    colours = torch.cat([torch.zeros_like(scene.stuff_ids), scene.colour_ids.clamp(min=0)], 1)
     rows = torch.arange(len(scene)).view(-1, 1, 1)
     codes = [values[rows, rendering.ids - 1].float() + 1 for values in (owners, colours)]
     rendering.images = torch.stack([*codes, torch.ones_like(codes[0])], 1)
@@ -152,7 +154,13 @@ def test_the_oracle_scores_everything(painted):
     oracle = Oracle()
     assert noun_hits(oracle, EVERY_NOUN, 30).all() and len(noun_hits(oracle, EVERY_NOUN, 30)) == 30
     assert noun_hits(oracle, vocabulary_nouns(), 30, seed=1).all()
-    assert noun_hits(oracle, second_font_nouns(), 30, second_font=True).all()
+    assert noun_hits(oracle, drawable_nouns(("fa",)), 30, styles=("fa",)).all()
+    naming = dense_naming(oracle, 4)
+    assert naming.present == naming.more == naming.stuff == 1 and 0.2 < naming.chance < 0.4
+    for condition in CONDITIONS:
+        hits = background_hits(oracle, 20, condition)
+        assert hits["natural"].all() and hits["background blanked"].all() and hits["masked crop"].float().mean() > 0.9
+        assert len({len(some) for some in hits.values()}) == 1 and len(hits["natural"]) > 12
     assert colour_hits(oracle, 20).all()
     assert crop_hits(oracle, 12, masked=True).float().mean() == 1
     found, guessed = segmentation_scores(oracle, 3)
@@ -172,6 +180,9 @@ def test_the_guesser_is_at_chance():
     assert 0.04 < colour_hits(guesser, 300).float().mean() < 0.16
     assert crop_hits(guesser, 40, masked=True).float().mean() < 0.05
     assert retrieval_at_1(guesser, 4) < 0.04
+    naming = dense_naming(guesser, 6)
+    assert naming.present == pytest.approx(naming.chance, abs=0.08) and naming.more < 0.15 and naming.stuff < 0.15
+    assert background_hits(guesser, 60)["natural"].float().mean() < 0.05
     found, guessed = segmentation_scores(guesser, 4)
     assert found.miou < 0.03 and abs(found.miou - guessed.miou) < 0.01
     assert guessed.pixel_accuracy == pytest.approx(1 / 150, abs=0.003)
@@ -266,7 +277,7 @@ def test_object_masks_are_the_visible_pixels_of_things_that_can_be_seen():
         expected = []
         for thing in range(scene.noun_ids.shape[1]):
             visible = rendering.ids[index] == regions + 1 + thing
-            own = int(rendering.shapes[index, thing].sum())
+            own = int(rendering.own[index, thing])
             if scene.thing_valid[index, thing] and own and visible.sum() >= 0.4 * own:
                 expected.append((visible, scene.noun_ids[index, thing]))
         assert len(masks) == len(nouns) == len(expected) >= 1
@@ -310,7 +321,7 @@ def test_the_command_prints_a_table_and_writes_what_it_printed(quick, weights, t
     card = json.loads((tmp_path / "card.json").read_text())
     assert (card["model"], card["scenes"], card["seed"]) == ("ViT-Lite-8", 3, 2) and card["load_seconds"] > 0
     assert (tmp_path / "card.md").read_text() == printed.out
-    assert len(card["figures"]) == 8
+    assert len(card["figures"]) == 9 + len(CONDITIONS) * len(VIEWS) + 2 * 3 + 1
     for name, figure in card["figures"].items():
         assert f"| {name} | {100 * figure['value']:.1f} | {100 * figure['chance']:.1f} |" in printed.out
         assert 0 <= figure["value"] <= 1 and 0 < figure["chance"] < 0.5 and figure["count"] >= 1
@@ -319,7 +330,9 @@ def test_the_command_prints_a_table_and_writes_what_it_printed(quick, weights, t
 def test_a_convnets_dense_figure_has_its_own_name(quick):
     torch.manual_seed(0)
     figures = measure(load_clip("ConvNeXt-Lite", None), 2, progress=False)
-    assert len(figures) == 8 and "mIoU on icon-ade150, last feature map" in figures
+    assert (
+        len(figures) == 9 + len(CONDITIONS) * len(VIEWS) + 3 + 1 and "mIoU on icon-ade150, last feature map" in figures
+    )
     assert all(0 <= figure.value <= 1 for figure in figures.values())
 
 
@@ -328,7 +341,8 @@ def test_a_tower_without_dense_embeddings_has_no_dense_figure(quick, monkeypatch
     monkeypatch.setattr(Guesser, "network", pooled)
     with pytest.warns(UserWarning, match="is not measured on icon-ade150"):
         figures = measure(Guesser(), 2, progress=False)
-    assert len(figures) == 7 and not any("mIoU" in name for name in figures)
+    assert len(figures) == 9 + len(CONDITIONS) * len(VIEWS)
+    assert not any("mIoU" in name or "pixels" in name for name in figures)
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path, weights, capsys):
@@ -384,3 +398,22 @@ def test_the_table_is_markdown():
     card = {"model": "m", "weights": "w", "seed": 0, "load_seconds": 0.1, "measure_seconds": 2.0}
     lines = table(card, {"top-1": Figure(0.5, 0.1, 8)}).splitlines()
     assert lines[-1] == "| top-1 | 50.0 | 10.0 | 8 |" and lines[2].count("|") == lines[3].count("|") == 5
+
+
+def test_dense_naming_counts_pixels_as_a_loop_does(quick):
+    torch.manual_seed(0)
+    clip = load_clip("ConvNeXt-Lite")
+    found = dense_naming(clip, 2, seed=5)
+    scene, rendering = next(held_out_scenes(SCENES, 2, 2 * clip.image_size, 5, "naming", 8))
+    nouns = clip.text_embeddings([noun.noun for noun in load_nouns()])
+    with torch.no_grad():
+        maps = F.normalize(clip.dense(clip.normalise(rendering.images), "value"), dim=1)
+    regions, right, total = scene.stuff_ids.shape[1], 0, 0
+    for b in range(2):
+        shown = [int(n) for n, ok in zip(scene.noun_ids[b], scene.thing_valid[b], strict=True) if ok]
+        scores = torch.stack([(maps[b] * nouns[n].view(-1, 1, 1)).sum(0) for n in shown])
+        best = F.interpolate(scores[None], rendering.ids.shape[1:], mode="bilinear")[0].argmax(0)
+        for t in range(len(shown)):
+            mask = rendering.ids[b] == regions + 1 + t
+            right, total = right + int((best[mask] == t).sum()), total + int(mask.sum())
+    assert found.present == pytest.approx(right / total, abs=0.01) and found.more <= found.present and EXTRA == 20

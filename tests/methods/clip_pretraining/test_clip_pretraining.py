@@ -1,4 +1,4 @@
-"""Contrastive pre-training: the free first steps, what is frozen stays, and each tower gets its own gradient."""
+"""Contrastive pre-training: what the loss compares, what is frozen stays, each tower gets its own gradient."""
 
 import copy
 
@@ -8,18 +8,10 @@ import torch.nn.functional as F
 
 from kit.clips import random_clip
 from kit.images import CAPTIONS, captioned_images
-from ovs_lite.iconworld.stream import CaptionPairStream
 from ovs_lite.losses.contrastive import info_nce
-from ovs_lite.methods.clip_pretraining.training import (
-    FOLLOW,
-    ClipPretraining,
-    TextPretraining,
-    used_token_ids,
-    whiten_patches,
-)
+from ovs_lite.methods.clip_pretraining.config import ClipPretrainingConfig
+from ovs_lite.methods.clip_pretraining.training import ClipPretraining, same_caption, used_token_ids
 from ovs_lite.train import LoopConfig, train
-
-ZERO = torch.tensor(0.0)
 
 
 @pytest.fixture(params=["ViT-Lite-8", "ConvNeXt-Lite"])
@@ -42,58 +34,10 @@ def gradients(module):
     return [p.grad for p in module.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
 
 
-def test_first_dot_products_of_any_length_then_cosines(vit):
-    task = ClipPretraining(vit, captioned_images, free_steps=2)
-    assert [task.batch(step)[2] for step in (0, 1, 2, 3)] == [True, True, False, False]
-    for step in (1, 2):
-        images, texts = embeddings(vit, step)
-        found = task.losses(task.batch(step))
-        assert set(found) == set(task.weights) == {"contrastive"}
-        cosines = F.normalize(images, dim=-1) @ texts.T
-        expected = info_nce(images @ texts.T, ZERO) if step == 1 else info_nce(cosines, vit.logit_scale)
-        torch.testing.assert_close(found["contrastive"], expected)
-    assert not torch.isclose(info_nce(images @ texts.T, ZERO), info_nce(cosines, vit.logit_scale))
-
-
-def test_without_free_steps_it_is_clip_from_the_start(vit):
-    task = ClipPretraining(vit, captioned_images)
-    images, texts = embeddings(vit, 0)
-    expected = info_nce(F.normalize(images, dim=-1) @ texts.T, vit.logit_scale)
-    torch.testing.assert_close(task.losses(task.batch(0))["contrastive"], expected)
-
-
-def test_the_temperature_follows_the_mean_length_and_is_trained_afterwards(vit):
-    task = ClipPretraining(vit, captioned_images, free_steps=1)
-    length = embeddings(vit, 0)[0].norm(dim=-1).mean()
-    before = vit.logit_scale.item()
-    task.losses(task.batch(0))["contrastive"].backward()
-    assert vit.logit_scale.item() == pytest.approx(before + FOLLOW * (length.log().item() - before), abs=1e-5)
-    assert vit.logit_scale.grad is None
-    with torch.no_grad():
-        for _ in range(19):
-            task.losses(task.batch(0))
-    expected = length.log().item() + (1 - FOLLOW) ** 20 * (before - length.log().item())
-    assert vit.logit_scale.item() == pytest.approx(expected, abs=1e-4)
-    still = vit.logit_scale.item()
-    task.losses(task.batch(1))["contrastive"].backward()
-    assert vit.logit_scale.item() == still and vit.logit_scale.grad.abs() > 0
-
-
-@pytest.mark.parametrize("free_steps", [0, 1])
-@pytest.mark.parametrize("freeze", ["text", "image", None])
-def test_gradient_reaches_the_tower_that_is_trained(vit, freeze, free_steps):
-    task = ClipPretraining(vit, captioned_images, freeze, free_steps)
-    task.losses(task.batch(0))["contrastive"].backward()
-    visual, text = gradients(vit.network.visual), gradients(vit.network.text)
-    assert bool(visual) == (freeze != "image") and bool(text) == (freeze != "text")
-    for module, found in ((vit.network.visual, visual), (vit.network.text, text)):
-        assert not found or len(found) > 0.9 * len(list(module.parameters())), "nearly every tensor learns"
-
-
 @pytest.mark.parametrize("freeze", ["text", "image", None])
 def test_what_is_frozen_stays_bit_by_bit_and_the_rest_moves(clip, freeze, tmp_path):
     before = copy.deepcopy(clip.network.state_dict())
-    task = ClipPretraining(clip, captioned_images, freeze, free_steps=1)
+    task = ClipPretraining(clip, captioned_images, freeze)
     rows = train(task, LoopConfig(2, warmup=1, log_every=1), tmp_path, progress=False)
     assert [row["step"] for row in rows] == [0, 1]
     towers = {
@@ -122,47 +66,10 @@ def test_a_wrong_freeze_is_named_and_changes_nothing(vit, freeze):
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(vit, tmp_path):
-    task = ClipPretraining(vit, lambda step: captioned_images(0), freeze=None, free_steps=3)
+    task = ClipPretraining(vit, lambda step: captioned_images(0), freeze=None)
     rows = train(task, LoopConfig(15, lr=1e-3, warmup=1, log_every=1), tmp_path, progress=False)
-    assert rows[2]["loss"] < rows[0]["loss"] and rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert task.count(task.batch(0)) == 4
-
-
-def test_text_pretraining_compares_two_captions_of_a_scene(clip):
-    task = TextPretraining(clip, CaptionPairStream(8))
-    first, second = task.batch(3)
-    assert (first, second) == CaptionPairStream(8)(3) and task.count((first, second)) == 8
-    with torch.no_grad():
-        similarity = clip.encode_text(first) @ clip.encode_text(second).T
-    found = task.losses((first, second))
-    assert set(found) == set(task.weights) == {"text_contrastive"} and task.model is clip.network.text
-    torch.testing.assert_close(found["text_contrastive"], info_nce(similarity, torch.tensor(14.0).log()))
-    found["text_contrastive"].backward()
-    assert gradients(clip.network.text) and not gradients(clip.network.visual) and clip.logit_scale.grad is None
-
-
-def test_text_pretraining_prefers_captions_that_agree(vit):
-    task = TextPretraining(vit, CaptionPairStream(8))
-    same = task.losses((CAPTIONS, CAPTIONS))["text_contrastive"]
-    crossed = task.losses((CAPTIONS, CAPTIONS[1:] + CAPTIONS[:1]))["text_contrastive"]
-    assert same < crossed
-
-
-@torch.no_grad()
-def test_pictures_of_twice_the_side_are_embedded_as_a_whole(clip):
-    """By the mean of the dense map where that is what the embedding is, and never by what a smaller copy shows."""
-    images = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    clip.eval()
-    found = ClipPretraining(clip, lambda step: (images, CAPTIONS)).losses((images, CAPTIONS, True))["contrastive"]
-    normalised = clip.normalise(images)
-    vit = clip.patch_size is not None
-    expected = clip.dense(normalised, "last").mean((2, 3)) if vit else clip.network.encode_image(normalised)
-    torch.testing.assert_close(found, info_nce(expected @ clip.encode_text(CAPTIONS).T, ZERO))
-
-
-def test_a_batch_is_named_by_its_captions(vit):
-    task, text = ClipPretraining(vit, captioned_images), TextPretraining(vit, CaptionPairStream(8))
-    assert task.image_ids(task.batch(0)) == CAPTIONS and text.image_ids(text.batch(1)) == CaptionPairStream(8)(1)[0]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(vit, monkeypatch):
@@ -180,17 +87,62 @@ def test_used_token_ids_are_those_that_the_tokenizer_gives(vit):
     assert {0, 49406, 49407} <= set(expected), "padding, start and end count too"
 
 
-def test_whitened_patches_have_no_preferred_direction(vit):
-    generator = torch.Generator().manual_seed(1)
-    coarse = F.interpolate(torch.rand(64, 3, 16, 16, generator=generator), scale_factor=4, mode="bilinear")
-    whiten_patches(vit, coarse)
-    visual = vit.network.visual
-    features = visual.conv1(vit.normalise(coarse)).permute(0, 2, 3, 1).flatten(0, 2)
-    values = torch.linalg.eigvalsh(features.T @ features / len(features))
-    assert values[-1] < 1.05 and (values > 0.2).sum() >= 24, "the strong patterns of the pictures count alike"
-    assert visual.positional_embedding[1:].std().item() == pytest.approx(0.5, rel=1e-3)
-    neighbours = visual.positional_embedding[1:].view(8, 8, -1).diff(dim=1).norm(dim=-1).mean()
-    assert (
-        neighbours
-        < visual.positional_embedding[1:].roll(27, 0).sub(visual.positional_embedding[1:]).norm(dim=-1).mean()
-    )
+def test_the_loss_is_clips_over_cosines(clip):
+    clip.eval()
+    images, texts = embeddings(clip, 0)
+    task = ClipPretraining(clip, captioned_images)
+    found = task.losses(task.batch(0))
+    assert set(found) == set(task.weights) == {"contrastive"} and task.count(task.batch(0)) == 4
+    torch.testing.assert_close(found["contrastive"], info_nce(F.normalize(images, dim=-1) @ texts.T, clip.logit_scale))
+
+
+def test_bytes_and_tokens_give_the_loss_of_floats_and_words(clip):
+    clip.eval()
+    images = (captioned_images(0)[0] * 255).round()
+    floats = ClipPretraining(clip, lambda step: (images / 255, CAPTIONS))
+    packed = ClipPretraining(clip, lambda step: (images.to(torch.uint8), CAPTIONS, clip.tokenizer(CAPTIONS)))
+    expected = floats.losses(floats.batch(0))["contrastive"]
+    torch.testing.assert_close(packed.losses(packed.batch(0))["contrastive"], expected)
+    assert floats.image_ids(floats.batch(0)) == packed.image_ids(packed.batch(0)) == CAPTIONS
+
+
+def test_equal_captions_are_no_negatives_of_each_other(vit):
+    captions = ["a cat", "a dog", "a cat", "an owl"]
+    expected = [[False, False, True, False], [False] * 4, [True, False, False, False], [False] * 4]
+    assert same_caption(captions).tolist() == expected and not same_caption(CAPTIONS).any()
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    task = ClipPretraining(vit.eval(), lambda step: (images, captions))
+    with torch.no_grad():
+        cosines = F.normalize(vit.network.encode_image(vit.normalise(images)), dim=-1) @ vit.encode_text(captions).T
+        logits = cosines * vit.logit_scale.exp()
+        slow = 0.0
+        for row in range(4):
+            kept = [column for column in range(4) if column == row or captions[column] != captions[row]]
+            for direction in (logits, logits.T):
+                slow += (direction[row, kept].logsumexp(0) - direction[row, row]) / 8
+    found = task.losses(task.batch(0))["contrastive"]
+    assert found.item() == pytest.approx(slow.item(), abs=2e-3), "the pair left out keeps a vanishing share"
+
+
+@pytest.mark.parametrize("freeze", ["text", "image", None])
+def test_gradient_reaches_the_tower_that_is_trained(vit, freeze):
+    task = ClipPretraining(vit, captioned_images, freeze)
+    task.losses(task.batch(0))["contrastive"].backward()
+    visual, text = gradients(vit.network.visual), gradients(vit.network.text)
+    assert bool(visual) == (freeze != "image") and bool(text) == (freeze != "text")
+    for module, found in ((vit.network.visual, visual), (vit.network.text, text)):
+        assert not found or len(found) > 0.9 * len(list(module.parameters())), "nearly every tensor learns"
+
+
+def test_a_models_own_recipe_is_what_is_not_given():
+    vit = ClipPretrainingConfig(model="ViT-Lite-8").resolved()
+    assert (vit.initial, vit.text, vit.curriculum) == ("random", "ConvNeXt-Lite", "scenes")
+    conv = ClipPretrainingConfig(model="ConvNeXt-Lite").resolved()
+    assert (conv.initial, conv.text, conv.curriculum) == ("lite", "", "objects")
+    given = ClipPretrainingConfig(model="ViT-Lite-8", initial="file", curriculum="objects").resolved()
+    assert (given.initial, given.text, given.curriculum) == ("file", "", "objects")
+    for wrong in ({"model": "text"}, {"curriculum": "polish"}, {"text": "some.file"}, {"batch": 0}, {"workers": -1}):
+        with pytest.raises(ValueError, match="got "):
+            ClipPretrainingConfig(**wrong)
+    with pytest.raises(ValueError, match="workers"):
+        ClipPretrainingConfig(workers=2, draw_on="cuda")

@@ -1,4 +1,4 @@
-"""Runs of `ovs-lite train clip`: a text tower, models that start from it, from weights, from a teacher."""
+"""Runs of `ovs-lite train clip`: each model by its own recipe, from weights, with worker processes."""
 
 import pytest
 import torch
@@ -9,19 +9,11 @@ from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import SHIPPED, shipped_path
 from ovs_lite.tensors import read_tensors
 
-SMALL = "--steps 2 --batch 4".split()
+SMALL = "--steps 2 --batch 4 --ema 0".split()
 
 
 def run(out, *words):
-    return train_command("clip", out, *words, *SMALL)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """The file of a text tower trained for two steps."""
-    out = tmp_path_factory.mktemp("text")
-    run(out, "text")
-    return out / "text.safetensors"
+    return train_command("clip", out, *SMALL, *words)
 
 
 def assert_same_words(found, expected, clip):
@@ -33,21 +25,29 @@ def assert_same_words(found, expected, clip):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_model_is_trained_against_a_text_tower_and_its_file_loads(text, name, tmp_path):
-    load_clip(name, None).network.text.load_state_dict(load_file(text))
-    run(tmp_path, name, "--text", text, "--freeze", "text", "--free-steps", 1)
-    path = tmp_path / f"{name}.safetensors"
-    assert read_tensors(path)[1] == {"pictures": "8", "steps": "2", "seed": "0"}
+def test_a_model_is_trained_by_its_own_recipe_and_its_file_loads(name, tmp_path):
+    run(tmp_path, name, "--freeze", "text")
+    path, before = tmp_path / f"{name}.safetensors", read_tensors(shipped_path(name))[1]["pictures"]
+    seen = 8 if name == "ViT-Lite-8" else 8 + int(before)
+    assert read_tensors(path)[1] == {"pictures": str(seen), "steps": "2", "seed": "0"}
     clip = load_clip(name, str(path))
-    assert_same_words(clip.network.text.state_dict(), load_file(text), clip)
+    assert_same_words(clip.network.text.state_dict(), load_clip("ConvNeXt-Lite").network.text.state_dict(), clip)
     assert [row["step"] for row in rows(tmp_path)] == [0, 1]
 
 
-def test_a_text_tower_that_is_not_frozen_learns(text, tmp_path):
-    run(tmp_path, "ViT-Lite-8", "--text", text)
-    after, before = load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors")), load_file(text)
-    moved = {k for k, v in after.network.text.state_dict().items() if not torch.equal(v, before[k].half().float())}
+def test_a_text_tower_that_is_not_frozen_learns(tmp_path):
+    run(tmp_path, "ViT-Lite-8")
+    after = load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors")).network.text.state_dict()
+    before = load_clip("ConvNeXt-Lite").network.text.state_dict()
+    moved = {key for key, value in after.items() if not torch.equal(value, before[key].half().float())}
     assert any(key.startswith("transformer") for key in moved)
+
+
+def test_worker_processes_draw_what_the_thread_draws(tmp_path):
+    for workers in (0, 2):
+        run(tmp_path / str(workers), "ViT-Lite-8", "--workers", workers)
+    thread, processes = ([row["loss"] for row in rows(tmp_path / name)] for name in "02")
+    assert thread == pytest.approx(processes, abs=1e-5)
 
 
 def test_a_random_text_tower_replaces_that_of_the_initial_weights(tmp_path):
@@ -57,22 +57,6 @@ def test_a_random_text_tower_replaces_that_of_the_initial_weights(tmp_path):
     for key, value in shipped.network.visual.state_dict().items():
         torch.testing.assert_close(after.network.visual.state_dict()[key], value, msg=key)
     assert int(read_tensors(tmp_path / "ConvNeXt-Lite.safetensors")[1]["pictures"]) > 1000, "those seen before count"
-
-
-def test_a_teacher_brings_its_text_tower_which_stays_frozen(tmp_path):
-    run(tmp_path, "ViT-Lite-8", "--teacher", "ConvNeXt-Lite", "--freeze", "text", "--log-every", 1)
-    student, teacher = load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors")), load_clip("ConvNeXt-Lite")
-    assert_same_words(student.network.text.state_dict(), teacher.network.text.state_dict(), teacher)
-    for row in rows(tmp_path):
-        assert row["loss"] == pytest.approx(row["contrastive"] + 10 * row["distillation"], abs=1e-4)
-
-
-def test_polish_from_weights_trains_the_image_tower(tmp_path):
-    words = ["--curriculum", "polish", "--initial", shipped_path("ViT-Lite-8"), "--freeze", "text"]
-    run(tmp_path, "ViT-Lite-8", *words)
-    before, after = load_clip("ViT-Lite-8"), load_clip("ViT-Lite-8", str(tmp_path / "ViT-Lite-8.safetensors"))
-    assert not torch.equal(before.network.visual.conv1.weight, after.network.visual.conv1.weight)
-    assert_same_words(after.network.text.state_dict(), before.network.text.state_dict(), before)
 
 
 def test_ema_ships_the_average_of_the_weights(tmp_path):
