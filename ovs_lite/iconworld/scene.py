@@ -15,8 +15,8 @@ from ovs_lite.iconworld.placement import place, region_at
 from ovs_lite.iconworld.textures import STUFF
 
 MAX_REGIONS = 3
-COMPANY = 0.65  # share of scenes whose things and stuff belong together
-HARD = 0.5  # share of scenes as photographs are: small, blurred, grained, things cut or partly hidden
+COMPANY = 0.75  # share of scenes whose things and stuff belong together
+HARD = 0.6  # share of scenes as photographs are: small, blurred, grained, things cut or partly hidden
 TURNED = 0.5  # chance that a made thing is turned in hue
 HIDDEN = 0.6  # chance that a thing of a hard scene is partly hidden
 BLURRED = 0.7  # chance that a hard scene is blurred

@@ -20,7 +20,7 @@ from ovs_lite.iconworld.caption_grammar import (
 )
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.render import render
-from ovs_lite.iconworld.scene import SceneStyle, sample_scenes
+from ovs_lite.iconworld.scene import COMPANY, HARD, SceneStyle, sample_scenes
 
 # Training renders from seeds below this one, evaluation from it upwards; a CPU generator reads 32 bits of its seed.
 FIRST_HELD_OUT_SEED = 2**31
@@ -38,6 +38,7 @@ class Stage:
     colour: chance of a colour word.
     twins: how many images of a batch share their lead noun; more than 1 makes the colour words matter.
     double: share of the steps with images of twice the side, and a quarter as many: dense inference doubles it too.
+    company, hard: see SceneStyle; a tower that meets company before it knows shapes learns places instead of things.
     """
 
     until: int
@@ -50,6 +51,8 @@ class Stage:
     colour: float = 0.5
     twins: int = 1
     double: float = 0.0
+    company: float = COMPANY
+    hard: float = HARD
 
 
 def object_stages(steps: int) -> tuple[Stage, ...]:
@@ -105,7 +108,7 @@ class CaptionStream:
         number = (self.seed * 1_000_003 + step) % FIRST_HELD_OUT_SEED
         generator = torch.Generator().manual_seed(number)
         things = (1, 1) if rng.random() < stage.alone else stage.things
-        style = replace(self.style, things=things, size=stage.size)
+        style = replace(self.style, things=things, size=stage.size, company=stage.company, hard=stage.hard)
         scene = sample_scenes(batch, style, generator, self._lead_nouns(batch, stage.twins, generator))
         if torch.device(self.device).type != "cpu":
             generator = torch.Generator(self.device).manual_seed(number)

@@ -7,14 +7,16 @@ from ovs_lite.config import LoopConfig
 
 RANDOM = "random"
 OWN = "own"
-# What `own` stands for: the shipped ConvNet goes on from its weights; the class token starts from scratch, next to
-# words that already mean something.
+# What `own` stands for: the shipped ConvNet goes on from its weights; the class token starts from scratch in the joint
+# space of the trained ConvNet, which it imitates.
 OWN_SETTINGS = {
-    "ViT-Lite-8": {"initial": RANDOM, "text": "ConvNeXt-Lite", "curriculum": "scenes"},
-    "ConvNeXt-Lite": {"initial": "lite", "text": "", "curriculum": "objects"},
-}
+    "ConvNeXt-Lite": {"initial": "lite", "text": "", "teacher": "", "freeze": "", "curriculum": "objects"},
+    "ViT-Lite-8": {
+        "initial": RANDOM, "text": "ConvNeXt-Lite", "teacher": "ConvNeXt-Lite", "freeze": "text", "curriculum": "scenes",
+    },
+}  # fmt: skip
 CURRICULA = ("objects", "scenes")
-LOOP = LoopConfig(steps=8000, lr=1e-3, muon_lr=0.01, warmup=200, ema=0.999, checkpoint_every=500)
+LOOP = LoopConfig(steps=4000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.998, checkpoint_every=200)
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class ClipPretrainingConfig:
 
     loop: LoopConfig = LOOP
     model: str = "ViT-Lite-8"  # ViT-Lite-8 or ConvNeXt-Lite
-    batch: int = 512  # pairs per step, of all processes
+    batch: int = 96  # pairs per step, of all processes
     initial: str = OWN  # weights to start from: a file, lite for the shipped ones, random, or the model's own recipe
     text: str = OWN  # text tower to start from instead: a shipped model's name, random, or the model's own recipe
-    freeze: str = ""  # tower that is not trained: text or image
+    teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe
+    freeze: str = OWN  # tower that is not trained: text or image, or the model's own recipe
     curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
     workers: int = 0  # processes that draw the images; 0: one thread
     draw_on: str = "cpu"  # device that draws the images, such as cuda; without workers
@@ -34,7 +37,8 @@ class ClipPretrainingConfig:
     def __post_init__(self):
         known = {
             "model": SHIPPED,
-            "freeze": ("", "text", "image"),
+            "teacher": ("", OWN, *SHIPPED),
+            "freeze": ("", OWN, "text", "image"),
             "text": ("", OWN, RANDOM, *SHIPPED),
             "curriculum": (OWN, *CURRICULA),
         }

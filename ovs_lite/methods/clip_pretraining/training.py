@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import save_lite, shipped_path
@@ -21,6 +22,7 @@ from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConf
 from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors
 
+IMITATION = 10.0  # weight of the teacher's term
 STAGES = {"objects": object_stages, "scenes": scene_stages}
 
 ImageBatches = Callable[[int], tuple]
@@ -32,15 +34,16 @@ class ClipPretraining(Task):
 
     images: step -> (images (B, 3, H, W) RGB, in [0, 1] or uint8; B captions; and, to save time, their tokens (B, L)).
     freeze: "text" trains the image tower against the text tower as it is, "image" the reverse, None trains both.
+    teacher: a trained CLIP with the same joint space, whose embeddings of whole images are imitated too.
     """
 
-    weights = {"contrastive": 1.0}
-
-    def __init__(self, clip: Clip, images: ImageBatches, freeze: str | None = None):
+    def __init__(self, clip: Clip, images: ImageBatches, freeze: str | None = None, teacher: Clip | None = None):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
-        super().__init__(clip, clip.network, images)
-        self.clip, self.freeze = clip, freeze
+        taught = {} if teacher is None else {"teacher": teacher.image_fingerprint()}
+        super().__init__(nn.ModuleList([clip, teacher] if taught else [clip]), clip.network, images, taught)
+        self.clip, self.freeze, self.teacher = clip, freeze, teacher
+        self.weights = {"contrastive": 1.0} | ({"imitation": IMITATION} if taught else {})
         clip.network.text.requires_grad_(freeze != "text")
         clip.network.visual.requires_grad_(freeze != "image")
 
@@ -62,7 +65,8 @@ class ClipPretraining(Task):
         return batch[2]
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One symmetric InfoNCE term over the pairs of all processes, each of which encodes its share.
+        """A symmetric InfoNCE term over the pairs of all processes, each of which encodes its share; and with a teacher
+        the mean cosine distance to its embeddings of the same images.
 
         Two equal captions are no negatives of each other's images: such pairs are left out.
         """
@@ -75,7 +79,12 @@ class ClipPretraining(Task):
             texts = self.clip.encode_text(batch[1])
         similarity = gather_with_gradient(images).float() @ gather_with_gradient(texts).float().T
         similarity = similarity.masked_fill(batch[3].to(similarity.device), -1.0)
-        return {"contrastive": info_nce(similarity, self.clip.logit_scale)}
+        terms = {"contrastive": info_nce(similarity, self.clip.logit_scale)}
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher.encode_image(pixels)
+            terms["imitation"] = 1 - F.cosine_similarity(images, wanted).mean()
+        return terms
 
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
@@ -109,7 +118,8 @@ def build(config: ClipPretrainingConfig) -> ClipPretraining:
     clip = _initial_clip(config)
     images = ByteStream(_stream(config, clip.image_size), clip.tokenizer)
     ahead = WorkerPool(images, config.workers) if config.workers else Prefetched(images)
-    return ClipPretraining(clip, ahead, config.freeze or None)
+    teacher = load_clip(config.teacher).requires_grad_(False) if config.teacher else None
+    return ClipPretraining(clip, ahead, config.freeze or None, teacher)
 
 
 def _stream(config: ClipPretrainingConfig, size: int) -> CaptionStream:

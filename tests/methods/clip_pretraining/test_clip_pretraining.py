@@ -134,11 +134,37 @@ def test_gradient_reaches_the_tower_that_is_trained(vit, freeze):
         assert not found or len(found) > 0.9 * len(list(module.parameters())), "nearly every tensor learns"
 
 
+def test_a_teacher_of_whole_images_is_imitated_and_stays(vit, tmp_path):
+    teacher = random_clip("ConvNeXt-Lite").requires_grad_(False)
+    teacher.network.text.load_state_dict(vit.network.text.state_dict())
+    before = copy.deepcopy(teacher.network.state_dict())
+    task = ClipPretraining(vit.eval(), captioned_images, "text", teacher)
+    batch = task.batch(0)
+    found = task.losses(batch)
+    images = vit.normalise(captioned_images(0)[0])
+    with torch.no_grad():
+        pairs = zip(vit.encode_image(images), teacher.encode_image(images), strict=True)
+        distances = [1 - float(student @ wanted) for student, wanted in pairs]
+    assert set(found) == set(task.weights) == {"contrastive", "imitation"}
+    assert found["imitation"].item() == pytest.approx(sum(distances) / 4, abs=1e-5)
+    found["imitation"].backward()
+    assert gradients(vit.network.visual) and not gradients(teacher)
+    train(task, LoopConfig(2, warmup=1, log_every=1), tmp_path, progress=False)
+    assert all(torch.equal(value, before[key]) for key, value in teacher.network.state_dict().items())
+
+
+def test_a_perfect_pupil_has_nothing_to_imitate(clip):
+    task = ClipPretraining(clip.eval(), captioned_images, "text", copy.deepcopy(clip).requires_grad_(False))
+    assert task.losses(task.batch(0))["imitation"].item() == pytest.approx(0, abs=1e-6)
+
+
 def test_a_models_own_recipe_is_what_is_not_given():
     vit = ClipPretrainingConfig(model="ViT-Lite-8").resolved()
     assert (vit.initial, vit.text, vit.curriculum) == ("random", "ConvNeXt-Lite", "scenes")
+    assert (vit.teacher, vit.freeze) == ("ConvNeXt-Lite", "text")
     conv = ClipPretrainingConfig(model="ConvNeXt-Lite").resolved()
     assert (conv.initial, conv.text, conv.curriculum) == ("lite", "", "objects")
+    assert (conv.teacher, conv.freeze) == ("", "")
     given = ClipPretrainingConfig(model="ViT-Lite-8", initial="file", curriculum="objects").resolved()
     assert (given.initial, given.text, given.curriculum) == ("file", "", "objects")
     for wrong in ({"model": "text"}, {"curriculum": "polish"}, {"text": "some.file"}, {"batch": 0}, {"workers": -1}):
