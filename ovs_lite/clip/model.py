@@ -98,10 +98,9 @@ class Clip(nn.Module):
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
 
-    def encode_text(self, prompts: list[str] | torch.Tensor, normalise: bool = True) -> torch.Tensor:
-        """T prompts, truncated at the context length, or (T, L) tokens -> (T, D), L2-normalised; differentiable."""
-        tokens = prompts if isinstance(prompts, torch.Tensor) else self.tokenizer(prompts)
-        encoded = self.network.encode_text(tokens.to(self.device))
+    def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
+        """T prompts, truncated at the context length -> (T, D), L2-normalised; differentiable."""
+        encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:

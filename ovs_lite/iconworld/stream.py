@@ -5,7 +5,6 @@ seen. The lead nouns of a batch differ as far as there are nouns.
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -131,20 +130,6 @@ class CaptionStream:
         if kind < stage.stuff + stage.listing + stage.bare:
             return short_caption(content, rng, stage.colour)
         return sentence(content, rng, stage.colour)
-
-
-class ByteStream:
-    """step -> (images (B, 3, size, size) uint8, captions, tokens (B, L)): what passes between processes cheaply.
-
-    Images are rounded to 8 bits, as files are. tokenizer: captions -> (B, L) int64.
-    """
-
-    def __init__(self, stream: CaptionStream, tokenizer: Callable[[list[str]], torch.Tensor]):
-        self.stream, self.tokenizer = stream, tokenizer
-
-    def __call__(self, step: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-        images, captions = self.stream(step)
-        return (images * 255).round_().to(torch.uint8), captions, self.tokenizer(captions)
 
 
 def _exposed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021), section 2.3;
 loss: TCL Eq. 7. The ConvNet goes on from its shipped weights. The vision transformer has a class token, as the papers'
-CLIPs have, and starts from scratch next to the ConvNet's text tower; most of its steps show several things with
-captions that name them all, without which its patches would learn nothing about where things are. No labels, no masks,
-no masked images: captions only.
+CLIPs have, and starts from scratch in the ConvNet's joint space: next to its captions it imitates the ConvNet's
+embeddings of whole images, never of places. Most of its steps show several things with captions that name them all,
+without which its patches would learn nothing about where things are. No labels, no masks, no masked images.
 """
 
 from ovs_lite.clip import Clip
@@ -19,7 +19,7 @@ RECIPE = Recipe(
     save=save,
     load=load,
     weights=lambda config: f"{config.model}.safetensors",
-    example="clip ConvNeXt-Lite --steps 8000 --workers 4",
+    example="clip ConvNeXt-Lite --steps 2000 --draw-on cuda",
     word="model",
     model=Clip,
 )

@@ -12,7 +12,8 @@ OWN = "own"
 OWN_SETTINGS = {
     "ConvNeXt-Lite": {"initial": "lite", "text": "", "teacher": "", "freeze": "", "curriculum": "objects"},
     "ViT-Lite-8": {
-        "initial": RANDOM, "text": "ConvNeXt-Lite", "teacher": "ConvNeXt-Lite", "freeze": "text", "curriculum": "scenes",
+        "initial": RANDOM, "text": "ConvNeXt-Lite", "teacher": "ConvNeXt-Lite", "freeze": "text",
+        "curriculum": "scenes",
     },
 }  # fmt: skip
 CURRICULA = ("objects", "scenes")
@@ -31,8 +32,7 @@ class ClipPretrainingConfig:
     teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe
     freeze: str = OWN  # tower that is not trained: text or image, or the model's own recipe
     curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
-    workers: int = 0  # processes that draw the images; 0: one thread
-    draw_on: str = "cpu"  # device that draws the images, such as cuda; without workers
+    draw_on: str = "cpu"  # device that draws the images, such as cuda
 
     def __post_init__(self):
         known = {
@@ -46,8 +46,8 @@ class ClipPretrainingConfig:
             if getattr(self, name) not in values:
                 expected = ", ".join(value or "nothing" for value in values)
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {expected}")
-        if self.batch < 1 or self.workers < 0 or (self.workers and self.draw_on != "cpu"):
-            raise ValueError(f"got {self}, expected batch >= 1, and workers >= 0 that draw on the cpu")
+        if self.batch < 1:
+            raise ValueError(f"got batch={self.batch}, expected at least 1")
 
     def resolved(self) -> "ClipPretrainingConfig":
         """With what `own` stands for. Weights that were given bring their own text tower."""

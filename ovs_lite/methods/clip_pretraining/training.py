@@ -1,6 +1,6 @@
 """Contrastive training of a miniature CLIP on images and captions. Paper: see the folder.
 
-B images in the batch of all processes, L tokens of a caption, H W pixels.
+B images in the batch of all processes, H W pixels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +12,11 @@ from torch import nn
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import save_lite, shipped_path
-from ovs_lite.data.loaders.prefetch import Prefetched, WorkerPool
+from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.iconworld.caption_grammar import vocabulary_texts
-from ovs_lite.iconworld.stream import ByteStream, CaptionStream, object_stages, scene_stages
+from ovs_lite.iconworld.stream import CaptionStream, object_stages, scene_stages
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConfig
 from ovs_lite.methods.recipe import Task
@@ -25,19 +25,24 @@ from ovs_lite.tensors import read_tensors
 IMITATION = 10.0  # weight of the teacher's term
 STAGES = {"objects": object_stages, "scenes": scene_stages}
 
-ImageBatches = Callable[[int], tuple]
-Batch = tuple[torch.Tensor, list[str] | torch.Tensor, list[str], torch.Tensor]
+Batch = tuple[torch.Tensor, list[str], torch.Tensor]
 
 
 class ClipPretraining(Task):
     """Train a CLIP on images and captions; see the folder's docstring.
 
-    images: step -> (images (B, 3, H, W) RGB, in [0, 1] or uint8; B captions; and, to save time, their tokens (B, L)).
+    images: step -> ((B, 3, H, W) RGB in [0, 1], B captions).
     freeze: "text" trains the image tower against the text tower as it is, "image" the reverse, None trains both.
     teacher: a trained CLIP with the same joint space, whose embeddings of whole images are imitated too.
     """
 
-    def __init__(self, clip: Clip, images: ImageBatches, freeze: str | None = None, teacher: Clip | None = None):
+    def __init__(
+        self,
+        clip: Clip,
+        images: Callable[[int], tuple[torch.Tensor, list[str]]],
+        freeze: str | None = None,
+        teacher: Clip | None = None,
+    ):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         taught = {} if teacher is None else {"teacher": teacher.image_fingerprint()}
@@ -48,21 +53,20 @@ class ClipPretraining(Task):
         clip.network.visual.requires_grad_(freeze != "image")
 
     def batch(self, index: int) -> Batch:
-        """This process's share of a step's images, of its captions (as tokens, where the stream has them) and of their
-        words; and which other pairs of all say the same, (B, B) bool.
+        """This process's share of a step's images and captions; and which other pairs of all say the same, (B, B) bool.
 
         The stream draws the whole batch in every process, because its lead nouns differ.
         """
-        images, captions, *tokens = self.batches(index)
-        return _share(images), _share(tokens[0] if tokens else captions), _share(captions), same_caption(captions)
+        images, captions = self.batches(index)
+        return _share(images), _share(captions), same_caption(captions)
 
     def count(self, batch: Batch) -> int:
         """B images of all processes."""
-        return len(batch[3])
+        return len(batch[2])
 
     def image_ids(self, batch: Batch) -> list[str]:
         """The captions: a stream has no names."""
-        return batch[2]
+        return batch[1]
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """A symmetric InfoNCE term over the pairs of all processes, each of which encodes its share; and with a teacher
@@ -72,24 +76,19 @@ class ClipPretraining(Task):
         """
         if self.freeze == "image":
             self.clip.network.visual.eval()  # the loop sets training mode, in which batch statistics would move
-        pixels = self.clip.normalise(as_float(batch[0].to(self.clip.device, non_blocking=True)))
+        pixels = self.clip.normalise(batch[0].to(self.clip.device))
         with torch.set_grad_enabled(self.freeze != "image"):
             images = F.normalize(self.clip.network.encode_image(pixels), dim=-1)
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = self.clip.encode_text(batch[1])
         similarity = gather_with_gradient(images).float() @ gather_with_gradient(texts).float().T
-        similarity = similarity.masked_fill(batch[3].to(similarity.device), -1.0)
+        similarity = similarity.masked_fill(batch[2].to(similarity.device), -1.0)
         terms = {"contrastive": info_nce(similarity, self.clip.logit_scale)}
         if self.teacher is not None:
             with torch.no_grad():
                 wanted = self.teacher.encode_image(pixels)
             terms["imitation"] = 1 - F.cosine_similarity(images, wanted).mean()
         return terms
-
-
-def as_float(images: torch.Tensor) -> torch.Tensor:
-    """RGB as uint8 or in [0, 1] -> in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def same_caption(captions: Sequence[str]) -> torch.Tensor:
@@ -116,10 +115,9 @@ def build(config: ClipPretrainingConfig) -> ClipPretraining:
     """The towers as the configuration starts them, and an endless stream of images and captions."""
     config = config.resolved()
     clip = _initial_clip(config)
-    images = ByteStream(_stream(config, clip.image_size), clip.tokenizer)
-    ahead = WorkerPool(images, config.workers) if config.workers else Prefetched(images)
+    images = Prefetched(_stream(config, clip.image_size))
     teacher = load_clip(config.teacher).requires_grad_(False) if config.teacher else None
-    return ClipPretraining(clip, ahead, config.freeze or None, teacher)
+    return ClipPretraining(clip, images, config.freeze or None, teacher)
 
 
 def _stream(config: ClipPretrainingConfig, size: int) -> CaptionStream:
