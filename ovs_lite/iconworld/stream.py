@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ovs_lite.iconworld.atlas import TRAINING_STYLES, drawable
 from ovs_lite.iconworld.caption_grammar import (
     SceneContent,
     listing_caption,
@@ -17,7 +18,6 @@ from ovs_lite.iconworld.caption_grammar import (
     short_caption,
     stuff_caption,
 )
-from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.render import render
 from ovs_lite.iconworld.scene import COMPANY, HARD, SceneStyle, sample_scenes
 
@@ -74,7 +74,8 @@ def scene_stages(steps: int) -> tuple[Stage, ...]:
 class CaptionStream:
     """step -> (images (B, 3, size, size) RGB in [0, 1] on the device, captions: list of B strings).
 
-    Training styles and usual textures only. stages: the last one has no end; default single things, then scenes.
+    Usual textures only. styles: of drawing; nouns that none of them draws do not appear.
+    stages: the last one has no end; default single things, then scenes.
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class CaptionStream:
         seed: int = 0,
         stages: tuple[Stage, ...] | None = None,
         device: str = "cpu",
+        styles: tuple[str, ...] = TRAINING_STYLES,
     ):
         if batch_size < 1:
             raise ValueError(f"got batch_size {batch_size}, expected 1 or more")
-        self.num_nouns = len(load_nouns())
+        self.noun_ids = drawable(styles).nonzero()[:, 0]
         self.batch_size, self.size, self.seed, self.device = batch_size, size, seed, device
         self.stages = stages or object_stages(10_000)
-        self.style = SceneStyle(noun_ids=tuple(range(self.num_nouns)), repeat=0.15)
+        self.style = SceneStyle(noun_ids=tuple(self.noun_ids.tolist()), repeat=0.15, styles=styles)
 
     def stage(self, step: int) -> Stage:
         """The curriculum stage of a step; the last one goes on for ever."""
@@ -117,9 +119,10 @@ class CaptionStream:
 
     def _lead_nouns(self, batch: int, twins: int, generator: torch.Generator) -> torch.Tensor:
         """(batch,) nouns, each `twins` times in a row, all different until every noun had its turn."""
-        turns = -(-batch // (self.num_nouns * twins))
-        orders = [torch.randperm(self.num_nouns, generator=generator).repeat_interleave(twins) for _ in range(turns)]
-        return torch.cat(orders)[:batch]
+        number = len(self.noun_ids)
+        turns = -(-batch // (number * twins))
+        orders = [torch.randperm(number, generator=generator).repeat_interleave(twins) for _ in range(turns)]
+        return self.noun_ids[torch.cat(orders)[:batch]]
 
     def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
         kind = rng.random()

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from ovs_lite.iconworld import stream as module
+from ovs_lite.iconworld.atlas import STYLES, drawable, load_drawings
 from ovs_lite.iconworld.caption_grammar import MIN_STUFF, SceneContent, listing_caption, stuff_caption
 from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES
 from ovs_lite.iconworld.render import render
 from ovs_lite.iconworld.scene import SceneStyle, sample_scenes
-from ovs_lite.iconworld.stream import ByteStream, CaptionStream, Stage, object_stages, scene_stages
+from ovs_lite.iconworld.stream import CaptionStream, Stage, object_stages, scene_stages
 from ovs_lite.iconworld.textures import STUFF_NAMES
 
 WORDS = sorted(((word, n.noun) for n in load_nouns() for word in (n.noun, n.plural)), key=lambda w: -len(w[0]))
@@ -160,8 +161,12 @@ def test_the_curricula_start_with_single_things_and_end_with_the_run(steps):
     assert last.things == (2, 4) and last.alone == 0.2 and last.listing > 0.5 and last.double == 0
 
 
-def test_bytes_are_the_streams_images_rounded_and_its_captions_in_tokens():
-    stream = CaptionStream(5, 16)
-    images, captions, tokens = ByteStream(stream, lambda texts: torch.tensor([[len(text)] for text in texts]))(3)
-    assert captions == stream(3)[1] and tokens[:, 0].tolist() == [len(caption) for caption in captions]
-    assert images.dtype == torch.uint8 and (images.float() / 255 - stream(3)[0]).abs().max() <= 0.5 / 255 + 1e-6
+def test_a_stream_of_some_styles_shows_the_nouns_that_they_draw():
+    glyphs = CaptionStream(64, 16, stages=(BARE,), styles=("mdi",))
+    can = drawable(("mdi",))
+    names = [noun.noun for noun, drawn in zip(load_nouns(), can.tolist(), strict=True) if drawn]
+    assert 64 < len(names) < len(load_nouns()), "or there is nothing to test"
+    leads = {noun for step in range(3) for caption in glyphs(step)[1] for noun in nouns_in(caption)}
+    assert len(leads) > 64 and leads <= set(names)
+    drawings = sample_scenes(200, glyphs.style, torch.Generator().manual_seed(0)).drawing_ids
+    assert {STYLES[i] for i in load_drawings().style_ids[drawings].unique().tolist()} == {"mdi"}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.config import LoopConfig
+from ovs_lite.iconworld.atlas import STYLES, TRAINING_STYLES
 
 RANDOM = "random"
 OWN = "own"
@@ -32,6 +33,7 @@ class ClipPretrainingConfig:
     teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe
     freeze: str = OWN  # tower that is not trained: text or image, or the model's own recipe
     curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
+    styles: tuple[str, ...] = TRAINING_STYLES  # of drawing
     draw_on: str = "cpu"  # device that draws the images, such as cuda
 
     def __post_init__(self):
@@ -46,6 +48,8 @@ class ClipPretrainingConfig:
             if getattr(self, name) not in values:
                 expected = ", ".join(value or "nothing" for value in values)
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {expected}")
+        if not self.styles or set(self.styles) - set(STYLES):
+            raise ValueError(f"got styles={self.styles}, expected some of {', '.join(STYLES)}")
         if self.batch < 1:
             raise ValueError(f"got batch={self.batch}, expected at least 1")
 

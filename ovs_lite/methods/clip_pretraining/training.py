@@ -122,7 +122,7 @@ def build(config: ClipPretrainingConfig) -> ClipPretraining:
 
 def _stream(config: ClipPretrainingConfig, size: int) -> CaptionStream:
     stages = STAGES[config.curriculum](config.loop.steps)
-    return CaptionStream(config.batch, size, config.loop.seed, stages, config.draw_on)
+    return CaptionStream(config.batch, size, config.loop.seed, stages, config.draw_on, config.styles)
 
 
 def _initial_clip(config: ClipPretrainingConfig) -> Clip:

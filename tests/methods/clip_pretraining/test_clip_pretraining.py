@@ -157,6 +157,9 @@ def test_a_models_own_recipe_is_what_is_not_given():
     assert (conv.teacher, conv.freeze) == ("", "")
     given = ClipPretrainingConfig(model="ViT-Lite-8", initial="file", curriculum="objects").resolved()
     assert (given.initial, given.text, given.curriculum) == ("file", "", "objects")
-    for wrong in ({"model": "text"}, {"curriculum": "polish"}, {"text": "some.file"}, {"batch": 0}, {"teacher": "x"}):
+    for wrong in ({"model": "text"}, {"curriculum": "polish"}, {"text": "some.file"}, {"batch": 0}):
+        with pytest.raises(ValueError, match="got "):
+            ClipPretrainingConfig(**wrong)
+    for wrong in ({"teacher": "x"}, {"styles": ("noto", "x")}, {"styles": ()}):
         with pytest.raises(ValueError, match="got "):
             ClipPretrainingConfig(**wrong)
