@@ -97,6 +97,22 @@ def _level(whole: torch.Tensor, factor: int) -> torch.Tensor:
     return torch.cat([shrunk(some) for some in whole.split(256)])
 
 
+def specimen(noun: str, style: str) -> np.ndarray:
+    """The first drawing of a noun in a style, on white; glyphs in black: (S, S, 3) uint8 RGB.
+
+    Raises ValueError where the style has no such drawing.
+    """
+    drawings, nouns = load_drawings(), [entry.noun for entry in load_nouns()]
+    if noun not in nouns or style not in STYLES:
+        raise ValueError(f"got {noun!r} in {style!r}, expected a noun of IconWorld and one of {', '.join(STYLES)}")
+    mine = (drawings.noun_ids == nouns.index(noun)) & (drawings.style_ids == STYLES.index(style))
+    if not mine.any():
+        raise ValueError(f"got {noun!r} in {style!r}, which has no such drawing; `drawable` tells which styles have it")
+    layers = sprites()[0][mine.nonzero()[0, 0]].int()
+    colour = 0 if style in GLYPHS else layers[:3]
+    return (colour + 255 - layers[3:]).expand(3, -1, -1).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
 @lru_cache(maxsize=16)
 def choices(styles: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """How a noun is drawn in some styles: drawing ids (G, K) int64 and their cumulative chances (G, K).

@@ -63,10 +63,13 @@ def object_stages(steps: int) -> tuple[Stage, ...]:
 
 
 def scene_stages(steps: int) -> tuple[Stage, ...]:
-    """For a class token from scratch: a tenth of the steps with single things, then four fifths of the steps with two
-    to four things and captions that name them all. From single things alone the patches learn nothing about place."""
+    """For a class token from scratch: a twentieth of the steps with single things, then scenes of two to four things
+    and captions that name them all; from single things alone the patches learn nothing about place. The first half of
+    the steps has no company and nothing small or hidden: from these, too, a tower learns places before things."""
+    easy = {"size": (0.80, 1.10), "stuff": 0.05, "company": 0.0, "hard": 0.0}
     return (
-        Stage(round(0.1 * steps), (1, 1), (0.70, 1.10), bare=0.90, stuff=0.05),
+        Stage(round(0.05 * steps), (1, 1), bare=0.90, **easy),
+        Stage(round(0.5 * steps), (2, 4), alone=0.25, bare=0.05, listing=0.75, **easy),
         Stage(steps, (2, 4), alone=0.2, bare=0.05, listing=0.65, stuff=0.10, twins=2),
     )
 

@@ -23,6 +23,7 @@ from ovs_lite.iconworld.atlas import (
     drawable,
     load_drawings,
     read_index,
+    specimen,
     sprites,
 )
 from ovs_lite.iconworld.company import PLACES, load_company
@@ -202,3 +203,14 @@ def test_the_script_that_draws_them_knows_every_style(monkeypatch):
         and (fitted[..., 3] > 0).any(1).sum() == 47
         and tuple(fitted[48, 48]) == (255, 0, 0, 255)
     )
+
+
+def test_a_specimen_is_the_first_drawing_on_white():
+    found = specimen("airplane", "noto")
+    assert found.shape == (96, 96, 3) and found.dtype == np.uint8
+    assert (found[0, 0] == 255).all() and found.min() < 128, "white paper, and something on it"
+    glyph = specimen("airplane", "mdi")
+    assert (glyph == glyph[..., :1]).all() and glyph.min() == 0, "a glyph is black"
+    for noun, style in (("airplane", "none"), ("no noun", "noto"), ("bench", "noto")):
+        with pytest.raises(ValueError, match=f"got {noun!r} in {style!r}"):
+            specimen(noun, style)

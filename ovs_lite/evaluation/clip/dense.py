@@ -1,7 +1,7 @@
 """How well does a CLIP segment without any training for it? Mean IoU on held-out scenes of `icon-ade150`.
 
 K classes, H W pixels. An image is shown at twice CLIP's own side (128 px for the miniature models), as MaskCLIP and
-TCL infer; half of the scenes are in the second font, half in other palettes and textures, as in the evaluation sets.
+TCL infer; half of the scenes are in unseen styles, half in other palettes and textures, as in the evaluation sets.
 """
 
 import numpy as np

@@ -22,7 +22,7 @@ from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConf
 from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors
 
-IMITATION = 10.0  # weight of the teacher's term
+IMITATION = 30.0  # weight of the teacher's term
 STAGES = {"objects": object_stages, "scenes": scene_stages}
 
 Batch = tuple[torch.Tensor, list[str], torch.Tensor]
