@@ -63,14 +63,14 @@ def object_stages(steps: int) -> tuple[Stage, ...]:
 
 
 def scene_stages(steps: int) -> tuple[Stage, ...]:
-    """For a class token from scratch: a twentieth of the steps with single things, then scenes of two to four things
-    and captions that name them all; from single things alone the patches learn nothing about place. The first half of
-    the steps has no company and nothing small or hidden: from these, too, a tower learns places before things."""
+    """For a class token from scratch: single things for a start, then mostly scenes with captions that name everything in
+    them; from single things alone the patches learn nothing about place. Company, and small and hidden things, come
+    in the second half: before a tower knows things it learns places from them."""
     easy = {"size": (0.80, 1.10), "stuff": 0.05, "company": 0.0, "hard": 0.0}
     return (
         Stage(round(0.05 * steps), (1, 1), bare=0.90, **easy),
-        Stage(round(0.5 * steps), (2, 4), alone=0.25, bare=0.05, listing=0.75, **easy),
-        Stage(steps, (2, 4), alone=0.2, bare=0.05, listing=0.65, stuff=0.10, twins=2),
+        Stage(round(0.55 * steps), (2, 3), alone=0.5, bare=0.05, listing=0.75, **easy),
+        Stage(steps, (2, 4), alone=0.3, bare=0.05, listing=0.65, stuff=0.10, twins=2),
     )
 
 
