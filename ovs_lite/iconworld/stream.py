@@ -63,9 +63,9 @@ def object_stages(steps: int) -> tuple[Stage, ...]:
 
 
 def scene_stages(steps: int) -> tuple[Stage, ...]:
-    """For a class token from scratch: single things for a start, then mostly scenes with captions that name everything in
-    them; from single things alone the patches learn nothing about place. Company, and small and hidden things, come
-    in the second half: before a tower knows things it learns places from them."""
+    """For a class token from scratch: single things for a start, then mostly scenes with captions that name everything;
+    from single things alone the patches learn nothing about place. Company, and small and hidden things, come in the
+    second half: before a tower knows things it learns places from them."""
     easy = {"size": (0.80, 1.10), "stuff": 0.05, "company": 0.0, "hard": 0.0}
     return (
         Stage(round(0.05 * steps), (1, 1), bare=0.90, **easy),
