@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from ovs_lite.data.segments import record_masks
 from ovs_lite.regions.classical import grid_masks, proposals, slic_masks, slic_merges
@@ -50,6 +52,31 @@ def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:
 def _source(masks: Callable[[np.ndarray, int], np.ndarray]) -> MaskSource:
     """(image, budget) -> (N, H, W) bool NumPy masks, best first, as a source."""
     return lambda image, budget: torch.from_numpy(masks(image, budget)).float()
+
+
+def in_quarters(source: MaskSource) -> MaskSource:
+    """A source that is shown the four quarters of an image one by one, each enlarged to the image's size.
+
+    Things are then twice as large to it. Each quarter gets a fourth of the budget; no mask crosses the quarters' edges.
+    """
+
+    def masks(image: np.ndarray, budget: int) -> torch.Tensor:
+        height, width = image.shape[:2]
+        found = []
+        for rows in (slice(0, height // 2), slice(height // 2, height)):
+            for columns in (slice(0, width // 2), slice(width // 2, width)):
+                quarter = Image.fromarray(image[rows, columns])
+                large = source(np.asarray(quarter.resize((width, height), Image.Resampling.BICUBIC)), budget // 4)
+                whole = torch.zeros(len(large), height, width)
+                if len(large):
+                    size = (quarter.height, quarter.width)
+                    whole[:, rows, columns] = F.interpolate(large[None].float(), size, mode="area")[0]
+                found.append(whole)
+        longest = max(map(len, found))
+        ranked = [some[rank] for rank in range(longest) for some in found if rank < len(some)]  # best first
+        return torch.stack(ranked) if ranked else torch.zeros(0, height, width)
+
+    return masks
 
 
 # The classical rows of a proposal-recall table.

@@ -7,7 +7,7 @@ import torch
 from kit.images import disk_and_square
 from kit.proposers import make_proposer
 from kit.records import scene, toy, without_annotation
-from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth
+from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth, in_quarters
 
 IMAGE = disk_and_square()
 SOURCES = CLASSICAL | BASELINES | {"learned": make_proposer("openseg-proposals").propose}
@@ -88,3 +88,19 @@ def test_bool_and_soft_masks_of_any_precision_are_taken(dtype):
 def test_what_is_no_set_of_masks_is_refused_with_the_sources_name(masks, given):
     with pytest.raises(ValueError, match=f"^my source {given}"):
         checked_masks(masks, np.zeros((4, 5, 3), np.uint8), "my source")
+
+
+def test_in_quarters_sees_each_quarter_enlarged_and_puts_its_masks_back():
+    image = np.zeros((7, 10, 3), dtype=np.uint8)
+    image[0:3, 0:5], image[0:3, 5:10], image[3:7, 0:5], image[3:7, 5:10] = 10, 20, 30, 40
+    seen = []
+
+    def whole_image(shown, budget):
+        seen.append((shown.shape, int(shown.max()), budget))
+        return torch.ones(2, *shown.shape[:2])[: budget if shown.max() < 40 else 1]
+
+    masks = in_quarters(whole_image)(image, 8)
+    assert seen == [((7, 10, 3), value, 2) for value in (10, 20, 30, 40)], "each quarter at the image's size"
+    assert masks.shape == (7, 7, 10) and torch.equal(masks[:4].sum(0), torch.ones(7, 10)), "the best of each come first"
+    assert [int(image[..., 0][mask.bool()].max()) for mask in masks] == [10, 20, 30, 40, 10, 20, 30]
+    assert in_quarters(whole_image)(image, 3).shape == (0, 7, 10)
