@@ -97,7 +97,7 @@ def test_in_quarters_sees_each_quarter_enlarged_and_puts_its_masks_back():
 
     def whole_image(shown, budget):
         seen.append((shown.shape, int(shown.max()), budget))
-        return torch.ones(2, *shown.shape[:2])[: budget if shown.max() < 40 else 1]
+        return torch.ones(2, *shown.shape[:2])[: min(budget, 2 if shown.max() < 40 else 1)]
 
     masks = in_quarters(whole_image)(image, 8)
     assert seen == [((7, 10, 3), value, 2) for value in (10, 20, 30, 40)], "each quarter at the image's size"
