@@ -1,14 +1,16 @@
 """What `ovs-lite data build | list | show` do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ovs_lite.config import Profile
 from ovs_lite.data.record import load_split
 from ovs_lite.data.segments import segment_ids
+from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.files import data_root
 from ovs_lite.iconworld.build import build_set, split_folder
 from ovs_lite.iconworld.sets import SET_NAMES, icon_sets, scene_count
@@ -34,7 +36,7 @@ def describe(profile: Profile) -> list[str]:
 
 
 def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24) -> Image.Image:
-    """A contact sheet of the first `count` scenes of a set with their segments and first captions.
+    """A contact sheet of the first `count` scenes of a set with their segments and first captions, else class names.
 
     split: None takes the set's first. Raises ValueError for unknown names, FileNotFoundError where it is not built.
     """
@@ -43,7 +45,16 @@ def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24
     if split not in splits:
         raise ValueError(f"got split {split!r}, expected one of {', '.join(splits)} for {name}")
     records = list(islice(load_split(split_folder(data_root(), profile.data, name, split)), count))
-    captions = [record["captions"][0] if record["captions"] else record["image_id"] for record in records]
+    vocabulary = next(icon_set.vocabulary for icon_set in icon_sets(name) if icon_set.split == split)
+    captions = [_title(record, vocabulary) for record in records]
     segments = [segment_ids(record) for record in records]
     annotated = any(ids is not None for ids in segments)
     return contact_sheet([record["image"] for record in records], captions, segments if annotated else None)
+
+
+def _title(record: Mapping[str, Any], vocabulary: Vocabulary | None) -> str:
+    if record["captions"]:
+        return record["captions"][0]
+    info = record["segments_info"] if vocabulary is not None else None
+    names = dict.fromkeys(vocabulary.names[segment["category_id"]] for segment in info or ())
+    return ", ".join(names) or record["image_id"]

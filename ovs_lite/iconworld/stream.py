@@ -69,8 +69,8 @@ def scene_stages(steps: int) -> tuple[Stage, ...]:
     easy = {"size": (0.80, 1.10), "stuff": 0.05, "company": 0.0, "hard": 0.0}
     return (
         Stage(round(0.05 * steps), (1, 1), bare=0.90, **easy),
-        Stage(round(0.55 * steps), (2, 3), alone=0.5, bare=0.05, listing=0.75, **easy),
-        Stage(steps, (2, 4), alone=0.3, bare=0.05, listing=0.65, stuff=0.10, twins=2),
+        Stage(round(0.50 * steps), (2, 4), alone=0.15, bare=0.05, listing=0.80, **easy),
+        Stage(steps, (2, 4), alone=0.2, bare=0.05, listing=0.70, stuff=0.10),
     )
 
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from ovs_lite import __version__
 from ovs_lite.cli import EVALUATIONS, main
+from ovs_lite.commands.data import _title
+from ovs_lite.data.vocabulary import load_vocabulary
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
@@ -116,3 +118,13 @@ def test_data_build_list_and_show(tmp_path, capsys, monkeypatch):
         sheet = tmp_path / f"{name}.png"
         assert main(["data", "show", name, "--profile", "smoke", "--count", "6", "--out", str(sheet)]) == 0
         assert len(Image.open(sheet).convert("RGB").getcolors(10**6)) > 1000, "a sheet of pictures"
+
+
+def test_a_scene_without_caption_is_titled_by_its_classes():
+    vocabulary = load_vocabulary("icon-voc20")
+    cat, car = vocabulary.names.index("cat"), vocabulary.names.index("car")
+    info = [{"category_id": number} for number in (cat, car, cat)]
+    record = {"captions": [], "image_id": "scene-1", "segments_info": info}
+    assert _title(record, vocabulary) == "cat, car"
+    assert _title(record | {"segments_info": []}, vocabulary) == _title(record, None) == "scene-1"
+    assert _title(record | {"captions": ["a cat", "a car"]}, vocabulary) == "a cat"
