@@ -15,7 +15,7 @@ from PIL import Image
 MAX_PIXELS = 50_000_000
 EXIF_ORIENTATION = 0x0112
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa")
 
 
 @dataclass(frozen=True)
@@ -41,37 +41,23 @@ def read_image(source: Any) -> Image.Image:
     source: arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8 in 0..255 or uint16 in 0..65535 (grey
     only). Its size is checked before anything is decoded. Raises FileNotFoundError, or ValueError naming the source.
     """
-    if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), "the array")
-    if isinstance(source, Image.Image):
-        return _decode(source, getattr(source, "filename", "") or "the PIL image")[0]
-    if isinstance(source, bytes):
-        return _decode(_open(io.BytesIO(source), "the encoded image"), "the encoded image")[0]
-    if isinstance(source, str | Path):
-        with _open(source, str(source)) as image:
-            return _decode(image, str(source))[0]
-    raise ValueError(f"got an image of type {type(source).__name__}, expected a path, bytes, PIL image or uint8 array")
+    return _read(source)[0]
 
 
-def read_image_file(path: str | Path) -> ImageFile:
-    """Check and load a data set's file. An upright RGB JPEG keeps its bytes, anything else becomes PNG.
+def read_image_file(source: Any) -> ImageFile:
+    """Check and load any input of `read_image` for a data set; the same rules hold whichever way an image comes.
 
-    Raises FileNotFoundError, or ValueError naming the file.
+    Encoded bytes, a file's or given, stay as they are where every decoder gives the same upright RGB image (a plain
+    JPEG or PNG); anything else becomes PNG. Raises FileNotFoundError, or ValueError naming the source.
     """
-    with _open(path, str(path)) as image:
-        plain = image.format == "JPEG" and image.mode == "RGB"
-        rgb, orientation = _decode(image, str(path))
-    encoded = Path(path).read_bytes() if plain and orientation == 1 else encode_image(rgb)
+    rgb, orientation, plain = _read(source)
+    encoded = _png(rgb) if not plain else source if isinstance(source, bytes) else Path(source).read_bytes()
     return ImageFile(encoded, rgb.height, rgb.width, max(1, orientation))
 
 
 def encode_image(source: Any) -> bytes:
-    """Any input of `read_image` -> PNG bytes. Bytes are taken as already encoded and passed through."""
-    if isinstance(source, bytes):
-        return source
-    stream = io.BytesIO()
-    read_image(source).save(stream, format="PNG", compress_level=3)
-    return stream.getvalue()
+    """Any input of `read_image` -> the encoded bytes of `read_image_file`."""
+    return read_image_file(source).encoded
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -89,6 +75,29 @@ def check_pixels(width: int, height: int, name: str) -> None:
     """Raise ValueError for an image without pixels or with more than `MAX_PIXELS`."""
     if width * height == 0 or width * height > MAX_PIXELS:
         raise ValueError(f"got {name} with {width} x {height} pixels, expected 1 to {MAX_PIXELS / 1e6:g} million")
+
+
+def _read(source: Any) -> tuple[Image.Image, int, bool]:
+    """(upright RGB image, orientation as of `_decode`, whether the source's encoded bytes say just that)."""
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source), "the array"), 1, False
+    if isinstance(source, Image.Image):
+        return *_decode(source, getattr(source, "filename", "") or "the PIL image"), False
+    if not isinstance(source, bytes | str | Path):
+        given = f"got an image of type {type(source).__name__}"
+        raise ValueError(f"{given}, expected a path, bytes, PIL image or uint8 array")
+    name = "the encoded image" if isinstance(source, bytes) else str(source)
+    with _open(io.BytesIO(source) if isinstance(source, bytes) else source, name) as image:
+        rgb, orientation = _decode(image, name)
+        bare = image.format == "PNG" and not {"transparency", "exif"} & set(image.info)
+        plain = image.mode == "RGB" and (image.format == "JPEG" or bare)
+        return rgb, orientation, plain and orientation == 1
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", compress_level=3)
+    return stream.getvalue()
 
 
 def _open(source: Any, name: str) -> Image.Image:
@@ -125,7 +134,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"got {name} with values {values.min()}..{values.max()}, expected 8 or 16 bits a channel")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        grey = np.where(values == image.info.get("transparency", -1), 255, (values + 128) // 257)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -12,14 +12,12 @@
 bbox is XYWH in pixels; category_id indexes the vocabulary, -1 = unlabelled.
 """
 
-import io
 from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
-from ovs_lite.data.images import encode_image
+from ovs_lite.data.images import read_image_file
 from ovs_lite.data.segments import decode_segments, encode_segments
 
 SEGMENT_INFO = {
@@ -46,7 +44,7 @@ FEATURES_MASKS = datasets.Features({**FEATURES, "masks": datasets.List(RLE)})
 def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]:
     """A record of arrays or images -> the row that is written. Raises ValueError naming the record.
 
-    image: anything `read_image` takes, or encoded bytes, kept as they are. segments: (H, W) integer array, PNG bytes
+    image: anything `read_image` takes; segments lie on the upright image. segments: (H, W) integer array, PNG bytes
     of `encode_segments`, or None.
     """
     columns = FEATURES_MASKS if masks else FEATURES
@@ -57,9 +55,9 @@ def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]
         raise ValueError(f"record {name!r}: got columns {sorted(record)}, expected {sorted(columns)}")
     try:
         row = {"image_id": name, "captions": _captions(record["captions"])}
-        image = encode_image(record["image"])
-        row["image"] = {"bytes": image, "path": None}
-        width, height = Image.open(io.BytesIO(image)).size
+        image = read_image_file(record["image"])
+        row["image"] = {"bytes": image.encoded, "path": None}
+        height, width = image.height, image.width
         row["segments"], row["segments_info"] = _segments(record["segments"], record["segments_info"], height, width)
         if masks:
             row["masks"] = [_mask(rle, height, width) for rle in record["masks"]]

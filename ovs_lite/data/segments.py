@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ovs_lite.data.images import read_image
+from ovs_lite.data.images import check_pixels, read_image
 from ovs_lite.data.rle import decode_rle
 
 MAX_SEGMENT_ID = 65535
@@ -37,10 +37,16 @@ def decode_segments(source: Any) -> np.ndarray:
     """What `encode_segments` made -> (H, W) integer segment ids.
 
     source: PNG bytes, the PIL image of a loaded record, or an array of ids, which is returned as it is.
+    Raises ValueError for bytes that are no such PNG.
     """
     if isinstance(source, np.ndarray):
         return source
-    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+    try:
+        image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+        check_pixels(image.width, image.height, "a segment map")
+        image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the segment map is no whole PNG ({error}), expected 16-bit grey") from None
     if image.mode not in ("I;16", "I"):
         raise ValueError(f"got a segment map in mode {image.mode!r}, expected a 16-bit grey PNG (colours are no ids)")
     return np.array(image, dtype=np.int32)

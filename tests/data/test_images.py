@@ -178,3 +178,58 @@ def test_encoding_round_trips_and_keeps_bytes():
     encoded = encode_image(ARROW)
     assert np.array_equal(np.asarray(read_image(encoded)), ARROW)
     assert encode_image(encoded) is encoded
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return Image.fromarray(ARROW).resize((60, 40), Image.NEAREST), {"exif": exif}
+
+
+def one_transparent(image, value):
+    return image, {"transparency": value}
+
+
+AWKWARD = {
+    "turned jpeg": ("JPEG", *turned()),
+    "turned png": ("PNG", *turned()),
+    "plain jpeg": ("JPEG", Image.fromarray(ARROW), {}),
+    "plain png": ("PNG", Image.fromarray(ARROW), {}),
+    "16 bits": ("PNG", Image.fromarray(np.array([[0, 257, 32768, 65535]], np.uint16)), {}),
+    "16 bits, one see-through": ("PNG", *one_transparent(Image.fromarray(np.array([[9, 257]], np.uint16)), 9)),
+    "alpha": ("PNG", Image.fromarray(np.array([[[200, 0, 0, 0], [200, 0, 0, 255]]], np.uint8)), {}),
+    "grey and alpha": ("PNG", Image.fromarray(np.array([[[7, 0], [7, 255]]], np.uint8)), {}),
+    "a see-through colour": ("PNG", *one_transparent(Image.fromarray(ARROW), (250, 10, 20))),
+    "grey": ("PNG", Image.fromarray(ARROW[..., 0]), {}),
+    "cmyk": ("JPEG", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), {}),
+    "webp": ("WEBP", Image.fromarray(ARROW), {"lossless": True}),
+    "animation": (
+        "GIF",
+        Image.new("RGB", (6, 4), "red"),
+        {"save_all": True, "append_images": [Image.new("1", (6, 4))]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_path_bytes_and_pil_image_go_through_one_door(tmp_path, kind):
+    """The stored bytes, opened by anybody without rules of their own, show the same image whichever way it came."""
+    form, image, options = AWKWARD[kind]
+    path = save(tmp_path / "image.bin", image, format=form, **options)
+    with Image.open(path) as opened:
+        found = [read_image_file(source) for source in (path, path.read_bytes(), opened)]
+    expected = np.asarray(read_image(path))
+    for each in found:
+        stored = Image.open(io.BytesIO(each.encoded))
+        assert np.array_equal(np.asarray(stored.convert("RGB")), expected)
+        assert stored.mode == "RGB" and stored.getexif().get(0x0112, 1) == 1 and "transparency" not in stored.info
+        assert (each.height, each.width, each.orientation) == (*expected.shape[:2], 6 if "turned" in kind else 1)
+    kept = kind in ("plain jpeg", "plain png")
+    assert [each.encoded == path.read_bytes() for each in found[:2]] == [kept, kept]
+
+
+def test_see_through_colours_become_white_whatever_their_depth():
+    for image, value in ((np.array([[9, 257]], np.uint16), 9), (np.array([[9, 1]], np.uint8), 9)):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG", transparency=value)
+        assert np.asarray(read_image(stream.getvalue()))[0, :, 0].tolist() == [255, 1]

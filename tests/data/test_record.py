@@ -1,6 +1,7 @@
 """The record: what is written comes back, the same records give the same bytes, faults leave nothing behind."""
 
 import hashlib
+import io
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 
 from kit.processes import environment
 from kit.records import three_segments
+from ovs_lite.data.images import encode_image
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
@@ -54,6 +56,25 @@ def test_null_segments_bytes_and_masks(tmp_path):
     write_split([three_segments(2, masks=True)], tmp_path / "b", masks=True, progress=False)
     (row,) = load_split(tmp_path / "b")
     assert np.array_equal(decode_rle(row["masks"][1]), three_segments(2)["segments"] > 0)
+
+
+def test_a_turned_jpeg_as_bytes_takes_the_upright_map_alone(tmp_path):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[3:9, 40:52] = (255, 0, 0)
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(stream, "JPEG", exif=exif, quality=95, subsampling=0)
+    stored = (pixels[..., 0] > 128).astype(np.int32)
+    for name, ids in (("upright", np.rot90(stored, -1)), ("stored", stored)):
+        infos = [describe_segment(ids == 1, 1, 0, True, False)]
+        record = {"image_id": name, "image": stream.getvalue(), "captions": [], "segments": ids, "segments_info": infos}
+        if name == "stored":
+            with pytest.raises(ValueError, match=r"stored.*\(40, 60\), expected the image's \(60, 40\)"):
+                write_split([record], tmp_path / name, progress=False)
+            continue
+        write_split([record], tmp_path / name, progress=False)
+        [row] = load_split(tmp_path / name)
+        assert np.array_equal(np.asarray(row["image"])[..., 0] > 128, decode_segments(row["segments"]) == 1)
 
 
 def test_same_records_same_bytes(tmp_path):
@@ -199,6 +220,10 @@ def spoiled_info(**changes):
         (spoil(captions="a cat"), "captions"),
         (spoil(captions=["a", " "]), "captions"),
         (spoil(image=np.ones((12, 16, 3))), "float64"),
+        (spoil(image=b"<html>404</html>"), "r0.*the encoded image cannot be read"),
+        (spoil(image=encode_image(np.zeros((12, 16, 3), np.uint8))[:45]), "r0.*truncated"),
+        (spoil(segments=b"<html>"), "r0.*no whole PNG"),
+        (spoil(segments=encode_segments(three_segments(0)["segments"])[:45]), "r0.*no whole PNG"),
         (spoil(segments=None), "without the other"),
         (spoil(segments_info=None), "without the other"),
         (spoil(segments=np.zeros((12, 15), int)), "12, 15"),
