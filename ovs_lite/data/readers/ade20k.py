@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ovs_lite.data.images import check_pixels, read_image_file, upright
+from ovs_lite.data.images import read_image_file, upright
+from ovs_lite.data.readers.label_maps import read_label_map
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-LABEL_MODES = ("L", "P", "I;16", "I")  # of a palette image the indices count, not the colours
 
 
 def iter_ade20k(
@@ -25,22 +24,30 @@ def iter_ade20k(
     annotations_dir: str | Path,
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
+    subset: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image with its label map of the same stem, in the order of the names.
 
+    images_dir, annotations_dir: flat, or with the folders of ADEChallengeData2016 (training/, validation/), which
+        become part of the image_id: "training/ADE_train_00000001".
     An image without a usable label map, or a label map without an image, is skipped and listed in `report`: call
-    report.check() afterwards. vocabulary: default "ade150". Raises FileNotFoundError for a missing folder.
+    report.check() afterwards. vocabulary: default "ade150". subset: files without a partner are no fault, only counted.
+    Raises FileNotFoundError for a missing folder.
     """
     report = ReaderReport() if report is None else report
     vocabulary = vocabulary or load_vocabulary("ade150")
     images = _files(images_dir, IMAGE_SUFFIXES, report)
     labels = _files(annotations_dir, (".png",), report)
+    if subset:
+        report.absent += len(set(images) ^ set(labels))
+        images = {stem: path for stem, path in images.items() if stem in labels}
+        labels = {stem: path for stem, path in labels.items() if stem in images}
     for stem in sorted(set(images) | set(labels)):
         try:
             if stem not in images or stem not in labels:
                 folder = annotations_dir if stem in images else images_dir
                 raise ValueError(f"{images.get(stem) or labels.get(stem)} has no partner in {folder}")
-            record = _record(images[stem], labels[stem], vocabulary)
+            record = _record(stem, images[stem], labels[stem], vocabulary)
         except (ValueError, OSError) as error:
             report.skip(stem, error)
             continue
@@ -50,34 +57,24 @@ def iter_ade20k(
         yield record
 
 
-def read_label_map(path: str | Path) -> np.ndarray:
-    """(H, W) int32 class numbers as stored, unturned. Raises ValueError or FileNotFoundError naming the file."""
-    try:
-        with Image.open(path) as image:
-            check_pixels(image.width, image.height, str(path))
-            if image.mode not in LABEL_MODES:
-                raise ValueError(f"got mode {image.mode!r}, expected one channel of class numbers")
-            return np.array(image, dtype=np.int32)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no label map at {path}") from None
-    except Exception as error:  # damaged PNGs raise SyntaxError, struct.error, zlib.error, OSError, ...
-        raise ValueError(f"{path} cannot be read as a label map: {error}") from None
-
-
 def _files(folder: str | Path, suffixes: tuple[str, ...], report: ReaderReport) -> dict[str, Path]:
-    """Stem -> path; of two files with one stem the first by name counts."""
+    """Path below the folder without its suffix -> path; of two files with one such name the first counts."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     files: dict[str, Path] = {}
-    for path in sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in suffixes):
-        if path.stem in files:
-            report.skip(path.name, f"{files[path.stem].name} has the same stem and counts")
+    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    for path in sorted(found):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in files:
+            report.skip(path.name, f"{files[stem].name} has the same stem and counts")
         else:
-            files[path.stem] = path
+            files[stem] = path
+    if not files:
+        report.skip(folder, f"no {' or '.join(suffixes)} file in it or below")
     return files
 
 
-def _record(image_path: Path, labels_path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+def _record(name: str, image_path: Path, labels_path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     image, values = read_image_file(image_path), read_label_map(labels_path)
     if values.shape == image.stored_size:
         values = upright(values, image.orientation)
@@ -92,5 +89,5 @@ def _record(image_path: Path, labels_path: Path, vocabulary: Vocabulary) -> dict
         describe_segment(values == value, value, categories[value], vocabulary.is_thing[categories[value]], False)
         for value in present
     ]
-    record = {"image_id": image_path.stem, "image": image.encoded, "captions": []}
+    record = {"image_id": name, "image": image.encoded, "captions": []}
     return record | {"segments": np.ascontiguousarray(values), "segments_info": infos}

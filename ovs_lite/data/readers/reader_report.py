@@ -1,9 +1,12 @@
 """What a reader of a real data set took, what it skipped and why, and how much of that is too much."""
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LISTED = 20
+LISTED, MAX_LETTERS = 20, 500
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")  # also what turns a line
 
 
 @dataclass
@@ -14,6 +17,9 @@ class ReaderReport:
     annotations_read, annotations_skipped: the same for annotations (masks and captions) of images that were kept.
     segments, crowds: segments written, and how many of them are crowds.
     covered: masks left out because others hide them entirely; they do not count as skipped.
+    parts: (name, reason) of parts of annotations that were left out while the rest was used.
+    absent: images (or files without a partner) that a reader of a subset passes over.
+    unused: kind of file -> how many such files next to images and texts nobody asked for.
     """
 
     read: int = 0
@@ -23,14 +29,21 @@ class ReaderReport:
     segments: int = 0
     crowds: int = 0
     covered: int = 0
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    absent: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
 
     def skip(self, name: object, reason: object) -> None:
         """List an image that cannot be used."""
-        self.skipped.append((str(name), " ".join(str(reason).split())))
+        self.skipped.append((_line(name), _line(reason)))
 
     def skip_annotation(self, name: object, reason: object) -> None:
         """List an annotation that cannot be used."""
-        self.annotations_skipped.append((str(name), " ".join(str(reason).split())))
+        self.annotations_skipped.append((_line(name), _line(reason)))
+
+    def skip_part(self, name: object, reason: object) -> None:
+        """List a part of an annotation whose rest is used."""
+        self.parts.append((_line(name), _line(reason)))
 
     def count_segments(self, segments_info: list[dict]) -> None:
         """Add the segments of one record."""
@@ -44,7 +57,13 @@ class ReaderReport:
             f"{len(self.annotations_skipped)} skipped; {self.segments} segments, {self.crowds} of them crowds; "
             f"{self.covered} masks hidden by others"
         ]
-        for kind, items in (("image", self.skipped), ("annotation", self.annotations_skipped)):
+        if self.absent:
+            lines.append(f"  passed over, as in any subset: {self.absent} whose file or partner is not there")
+        if self.unused:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.unused.items()))
+            lines.append(f"  members that are no image and no text: {kinds}")
+        listed = (("image", self.skipped), ("annotation", self.annotations_skipped), ("part of", self.parts))
+        for kind, items in listed:
             lines += [f"  skipped {kind} {name}: {reason}" for name, reason in items[:LISTED]]
             lines += [f"  ... and {len(items) - LISTED} more"] * (len(items) > LISTED)
         return "\n".join(lines)
@@ -63,6 +82,12 @@ class ReaderReport:
                 given = f"{skipped} of {skipped + read} {kind} are unusable ({fraction:.1%})"
                 advice = f"expected at most {max_fraction:.1%}; repair the data or raise max_fraction"
                 raise ValueError(f"{given}, {advice}\n{self.summary()}")
+
+
+def _line(text: object) -> str:
+    """One short line of printable letters: names and reasons quote other people's files."""
+    line = UNPRINTABLE.sub("?", " ".join(str(text).split()))
+    return line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..."
 
 
 def plain_file_name(name: object) -> str:

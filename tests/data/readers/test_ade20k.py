@@ -1,6 +1,8 @@
 """The ADE20K reader on invented label maps, on bad ones, and on three real images."""
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,80 @@ def test_every_label_mode_gives_the_same_numbers(world):
     for name, image in (("p", palette), ("deep", Image.fromarray(values.astype(np.uint16)))):
         image.save(world / f"{name}.png")
         assert np.array_equal(read_label_map(world / f"{name}.png"), values)
+
+
+def packed_png(path, values, depth, colour):
+    """A PNG written by hand, so that its samples have `depth` bits whatever an image library would choose."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    raw = b""
+    for row in values:
+        bits = "".join(format(int(value), f"0{depth}b") for value in row)
+        raw += b"\0" + int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big")
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, colour, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(3 * 2 ** min(depth, 8)))[: 3 * 2**depth]) if colour == 3 else b""
+    body = chunk(b"IHDR", header) + palette + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+@pytest.mark.parametrize(("depth", "colour"), [*((depth, 0) for depth in (1, 2, 4, 8, 16)), (1, 3), (2, 3), (4, 3)])
+def test_numbers_of_every_depth_are_read_as_stored(tmp_path, depth, colour):
+    highest = min(2**depth - 1, 150)
+    values = np.arange(13 * 7).reshape(7, 13) % (highest + 1)
+    path = packed_png(tmp_path / "x.png", values, depth, colour)
+    found = read_label_map(path)
+    assert found.dtype == np.int32 and np.array_equal(found, values)
+
+
+def test_classes_of_four_bits_and_of_one_bit_become_records(world):
+    values = np.zeros((20, 30), np.uint8)
+    values[:8], values[12:, :10], values[12:, 20:] = 1, 3, 5
+    packed_png(world / "annotations" / "a.png", values, 4, 0)
+    Image.fromarray(values > 0).save(world / "annotations" / "b.png")
+    records, report = read(world)
+    areas = [{info["category_id"]: info["area"] for info in records[name]["segments_info"]} for name in "ab"]
+    assert areas == [{0: 240, 2: 80, 4: 80}, {0: 400}] and not report.skipped
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "GIF"])
+def test_other_formats_under_the_name_of_a_png_are_refused(tmp_path, form):
+    Image.fromarray(labels()).save(tmp_path / "x.png", form)
+    with pytest.raises(ValueError, match=f"got {form}, expected PNG"):
+        read_label_map(tmp_path / "x.png")
+
+
+def test_the_folders_of_the_release_are_read_as_they_unpack(world):
+    for folder, suffix in (("images", "jpg"), ("annotations", "png")):
+        for part, stem in (("training", "a"), ("validation", "b")):
+            (world / folder / part).mkdir()
+            (world / folder / f"{stem}.{suffix}").rename(world / folder / part / f"{stem}.{suffix}")
+    (world / "annotations" / "training" / "folder.png").mkdir()
+    records, report = read(world)
+    assert list(records) == ["training/a", "validation/b"] and not report.skipped
+    assert [
+        record["image_id"] for record in iter_ade20k(world / "images/training", world / "annotations/training")
+    ] == ["a"]
+    assert write_split(records.values(), world / "out", progress=False)["count"] == 2
+
+
+def test_of_a_subset_what_has_no_partner_is_counted_and_no_fault(world):
+    (world / "images" / "a.jpg").unlink()
+    report = ReaderReport()
+    records = list(iter_ade20k(world / "images", world / "annotations", report, subset=True))
+    assert [record["image_id"] for record in records] == ["b"] and (report.absent, report.skipped) == (1, [])
+    report.check()
+    assert "passed over, as in any subset: 1" in report.summary()
+
+
+def test_folders_without_a_file_are_named(world):
+    (world / "images" / "empty").mkdir()
+    report = ReaderReport()
+    assert not list(iter_ade20k(world / "images" / "empty", world / "annotations", report))
+    with pytest.raises(ValueError, match="empty: no .jpg or .jpeg or .png file in it or below"):
+        report.check()
 
 
 def test_all_void_is_a_record_without_segments(world):
