@@ -3,6 +3,12 @@
 import re
 
 SIDES = {"left": "right", "right": "left"}
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # controls, surrogates, byte-order marks
+
+
+def clean_caption(text: str) -> str:
+    """A caption of somebody's file on one line: what cannot be written becomes a space, whitespace is single."""
+    return " ".join(UNWRITABLE.sub(" ", text).split())
 
 
 def swap_sides(caption: str) -> str:

@@ -73,33 +73,48 @@ def _text_runs(text: bytes) -> list[int]:
     return runs
 
 
-def polygons_to_mask(polygons: Any, height: int, width: int) -> np.ndarray:
+def polygons_to_mask(polygons: Any, height: int, width: int, faults: list[str] | None = None) -> np.ndarray:
     """COCO polygons, a list of [x0, y0, x1, y1, ...] in pixels -> (H, W) bool union, clipped to the frame.
 
-    Raises ValueError for an empty list, fewer than three points, an odd number of values, NaN, and points that lie
-    further outside than the frame is wide or high: pycocotools walks along every edge in small steps.
+    faults: takes a line on every polygon that cannot be used, and the others are drawn; None: one of them is an error.
+    Such are those with fewer than three points, an odd number of values, NaN, and points that lie further outside than
+    the frame is wide or high: pycocotools walks along every edge in small steps. Raises ValueError where none is good.
     """
     if not isinstance(polygons, list) or not polygons:
         raise ValueError("got no polygon")
-    for polygon in polygons:
-        _check_polygon(polygon, height, width)
-    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    if all(type(value) in (int, float) for value in polygons):
+        raise ValueError("got a flat list of numbers, expected a list of polygons [[x0, y0, x1, y1, ...], ...]")
+    found = [_polygon_fault(polygon, height, width) for polygon in polygons]
+    bad = [f"polygon {n} of {len(found)}: {fault}" for n, fault in enumerate(found, 1) if fault]
+    good = [polygon for polygon, fault in zip(polygons, found, strict=True) if not fault]
+    if not good or (bad and faults is None):
+        raise ValueError(bad[0])
+    if faults is not None:
+        faults += bad
+    return decode_rle(coco_mask.merge(coco_mask.frPyObjects(good, height, width)))
 
 
-def _check_polygon(polygon: Any, height: int, width: int) -> None:
+def _polygon_fault(polygon: Any, height: int, width: int) -> str:
+    """What is wrong with a polygon; empty where nothing is."""
     if not isinstance(polygon, list) or not all(type(value) in (int, float) for value in polygon):
-        raise ValueError("got a polygon that is not a list of numbers")
+        return "got a polygon that is not a list of numbers"
     if len(polygon) < 6 or len(polygon) % 2:
-        raise ValueError(f"got a polygon of {len(polygon)} values, expected x, y of three points or more")
+        return f"got a polygon of {len(polygon)} values, expected x, y of three points or more"
     sides = (width, height)
     if not all(-sides[i % 2] <= value <= 2 * sides[i % 2] for i, value in enumerate(polygon)):  # false for NaN too
-        raise ValueError(f"got a polygon with NaN or with points far outside {width} x {height} pixels")
+        return f"got a polygon with NaN or with points far outside {width} x {height} pixels"
+    return ""
 
 
-def segmentation_to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """COCO's `segmentation` field, polygons or RLE -> (H, W) bool with at least one pixel. Raises ValueError."""
-    decode = decode_rle if isinstance(segmentation, dict) else polygons_to_mask
-    mask = decode(segmentation, height, width)
+def segmentation_to_mask(segmentation: Any, height: int, width: int, faults: list[str] | None = None) -> np.ndarray:
+    """COCO's `segmentation` field, polygons or RLE -> (H, W) bool with at least one pixel.
+
+    faults: as of `polygons_to_mask`. Raises ValueError.
+    """
+    if isinstance(segmentation, dict):
+        mask = decode_rle(segmentation, height, width)
+    else:
+        mask = polygons_to_mask(segmentation, height, width, faults)
     if not mask.any():
         raise ValueError("got a mask without a single pixel inside the image")
     return mask

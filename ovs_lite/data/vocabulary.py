@@ -1,8 +1,9 @@
 """Vocabularies: the class names of a data set, read from JSON and checked before anybody trusts them.
 
 A file holds {name, source, count, ignore_index, background, classes: [{id, name, synonyms, is_thing, ...}]}.
-`background` is null or {"class": id}; a class may say `seen` (annotated in training) and `source_id` (the number
-that the data set's own files use). Wrong or duplicate names cost mIoU silently, so a bad file never loads.
+`background` is null or {"class": id}; a class may say `seen` (annotated in training), `source_id` and `source_name`
+(the number and the name that the data set's own files use). Wrong or duplicate names cost mIoU silently, so a bad file
+never loads.
 """
 
 import json
@@ -22,7 +23,7 @@ class Vocabulary:
     """K classes in the order of their ids. `category_id` in a record is a position in these tuples.
 
     ignore_index: value of unlabelled pixels in semantic maps, never a class id. background: class id or None.
-    seen, source_id: None for a class whose file does not say.
+    seen, source_id: None for a class whose file does not say. source_names: the names where it does not.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Vocabulary:
     is_thing: tuple[bool, ...]
     seen: tuple[bool | None, ...]
     source_id: tuple[int | None, ...]
+    source_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,6 +127,7 @@ def parse_vocabulary(content: Any) -> Vocabulary:
         is_thing=tuple(entry["is_thing"] for entry in classes),
         seen=tuple(entry.get("seen") for entry in classes),
         source_id=tuple(entry.get("source_id") for entry in classes),
+        source_names=tuple(entry.get("source_name", entry["name"]) for entry in classes),
     )
 
 
@@ -134,6 +137,7 @@ def _check_class(entry: Any, position: int) -> None:
     if type(entry["id"]) is not int or entry["id"] != position:
         raise ValueError(f"got id {entry['id']!r} at position {position}, expected ids 0, 1, 2, ... in order")
     _check_name(entry["name"], f"name of class {position}")
+    _check_name(entry.get("source_name", entry["name"]), f"source_name of {entry['name']!r}")
     if not isinstance(entry["synonyms"], list):
         raise ValueError(f"got synonyms {entry['synonyms']!r} of {entry['name']!r}, expected a list")
     for synonym in entry["synonyms"]:

@@ -134,3 +134,36 @@ def test_polygon_over_the_whole_frame_and_next_to_it():
 def test_bad_polygons_are_refused(polygons):
     with pytest.raises(ValueError, match="polygon"):
         segmentation_to_mask(polygons, 20, 20)
+
+
+GOOD = [[2, 2, 9, 2, 9, 9, 2, 9], [12, 12, 18, 12, 18, 18]]
+STRAY = {
+    "a point": [20.0, 15.0],
+    "two points": [1, 1, 5, 5],
+    "nothing": [],
+    "an odd number": [1, 1, 5, 5, 9, 1, 3],
+    "NaN": [1, 1, 5, float("nan"), 9, 1],
+    "far away": [1, 1, 5, 900, 9, 1],
+    "text": ["1", "1", "5", "5", "9", "1"],
+    "null": None,
+    "pairs": [[1, 1], [5, 5], [9, 1]],
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", STRAY)
+def test_a_stray_part_is_named_and_the_good_polygons_stay(kind, place):
+    polygons = [*GOOD[:place], STRAY[kind], *GOOD[place:]]
+    faults = []
+    assert np.array_equal(segmentation_to_mask(polygons, 20, 20, faults), segmentation_to_mask(GOOD, 20, 20))
+    assert len(faults) == 1 and faults[0].startswith(f"polygon {place + 1} of 3: got a polygon ")
+    with pytest.raises(ValueError, match=f"polygon {place + 1} of 3"):
+        segmentation_to_mask(polygons, 20, 20)
+    with pytest.raises(ValueError, match="polygon 1 of 1"):
+        segmentation_to_mask([STRAY[kind]], 20, 20, faults)
+    assert len(faults) == 1
+
+
+def test_a_flat_list_of_numbers_is_named():
+    with pytest.raises(ValueError, match="flat list of numbers, expected a list of polygons"):
+        segmentation_to_mask(GOOD[0], 20, 20, [])

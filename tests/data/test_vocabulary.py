@@ -3,15 +3,13 @@
 import copy
 import csv
 import json
-import os
-from pathlib import Path
 
 import pytest
 
+from kit.real_data import found
+from ovs_lite.data.readers.real_data import find_ade20k, find_coco
 from ovs_lite.data.vocabulary import list_vocabularies, load_vocabulary, parse_vocabulary
 
-REAL = os.environ.get("OVS_REAL_DATA")
-needs_real_data = pytest.mark.skipif(not REAL, reason="set OVS_REAL_DATA to the folder with coco-mini and ade20k")
 GOOD = {
     "name": "tiny",
     "source": "test",
@@ -41,7 +39,7 @@ def test_fields_and_lookup():
     assert vocabulary.names == ("background", "cat", "dog") and len(vocabulary) == 3
     assert vocabulary.background == 0 and vocabulary.ignore_index == 255
     assert vocabulary.seen == (None, True, False) and vocabulary.is_thing == (False, True, True)
-    assert vocabulary.by_source_id() == {17: 1, 90: 2}
+    assert vocabulary.by_source_id() == {17: 1, 90: 2} and vocabulary.source_names == vocabulary.names
     assert vocabulary.index("Cat") == vocabulary.find("kitty") == 1
     assert vocabulary.find("pet") is None  # two classes claim it
     with pytest.raises(ValueError, match="did you mean 'dog'"):
@@ -73,6 +71,7 @@ def test_fields_and_lookup():
         (("classes", 1, "seen"), "yes", "true nor false"),
         (("classes", 1, "source_id"), 90, "more than once"),
         (("classes", 1, "source_id"), "17", "source_id"),
+        (("classes", 1, "source_name"), " cat", "source_name of 'cat'"),
         (("classes", 1), {"id": 1, "name": "cat"}, "expected an object"),
         (("classes", 1), None, "expected an object"),
     ],
@@ -120,18 +119,35 @@ def test_counts_of_the_real_sets():
     assert ade.find("screen") == 130 and ade.find("screen door") == 58
 
 
-@needs_real_data
+def test_panoptic_names_follow_those_of_cocos_json():
+    """The things first, as in "coco"; the stuff under the JSON's names, and under plain words for a text encoder."""
+    panoptic, coco = load_vocabulary("coco-panoptic"), load_vocabulary("coco")
+    assert len(panoptic) == 133 and sum(panoptic.is_thing) == 80
+    assert panoptic.names[:80] == panoptic.source_names[:80] == coco.names and panoptic.source_id[:80] == coco.source_id
+    pairs = dict(zip(panoptic.source_id, zip(panoptic.source_names, panoptic.names, strict=True), strict=True))
+    assert pairs[92] == ("banner", "banner") and pairs[200] == ("rug-merged", "rug")
+    assert pairs[118] == ("floor-wood", "wood floor") and pairs[190] == ("floor-other-merged", "floor")
+    assert pairs[112] == ("door-stuff", "door") and pairs[145] == ("playingfield", "playing field")
+    assert not any("-" in name for name in panoptic.names) and coco.source_names == coco.names
+
+
+@pytest.mark.real
 def test_coco_names_are_those_of_the_annotation_file():
-    categories = json.loads((Path(REAL) / "coco-mini/annotations/instances_train2017.json").read_text())["categories"]
-    coco = load_vocabulary("coco")
-    assert {c["id"]: c["name"] for c in categories} == dict(zip(coco.source_id, coco.names, strict=True))
+    for split in found(find_coco, "COCO 2017"):
+        for path, name in ((split.instances, "coco"), (split.panoptic, "coco-panoptic")):
+            if path is not None:
+                vocabulary, categories = load_vocabulary(name), json.loads(path.read_text())["categories"]
+                expected = dict(zip(vocabulary.source_id, vocabulary.source_names, strict=True))
+                assert {c["id"]: c["name"] for c in categories} == expected
 
 
-@needs_real_data
+@pytest.mark.real
 def test_ade_words_are_those_of_the_class_table():
     """The table writes "traffic;light;traffic;signal": spaces became semicolons. Its words in order must be ours."""
     ade = load_vocabulary("ade150")
-    with open(Path(REAL) / "ade20k/objectInfo150.csv", encoding="utf-8-sig", newline="") as stream:
+    tables = [images.parent / "objectInfo150.csv" for images, _ in found(find_ade20k, "ADE20K's 150-class release")]
+    table = next((path for path in tables if path.exists()), None) or pytest.skip("no objectInfo150.csv there")
+    with open(table, encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 150
     for index, row in enumerate(rows):

@@ -4,12 +4,9 @@ A shard's headers are read once and cached; after that a pair is two reads at kn
 """
 
 import glob
-import hashlib
 import operator
 import os
-import posixpath
 import re
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +14,17 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ovs_lite.data.captions import clean_caption
 from ovs_lite.data.images import read_image
-from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
+from ovs_lite.data.loaders.shard_index import shard_index
+from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.distributed import is_main
-from ovs_lite.files import cache_root, replacing
+from ovs_lite.files import cache_root
 
-IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
-PLACES = ("image_at", "image_size", "text_at", "text_size")  # bytes from the shard's start; -1 for no text
-MAX_IMAGE_BYTES, MAX_TEXT_BYTES, MAX_KEY_BYTES = 50_000_000, 100_000, 255
+MAX_IMAGE_BYTES, MAX_TEXT_BYTES = 50_000_000, 100_000
 MAX_BAD_RUN = 100
+MAX_LISTED = 1000  # unused members, a shard
 WINDOW = 40_000  # samples; the shuffle buffer of TCL's release
-BLOCK = 512
 
 
 class WebShards(Sequence):
@@ -37,9 +34,11 @@ class WebShards(Sequence):
     cache: folder of the shards' indices, default `cache_root()`/webshards; safe to delete.
     image_id is the shard's path below the folder that all shards share, and the key: "cc3m/00000/000000012".
 
-    Only regular files with plain relative names count. A sample that cannot be used (no text, damaged, more than 50 MB
-    or 50 million pixels) is listed in `report`, of the process that met it, and the next good one stands in for it. A
-    shard that is truncated or no tar file is listed there, counted in `bad_shards`, and left out. Threads may share it.
+    Only regular files with plain relative names count, keys end at the first dot: see `shard_index`. An image or text
+    that belongs to no sample is listed in `report` with the reason and counted in `unused`; other members (json) are
+    counted there by kind. A sample that cannot be used (no text, damaged, more than 50 MB or 50 million pixels) is
+    listed by the process that met it, and the next good one stands in for it. A shard that is truncated or no tar file
+    is listed, counted in `bad_shards`, and left out. Threads may share it.
     Raises FileNotFoundError for a shard or pattern without files, ValueError where no shard holds a pair, and where 100
     samples in a row are bad.
     """
@@ -50,19 +49,37 @@ class WebShards(Sequence):
         self.report = ReaderReport()
         self.paths: list[Path] = []
         self._indices: list[np.ndarray] = []
+        self._names: list[str] = []
+        self.bad_shards = self.unused = 0
+        common = os.path.commonpath([path.parent for path in paths])
         for path in tqdm(paths, desc="shards", unit=" shards", disable=not is_main()):
             try:
-                self._indices.append(_cached_index(path, folder))
-                self.paths.append(path)
+                index = shard_index(path, folder)
             except ValueError as error:
                 self.report.skip(path, error)
-        self.bad_shards = len(self.report.skipped)
-        self._ends = np.cumsum([len(entries) for entries in self._indices], dtype=np.int64)
-        if not len(self):
-            raise ValueError(f"got {len(paths)} shards without one pair that can be read\n{self.report.summary()}")
-        common = os.path.commonpath([path.parent for path in paths])
-        self._names = [path.relative_to(common).with_suffix("").as_posix() for path in self.paths]
+                self.bad_shards += 1
+                continue
+            self.paths.append(path)
+            self._indices.append(index.samples)
+            self._names.append(path.relative_to(common).with_suffix("").as_posix())
+            self.unused += len(index.unused)
+            self.report.unused.update(index.others)
+            for member, why in index.unused[:MAX_LISTED]:
+                self.report.skip(f"{self._names[-1]}/{member}", why)
+            if len(index.unused) > MAX_LISTED:
+                self.report.skip(path, f"{len(index.unused) - MAX_LISTED} more members that belong to no sample")
+        self._ends = np.cumsum([len(samples) for samples in self._indices], dtype=np.int64)
         self._bad: dict[int, object] = {}
+        self._check_pairs(len(paths))
+
+    def _check_pairs(self, given: int) -> None:
+        with_text = [int((samples["text_at"] >= 0).sum()) for samples in self._indices]
+        if not sum(with_text):
+            for path, samples in zip(self.paths, self._indices, strict=True):
+                self.report.skip(path, f"{len(samples)} images, none with a text of its key next to it")
+            wanted = "expected KEY.jpg (or jpeg, png, webp) next to KEY.txt"
+            found = f"got {given} shards without one pair that can be read, {wanted}"
+            raise ValueError(f"{found}\n{self.report.summary()}")
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -71,17 +88,18 @@ class WebShards(Sequence):
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"got sample {index}, expected one of {len(self)}")
-        for step in range(MAX_BAD_RUN):
+        most = min(MAX_BAD_RUN, len(self))
+        for step in range(most):
             record = self._record((index + step) % len(self))
             if record is not None:
                 return record
-        raise ValueError(f"{MAX_BAD_RUN} bad samples in a row from {index}; look at the shard\n{self.report.summary()}")
+        raise ValueError(f"{most} bad samples in a row from {index}; look at the shard\n{self.report.summary()}")
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """A permutation of all samples, (len,) int64, that reads nearly in sequence: shards in random order, and
         samples shuffled inside windows of 40,000 of that order."""
         rng = np.random.default_rng((seed, epoch, len(self)))
-        starts = self._ends - [len(entries) for entries in self._indices]
+        starts = self._ends - [len(samples) for samples in self._indices]
         order = np.concatenate([np.arange(starts[s], self._ends[s]) for s in rng.permutation(len(starts))])
         for start in range(0, len(order), WINDOW):
             rng.shuffle(order[start : start + WINDOW])
@@ -97,7 +115,7 @@ class WebShards(Sequence):
         try:
             if entry["text_at"] < 0:
                 raise ValueError("got no text next to the image")
-            text = self._read(shard, entry, "text", MAX_TEXT_BYTES).decode("utf-8").strip()
+            text = clean_caption(self._read(shard, entry, "text", MAX_TEXT_BYTES).decode("utf-8"))
             if not text:
                 raise ValueError("got an empty text")
             image = read_image(self._read(shard, entry, "image", MAX_IMAGE_BYTES))
@@ -146,70 +164,3 @@ def _expanded(pattern: str) -> list[Path]:
     if any(letter in pattern for letter in "*?["):
         return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))] or [Path(pattern)]
     return [Path(pattern)]
-
-
-def _cached_index(path: Path, folder: Path) -> np.ndarray:
-    """The shard's index from the cache, or from its headers. Raises ValueError for a shard that cannot be read."""
-    stat = path.stat()
-    key = hashlib.sha256(f"1 {path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    cached = folder / f"{key}.npy"
-    try:
-        return _checked(np.load(cached, allow_pickle=False), stat.st_size)
-    except Exception:  # none yet, or damaged in any way: a cache may always be deleted
-        entries = _read_headers(path)
-    try:
-        with replacing(cached) as temporary:
-            np.save(temporary, entries, allow_pickle=False)
-    except OSError:  # a folder that cannot be written: the next run reads the headers again
-        pass
-    return entries
-
-
-def _checked(entries: np.ndarray, length: int) -> np.ndarray:
-    """A cached index that fits its shard. Raises ValueError for any other array."""
-    names = entries.dtype.names
-    if entries.ndim != 1 or names != (*PLACES, "key") or entries.dtype["key"].kind != "S":
-        raise ValueError(f"got an array of {entries.dtype}, expected an index of samples")
-    spans = np.stack([entries[place].astype(np.int64) for place in PLACES])
-    if spans.min(initial=0) < -1 or (spans[::2] + spans[1::2]).max(initial=0) > length:
-        raise ValueError(f"got places outside the shard's {length} bytes")
-    return entries
-
-
-def _read_headers(path: Path) -> np.ndarray:
-    """Where the shard's images and their texts lie: structured array of PLACES (int64) and key, in the shard's order.
-
-    Raises ValueError for anything but a whole tar file without compression.
-    """
-    images: dict[str, tuple[int, int]] = {}
-    texts: dict[str, tuple[int, int]] = {}
-    try:
-        with open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            length = os.fstat(stream.fileno()).st_size
-            for member in archive:
-                key, kind = _key_and_kind(member)
-                inside = 0 <= member.size <= length - member.offset_data
-                if archive.offset <= member.offset or key and not inside:  # going back would never end
-                    raise ValueError(f"the member at byte {member.offset} claims {member.size} bytes")
-                if kind in (*IMAGE_KINDS, "txt"):
-                    (texts if kind == "txt" else images).setdefault(key, (member.offset_data, member.size))
-            stream.seek(archive.offset)  # tarfile takes a header that is damaged or truncated for the end
-            if stream.read(BLOCK) not in (b"", bytes(BLOCK)):
-                raise ValueError(f"no header at byte {archive.offset}")
-    except Exception as error:  # hostile headers raise TarError, ValueError, MemoryError, RecursionError, ...
-        raise ValueError(f"not a whole tar file ({type(error).__name__}: {error})") from None
-    rows = [(*image, *texts.get(key, (-1, -1)), os.fsencode(key)) for key, image in images.items()]
-    width = max([1, *(len(row[-1]) for row in rows)])
-    return np.array(rows, [*((name, np.int64) for name in PLACES), ("key", f"S{width}")])
-
-
-def _key_and_kind(member: tarfile.TarInfo) -> tuple[str, str]:
-    """("folder/000012", "jpg") of "folder/000012.jpg", as webdataset parts names; ("", "") for what does not count."""
-    try:
-        folder, name = posixpath.split(plain_file_name(member.name))
-    except ValueError:
-        return "", ""
-    stem, _, kind = name.partition(".")
-    key = posixpath.join(folder, stem).removeprefix("./")
-    plain = member.isreg() and not member.issparse() and stem and len(os.fsencode(key)) <= MAX_KEY_BYTES
-    return (key, kind.lower()) if plain else ("", "")

@@ -3,26 +3,30 @@
 COCO's masks overlap, a record's segments do not. Rule: crowds are painted first, then instances from large to small, so
 that the small ones stay visible; area and bbox are those of the painted pixels, never those of the JSON. An instance
 that others hide entirely is left out and counted. Pixels that nobody owns are void, not background.
-
-Orientation: where the JSON's width and height are those of the stored pixels, masks turn with the EXIF orientation of
-the image; where they are those of the upright image alone, masks stay.
 """
 
-import json
-import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ovs_lite.data.images import ImageFile, read_image_file, upright
-from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
+from ovs_lite.data.images import ImageFile, upright
+from ovs_lite.data.readers.coco_json import (
+    Categories,
+    by_image,
+    check_folder,
+    coco_images,
+    read_captions,
+    read_categories,
+    read_coco_json,
+    read_crowd,
+    unique_entries,
+)
+from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.rle import segmentation_to_mask
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
-
-UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters; surrogates, which UTF-8 lacks
 
 
 def iter_coco(
@@ -31,117 +35,54 @@ def iter_coco(
     captions_json: str | Path | None = None,
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
+    subset: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image, in the order of the image ids, instances' and captions' images together.
 
     An image that only the captions know has segments None; one without instances has an all-void map. Bad images
-    and annotations are skipped and listed in `report`: call report.check() afterwards. vocabulary: default "coco".
-    Raises FileNotFoundError for a missing file or folder, ValueError for a JSON file of another layout.
+    and annotations are skipped and listed in `report`: call report.check() afterwards. Of a polygon too short to
+    draw only itself is left out. vocabulary: default "coco". subset: images that are listed but not on disk are no
+    fault, only counted. Raises FileNotFoundError for a missing file or folder, ValueError for a JSON file of another
+    layout or of other categories.
     """
     report = ReaderReport() if report is None else report
     vocabulary = vocabulary or load_vocabulary("coco")
-    if not Path(images_dir).is_dir():
-        raise FileNotFoundError(f"no image folder at {images_dir}")
-    instances = _read_json(instances_json)
-    captions = _read_json(captions_json) if captions_json is not None else {"images": [], "annotations": []}
-    annotated = {entry["id"]: entry for entry in _unique(instances["images"], "image id", report.skip)}
-    images = {entry["id"]: entry for entry in _unique(captions["images"], "image id", report.skip)} | annotated
-    masks = _by_image(instances["annotations"], annotated, "instance", report)
-    texts = _by_image(captions["annotations"], images, "caption", report)
-    categories = _category_ids(instances, vocabulary)
-    for key in sorted(images):
-        try:
-            image = _image(Path(images_dir), images[key])
-        except (ValueError, OSError) as error:
-            report.skip(images[key].get("file_name") or f"image id {key}", error)
-            continue
+    check_folder(images_dir, "image")
+    instances, captions = read_coco_json(instances_json, "instances"), {"images": [], "annotations": []}
+    captions = captions if captions_json is None else read_coco_json(captions_json, "captions")
+    categories = read_categories(instances, vocabulary, instances_json)
+    annotated = {entry["id"]: entry for entry in unique_entries(instances["images"], "image id", report.skip)}
+    images = {entry["id"]: entry for entry in unique_entries(captions["images"], "image id", report.skip)} | annotated
+    masks = by_image(instances["annotations"], annotated, "instance", report)
+    texts = by_image(captions["annotations"], images, "caption", report)
+    for entry, image, frame in coco_images(images_dir, images.values(), report, subset):
+        key = entry["id"]
         record = {"image_id": str(key), "image": image.encoded, "segments": None, "segments_info": None}
         if key in annotated:
-            stored = (images[key]["height"], images[key]["width"]) == image.stored_size  # the JSON's, before EXIF
-            painted = _paint(masks.get(key, []), stored, image, categories, vocabulary, report)
+            painted = _paint(masks.get(key, []), frame, image, categories, report)
             record["segments"], record["segments_info"] = painted
             report.count_segments(painted[1])
-        record["captions"] = _captions(texts.get(key, []), report)
+        record["captions"] = read_captions(texts.get(key, []), report)
         report.read += 1
         yield record
 
 
-def _read_json(path: str | Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no annotation file at {path}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {error}") from None
-    lists = isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "annotations"))
-    if not lists:
-        raise ValueError(f"{path} has another layout than COCO's, expected an object with lists images and annotations")
-    return content
-
-
-def _unique(entries: list, kind: str, skip: Callable[[str, str], None]) -> Iterator[dict]:
-    """The entries with an integer id, the first of each id; `skip` hears of the others."""
-    seen: set[int] = set()
-    for entry in entries:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if type(key) is not int:
-            skip(f"{kind} {str(entry)[:80]}", "no integer id")
-        elif key in seen:
-            skip(f"{kind} {key}", "the id comes twice in the JSON; the first entry counts")
-        else:
-            seen.add(key)
-            yield entry
-
-
-def _by_image(annotations: list, known: Container[int], kind: str, report: ReaderReport) -> dict[int, list[dict]]:
-    """Image id -> its annotations in the order of their ids. Duplicate ids and unknown images are skipped."""
-    groups: dict[int, list[dict]] = {}
-    for entry in sorted(_unique(annotations, kind, report.skip_annotation), key=lambda entry: entry["id"]):
-        image = entry.get("image_id")
-        if type(image) is int and image in known:
-            groups.setdefault(image, []).append(entry)
-        else:
-            report.skip_annotation(f"{kind} {entry['id']}", f"image id {image!r} is not in the JSON")
-    return groups
-
-
-def _category_ids(content: dict[str, Any], vocabulary: Vocabulary) -> dict[int, int]:
-    """COCO category id -> class id. A category whose name is not the vocabulary's at that id stays out."""
-    expected = vocabulary.by_source_id()
-    listed = content.get("categories")
-    if not isinstance(listed, list):
-        return expected
-    entries = [entry for entry in listed if isinstance(entry, dict) and type(entry.get("id")) is int]
-    claims = {entry["id"]: entry.get("name") for entry in entries}
-    return {source: index for source, index in expected.items() if claims.get(source) == vocabulary.names[index]}
-
-
-def _image(path: Path, entry: dict) -> ImageFile:
-    image = read_image_file(path / plain_file_name(entry.get("file_name")))
-    size = (entry.get("height"), entry.get("width"))
-    if size not in (image.stored_size, (image.height, image.width)):
-        raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {image.width} x {image.height} pixels")
-    return image
-
-
 def _paint(
-    annotations: list[dict],
-    stored: bool,
-    image: ImageFile,
-    categories: dict[int, int],
-    vocabulary: Vocabulary,
-    report: ReaderReport,
+    annotations: list[dict], frame: tuple[int, int], image: ImageFile, categories: Categories, report: ReaderReport
 ) -> tuple[np.ndarray, list[dict]]:
     """(segments (H, W) int32, segments_info) of one image; segment ids follow the order of the annotation ids."""
-    frame = image.stored_size if stored else (image.height, image.width)
     masks = []
     for annotation in annotations:
+        name, faults = f"instance {annotation['id']} of image {annotation['image_id']}", []
         try:
-            mask, category, crowd = _instance(annotation, frame, categories)
+            category, crowd = categories.class_of(annotation.get("category_id")), read_crowd(annotation)
+            mask = segmentation_to_mask(annotation.get("segmentation"), *frame, faults)
         except ValueError as error:
-            report.skip_annotation(f"instance {annotation['id']} of image {annotation['image_id']}", error)
+            report.skip_annotation(name, error)
             continue
-        masks.append((upright(mask, image.orientation) if stored else mask, category, crowd))
+        for fault in faults:
+            report.skip_part(name, fault)
+        masks.append((upright(mask, image.orientation) if frame == image.stored_size else mask, category, crowd))
         report.annotations_read += 1
     segments = np.zeros((image.height, image.width), dtype=np.int32)
     for index in sorted(range(len(masks)), key=lambda i: (not masks[i][2], -int(masks[i][0].sum()), i)):
@@ -149,31 +90,8 @@ def _paint(
     visible = np.bincount(segments.ravel(), minlength=len(masks) + 1)[1:] > 0
     report.covered += int((~visible).sum())
     infos = [
-        describe_segment(segments == index + 1, index + 1, category, vocabulary.is_thing[category], crowd)
+        describe_segment(segments == index + 1, index + 1, category, categories.vocabulary.is_thing[category], crowd)
         for index, (_, category, crowd) in enumerate(masks)
         if visible[index]
     ]
     return segments, infos
-
-
-def _instance(annotation: dict, frame: tuple[int, int], categories: dict[int, int]) -> tuple[np.ndarray, int, bool]:
-    """(mask (H, W) bool in the JSON's frame, class id, is it a crowd). Raises ValueError."""
-    category, crowd = annotation.get("category_id"), annotation.get("iscrowd", 0)
-    if type(category) is not int or category not in categories:
-        raise ValueError(f"got category id {category!r}, which the vocabulary does not have under the JSON's name")
-    if crowd not in (0, 1):
-        raise ValueError(f"got iscrowd {crowd!r}, expected 0 or 1")
-    mask = segmentation_to_mask(annotation.get("segmentation"), *frame)
-    return mask, categories[category], bool(crowd)
-
-
-def _captions(entries: list[dict], report: ReaderReport) -> list[str]:
-    captions = []
-    for entry in entries:
-        text = entry.get("caption")
-        if text := " ".join(UNWRITABLE.sub(" ", text).split()) if isinstance(text, str) else "":
-            captions.append(text)
-            report.annotations_read += 1
-        else:
-            report.skip_annotation(f"caption {entry['id']}", "no text")
-    return captions

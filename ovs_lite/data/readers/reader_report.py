@@ -19,7 +19,7 @@ class ReaderReport:
     covered: masks left out because others hide them entirely; they do not count as skipped.
     parts: (name, reason) of parts of annotations that were left out while the rest was used.
     absent: images (or files without a partner) that a reader of a subset passes over.
-    unused: kind of file -> how many such files next to images and texts nobody asked for.
+    unused: kind of file -> how many of a kind that is not read, such as json in shards.
     """
 
     read: int = 0
@@ -60,8 +60,8 @@ class ReaderReport:
         if self.absent:
             lines.append(f"  passed over, as in any subset: {self.absent} whose file or partner is not there")
         if self.unused:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.unused.items()))
-            lines.append(f"  members that are no image and no text: {kinds}")
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common(LISTED))
+            lines.append(f"  members of kinds that are not read: {kinds}")
         listed = (("image", self.skipped), ("annotation", self.annotations_skipped), ("part of", self.parts))
         for kind, items in listed:
             lines += [f"  skipped {kind} {name}: {reason}" for name, reason in items[:LISTED]]
@@ -95,5 +95,5 @@ def plain_file_name(name: object) -> str:
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"got file name {name!r}, expected text")
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"got file name {name!r}, expected one inside the image folder")
+        raise ValueError(f"got file name {name!r}, expected a relative path without '..'")
     return name

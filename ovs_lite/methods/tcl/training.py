@@ -140,4 +140,5 @@ def build(config: TclConfig) -> TclTraining:
 
 def _shards_used(pairs: WebShards, batches: PairBatches) -> str:
     shards = f"{len(pairs):,} pairs in {len(pairs.paths)} shards, {pairs.bad_shards} bad shards left out"
-    return f"{shards}; {len(batches.skipped)} bad pairs met by this process"
+    unused = f"; {pairs.unused} members belong to no pair\n{pairs.report.summary()}" if pairs.unused else ""
+    return f"{shards}; {len(batches.skipped)} bad pairs met by this process{unused}"

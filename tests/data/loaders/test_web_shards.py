@@ -2,7 +2,9 @@
 
 import copy
 import gzip
+import json
 import os
+import re
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import pytest
 
 from kit.shards import image_file, member, number_of, sample, write_shard, write_shards
 from ovs_lite.data import images
-from ovs_lite.data.loaders import web_shards
+from ovs_lite.data.loaders import shard_index, web_shards
 from ovs_lite.data.loaders.pair_batches import PairBatches
 from ovs_lite.data.loaders.web_shards import WebShards
 
@@ -51,6 +53,10 @@ def test_a_text_may_stand_anywhere_and_the_first_of_a_name_counts(tmp_path):
     split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
     assert [record["captions"] for record in split] == [["picture 2"], ["picture 1"], ["picture 3"]]
     assert split[2]["image_id"] == "a/3"
+    assert split.report.skipped == [
+        ("a/000000001.txt", "000000001.txt has the same key and counts"),
+        ("a/000000001.jpg", "000000001.png has the same key and counts"),
+    ]
 
 
 def test_long_and_foreign_names_are_kept_apart(tmp_path):
@@ -58,6 +64,55 @@ def test_long_and_foreign_names_are_kept_apart(tmp_path):
     members = [part for number, key in enumerate(keys) for part in sample(number, key=key)]
     split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
     assert [record["image_id"] for record in split] == [f"a/{key}" for key in keys[:3]]
+    long = "a key of 256 bytes, expected at most 255"
+    assert split.report.skipped == [(f"a/{'b' * 256}.{kind}", long) for kind in ("png", "txt")]
+
+
+UNUSED = {
+    "dots in a name": (["photo.v2.png", "photo.v2.txt"], "field 'v2.(png|txt)'"),
+    "named fields": (["s0.input.png", "s0.outputs.txt"], "ends at the first dot, 's0'"),
+    "a text alone": (["texts/1.txt"], "no image of key 'texts/1'"),
+    "letter case": (["IMG.txt"], "no image of key 'IMG'"),
+    "absolute": (["/etc/1.png", "/etc/1.txt"], "got file name '/etc/1"),
+    "outside": (["../1.png", "a/../../1.txt"], r"expected a relative path without '\.\.'"),
+    "hidden": (["._1.png", ".txt"], "begins with a dot"),
+    "a second image": (["000000000.jpg"], "000000000.png has the same key and counts"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSED)
+def test_every_image_and_text_that_is_not_used_is_listed_with_the_reason(tmp_path, kind):
+    names, reason = UNUSED[kind]
+    path = write_shard(tmp_path / "a.tar", [*sample(0), *(member(name, image_file(3)) for name in names), *sample(1)])
+    for split in (opened(path, tmp_path), opened(path, tmp_path)):  # the second comes from the cache
+        assert [number_of(record) for record in split] == [0, 1]
+        assert [name for name, _ in split.report.skipped] == [f"a/{name}" for name in names]
+        assert all(re.search(reason, why) for _, why in split.report.skipped)
+        assert (split.unused, split.bad_shards, split.report.unused) == (len(names), 0, {"json": 2})
+    assert all(name in split.report.summary() for name in names) and ": 2 json" in split.report.summary()
+
+
+def test_keys_end_as_webdataset_ends_them(tmp_path):
+    names = ["a.b/1.png", "a.b/1.txt", "./c/2.png", "./c/2.txt"]
+    members = [member(name, b"text" if name.endswith("txt") else image_file(3)) for name in names]
+    split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
+    assert [record["image_id"] for record in split] == ["a/a.b/1", "a/c/2"] and not split.report.skipped
+
+
+def test_many_unused_members_are_listed_in_part_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_shards, "MAX_LISTED", 3)
+    path = write_shard(tmp_path / "a.tar", [*sample(0), *(member(f"t{number}.txt", b"text") for number in range(9))])
+    split = opened(path, tmp_path)
+    assert [name for name, _ in split.report.skipped] == ["a/t0.txt", "a/t1.txt", "a/t2.txt", str(path)]
+    assert split.unused == 9 and "6 more members" in split.report.skipped[-1][1]
+
+
+def test_captions_lose_what_no_tokenizer_should_see(tmp_path):
+    texts = [b"\xef\xbb\xbfa red box", b"a\0 red\r\nbox\n", b"\xef\xbb\xbf", b"\0\0"]
+    members = [part for n, text in enumerate(texts) for part in (sample(n)[0], member(f"{n:09d}.txt", text))]
+    split = opened(write_shard(tmp_path / "a.tar", members), tmp_path)
+    assert [split[index]["captions"] for index in (0, 1)] == [["a red box"]] * 2
+    assert number_of(split[2]) == 0 and [why for _, why in split.report.skipped] == ["got an empty text"] * 2
 
 
 HOSTILE = [
@@ -78,8 +133,10 @@ def test_hostile_members_are_no_samples_and_nothing_is_written(tmp_path, name, h
     content = b"" if "type" in header else image_file(5)
     members = [*sample(0), member(name, content, **header), member(name.replace("png", "txt"), b"text"), *sample(1)]
     split = opened(write_shard(folder / "a.tar", members), tmp_path)
-    assert [number_of(record) for record in split] == [0, 1] and not split.report.skipped
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.suffix != ".npy") == ["a.tar", "cache", "in"]
+    assert [number_of(record) for record in split] == [0, 1] and split.bad_shards == 0
+    names = {name, name.replace("png", "txt")} - ({name} if header.get("type") == tarfile.DIRTYPE else set())
+    assert {listed for listed, _ in split.report.skipped} == {f"a/{name}" for name in names}
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.suffix != ".npz") == ["a.tar", "cache", "in"]
 
 
 def patched(path, at, content):
@@ -144,8 +201,17 @@ def test_a_bad_shard_is_listed_and_left_out(tmp_path, damage):
 
 
 def test_a_shard_without_pairs_is_no_split(tmp_path):
-    with pytest.raises(ValueError, match="got 1 shards without one pair"):
-        opened(write_shard(tmp_path / "a.tar", [member("1.txt", b"text"), member("readme.md", b"text")]), tmp_path)
+    reasons = {
+        "a/1.txt: no image of key '1' in the shard": [member("1.txt", b"text"), member("readme.md", b"text")],
+        "not read: 1 gif, 1 without a suffix": [member("1.gif", b"GIF"), member("README", b"text")],
+        "a.tar: 1 images, none with a text": [member("1.png", image_file(1)), member("1.json", b"{}")],
+        "a.tar: 0 images": [],
+    }
+    for reason, members in reasons.items():
+        with pytest.raises(ValueError, match=r"got 1 shards without one pair .*expected KEY.jpg") as error:
+            opened(write_shard(tmp_path / "a.tar", members), tmp_path)
+        assert reason in str(error.value)
+        (tmp_path / "a.tar").unlink()
 
 
 def test_an_archive_without_end_mark_is_whole(tmp_path):
@@ -254,8 +320,8 @@ def test_a_hundred_bad_samples_in_a_row_end_the_run(tmp_path):
 
 
 def headers_read(monkeypatch):
-    read, original = [], web_shards._read_headers
-    monkeypatch.setattr(web_shards, "_read_headers", lambda path: read.append(path.name) or original(path))
+    read, original = [], shard_index._read_headers
+    monkeypatch.setattr(shard_index, "_read_headers", lambda path: read.append(path.name) or original(path))
     return read
 
 
@@ -279,7 +345,7 @@ def test_headers_are_read_once_and_again_when_a_shard_changes(tmp_path, monkeypa
 
 
 def other_index(**changes):
-    entries = np.zeros(1, [*((name, np.int64) for name in web_shards.PLACES), ("key", "S5")])
+    entries = np.zeros(1, [*((name, np.int64) for name in shard_index.PLACES), ("key", "S5")])
     for name, value in changes.items():
         entries[name] = value
     return entries
@@ -288,14 +354,21 @@ def other_index(**changes):
 @pytest.mark.parametrize(
     "content",
     [b"", b"garbage", np.arange(3), other_index(image_size=10**9), other_index(text_at=10**9), other_index(image_at=-5),
-     other_index()[0], np.zeros(1, [("image_at", np.int64)])],
+     other_index()[0], np.zeros(1, [("image_at", np.int64)]), {}, [["a"], {}], [[["a", "b"]], {"json": "x"}]],
 )  # fmt: skip
 def test_a_damaged_cache_is_read_again(tmp_path, monkeypatch, content):
     read = headers_read(monkeypatch)
     pattern = write_shards(tmp_path, [2])
     opened(pattern, tmp_path)
     [cached] = (tmp_path / "cache").iterdir()
-    cached.write_bytes(content) if isinstance(content, bytes) else np.save(cached, content)
+    with np.load(cached) as stored:
+        parts = dict(stored)
+    if isinstance(content, bytes):
+        cached.write_bytes(content)
+    else:
+        array = not isinstance(content, list | dict)
+        content = content if array else np.frombuffer(json.dumps(content).encode(), np.uint8)
+        np.savez(cached, **parts | {"samples" if array else "about": content})
     assert [number_of(record) for record in opened(pattern, tmp_path)] == [0, 1] and len(read) == 2
     opened(pattern, tmp_path)
     assert len(read) == 2, "and mended"
@@ -312,7 +385,7 @@ def test_without_a_place_for_the_cache_headers_are_read_every_time(tmp_path, mon
 def test_the_cache_lies_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "elsewhere"))
     WebShards(write_shards(tmp_path, [1]))
-    assert [path.suffix for path in (tmp_path / "elsewhere" / "webshards").iterdir()] == [".npy"]
+    assert [path.suffix for path in (tmp_path / "elsewhere" / "webshards").iterdir()] == [".npz"]
 
 
 def test_an_order_is_a_permutation_shuffled_in_windows(tmp_path, monkeypatch):

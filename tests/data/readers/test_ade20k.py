@@ -1,21 +1,20 @@
-"""The ADE20K reader on invented label maps, on bad ones, and on three real images."""
+"""The ADE20K reader on invented label maps, on bad ones, and on real images."""
 
-import os
 import struct
 import zlib
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kit.real_data import found
 from ovs_lite.data.readers.ade20k import iter_ade20k, read_label_map
 from ovs_lite.data.readers.reader_report import ReaderReport
+from ovs_lite.data.readers.real_data import find_ade20k
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import load_vocabulary
-
-REAL = os.environ.get("OVS_REAL_DATA")
 
 
 def labels():
@@ -187,16 +186,22 @@ def test_missing_folder(world):
         list(iter_ade20k(world / "nowhere", world / "annotations"))
 
 
-@pytest.mark.skipif(not REAL, reason="set OVS_REAL_DATA to the folder with coco-mini and ade20k")
-def test_three_real_images(tmp_path):
-    folder, report, vocabulary = Path(REAL) / "ade20k", ReaderReport(), load_vocabulary("ade150")
-    write_split(iter_ade20k(folder / "images", folder / "annotations", report), tmp_path / "ade", progress=False)
+@pytest.mark.real
+def test_real_images(tmp_path):
+    """The first 20 images on disk of any subset of ADE20K's 150-class release."""
+    images, annotations = found(find_ade20k, "ADE20K's 150-class release")[0]
+    report, vocabulary = ReaderReport(), load_vocabulary("ade150")
+    write_split(islice(iter_ade20k(images, annotations, report, subset=True), 20), tmp_path / "ade", progress=False)
     report.check()
-    assert report.read == 3 and not report.skipped
+    stems = [
+        {path.relative_to(folder).with_suffix("") for path in folder.rglob("*.*g")} for folder in (images, annotations)
+    ]
+    assert report.read == min(20, len(stems[0] & stems[1])) and not report.skipped
+    names = set()
     for row in load_split(tmp_path / "ade"):
-        with Image.open(folder / "annotations" / f"{row['image_id']}.png") as image:
+        with Image.open(annotations / f"{row['image_id']}.png") as image:
             stored = np.array(image).astype(int)
         expected = np.where(stored == 0, 255, stored - 1)
         assert np.array_equal(semantic_map(row["segments"], row["segments_info"]), expected)
-        names = {vocabulary.names[info["category_id"]] for info in row["segments_info"]}
-        assert names & {"sky", "wall", "floor", "building", "tree"}
+        names |= {vocabulary.names[info["category_id"]] for info in row["segments_info"]}
+    assert names & {"sky", "wall", "floor", "building", "tree"}
