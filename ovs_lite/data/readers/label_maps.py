@@ -36,14 +36,14 @@ def read_panoptic_map(path: str | Path) -> np.ndarray:
 def _read(path: str | Path, modes: tuple[str, ...], expected: str) -> tuple[np.ndarray, int]:
     """(the pixels as stored, int32; bits a channel)."""
     try:
-        with open(path, "rb") as stream, Image.open(stream) as image:
+        with open(path, "rb") as stream:
+            header = stream.read(HEADER_BYTES)
+        with Image.open(path) as image:
             check_pixels(image.width, image.height, str(path))
             if image.format != "PNG":
                 raise ValueError(f"got {image.format}, expected PNG: other formats change the numbers")
             if image.mode not in modes:
                 raise ValueError(f"got mode {image.mode!r}, expected {expected}")
-            stream.seek(0)
-            header = stream.read(HEADER_BYTES)
             values, depth, grey = np.array(image, dtype=np.int32), header[DEPTH_AT], header[COLOUR_AT] == 0
     except FileNotFoundError:
         raise FileNotFoundError(f"no label map at {path}") from None
