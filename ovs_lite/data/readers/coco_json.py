@@ -98,7 +98,7 @@ def read_categories(content: dict[str, Any], vocabulary: Vocabulary, path: str |
         wrong = contradicting or list(names)
         shown = "; ".join(categories.compared(key) for key in wrong[:SHOWN]) or "no category at all"
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        advice = "expected the same ids and names; pass vocabulary= (--vocabulary in training) one with the JSON's"
+        advice = "expected the same ids and names; pass a vocabulary= that has the JSON's (--vocabulary in training)"
         raise ValueError(f"{path} does not fit vocabulary {vocabulary.name!r}: got {shown}{more}; {advice}")
     return categories
 
