@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +15,14 @@ EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
 FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
 FORWARDED["train",] = "ovs_lite.train.command"
+QUERIES = "words or phrases, separated by commas; cat|kitten is one class; @FILE holds one query per line"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, reported in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # not where a program calls this one
+        warnings.formatwarning = lambda message, *about, **more: f"ovs-lite: {message}\n"
     try:
         for command, module in FORWARDED.items():
             if tuple(arguments[: len(command)]) == command:
@@ -82,7 +86,7 @@ def _add_segment(commands) -> None:
     example = "ovs-lite segment photo.jpg --queries 'cat, grass' --method maskclip --out masks.png"
     parser = _command(commands, "segment", _segment, "type words at an image, get masks", example)
     parser.add_argument("image", type=Path, help="the image's file")
-    parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
+    parser.add_argument("--queries", required=True, help=QUERIES)
     parser.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"one of {', '.join(METHODS)}")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the image with masks is written")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
@@ -124,9 +128,13 @@ def _reproduce(args: argparse.Namespace) -> int:
 def _segment(args: argparse.Namespace) -> None:
     if not args.image.is_file():  # reported before a model is loaded
         raise FileNotFoundError(f"no image at {args.image}")
-    from ovs_lite.segmenter import load
+    from ovs_lite.data.queries import parse_queries
+    from ovs_lite.methods import method_class
+    from ovs_lite.segmenter import background_threshold, load
     from ovs_lite.viz.overlay import alt_text
 
+    parse_queries(args.queries)
+    background_threshold(args.background, method_class(args.method))
     segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
     result = segmenter.segment(args.image, args.queries, background=args.background)
     result.save(args.out)

@@ -1,5 +1,6 @@
 """The command line answers quickly, shows examples, and tells mistakes in one line."""
 
+import re
 import subprocess
 import sys
 
@@ -94,6 +95,26 @@ def test_segment_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "masks.png"
     assert main(["segment", str(photo), "--queries", "cat, grass", "--out", str(out)]) == 0
     assert Image.open(out).size[0] >= 64 and f"wrote {out}: " in capsys.readouterr().out
+
+
+def test_segment_reads_queries_from_a_file_and_checks_them_first(photo, tmp_path, capsys, monkeypatch):
+    names, out = tmp_path / "names.txt", tmp_path / "masks.png"
+    names.write_text("cat|kitten|pet\nbread, sliced\n")
+    assert main(["segment", str(photo), "--queries", f"@{names}", "--out", str(out)]) == 0
+    assert set(re.findall(r"(cat|bread, sliced) \d+ %", capsys.readouterr().out)) <= {"cat", "bread, sliced"}
+    monkeypatch.setattr("ovs_lite.segmenter.load_method", None)
+    for background in ("nan", "inf"):
+        wrong = ("segment", photo, "--queries", "cat", "--background", background)
+        assert f"got background={background}, expected" in one_line_mistake(capsys, *wrong)
+    assert "no such file of queries" in one_line_mistake(capsys, "segment", photo, "--queries", f"@{tmp_path}/none.txt")
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_command_is_one_line(photo, tmp_path):
+    words = ["segment", photo, "--queries", f"{'very ' * 40}old cat, grass", "--out", tmp_path / "masks.png"]
+    command = [sys.executable, "-m", "ovs_lite", *map(str, words)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert outcome.stderr.startswith("ovs-lite: got 'very") and outcome.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -95,6 +95,15 @@ def test_options_pamr_and_the_methods_own_background_reach_the_evaluation(comman
     assert found["miou"] == pytest.approx(refined.scores.miou) and found["protocol"]["method"] == "clip-cam + PAMR"
 
 
+def test_queries_and_synonyms_reach_the_evaluation(command, tmp_path):
+    (tmp_path / "names.txt").write_text("cat|kitten\ndog|puppy\n")
+    assert command("--queries", f"@{tmp_path / 'names.txt'}", "--images", 2, "--out", tmp_path / "a.json") == 0
+    assert command("--synonyms", "--images", 2, "--out", tmp_path / "b.json") == 0
+    written = [json.loads((tmp_path / name).read_text())["sets"]["icon-voc20"] for name in ("a.json", "b.json")]
+    given, own = (facts["protocol"]["queries"] for facts in written)
+    assert given == ["cat|kitten", "dog|puppy"] and own == load_vocabulary("icon-voc20").queries()
+
+
 def test_backgrounds_are_listed_where_there_are_several():
     one, two = (evaluate_segmentation(Plain(), RECORDS, GROUND, background=cuts) for cuts in (-1, (-1, -0.5)))
     assert len(as_markdown({"one": one}).splitlines()) == 3
@@ -138,6 +147,10 @@ def test_options_are_json_of_the_methods_own_kinds():
         (["--images", "0"], "got --images 0, expected at least 1"),
         (["--out", "scores.txt"], "got --out scores.txt, expected a file name that ends in .json or .md"),
         (["--clip", "ViT-Lite-9"], "got CLIP model 'ViT-Lite-9'"),
+        (["--set", "icon-voc21", "--background", "nan"], "got --background [nan], expected numbers"),
+        (["--queries", "catt|kitten"], "got class 'catt', expected one of the 20 names of 'icon-voc20'"),
+        (["--queries", "@none.txt"], "none.txt: no such file of queries"),
+        (["--queries", "cat", "--synonyms"], "got --queries and --synonyms, expected one of them"),
         (["--pretrained", "none.safetensors"], "none.safetensors: no such checkpoint"),
     ],
 )
