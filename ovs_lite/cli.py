@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +20,6 @@ QUERIES = "words or phrases, separated by commas; cat|kitten is one class; @FILE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, reported in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:  # not where a program calls this one
-        warnings.formatwarning = lambda message, *about, **more: f"ovs-lite: {message}\n"
     try:
         for command, module in FORWARDED.items():
             if tuple(arguments[: len(command)]) == command:
@@ -128,13 +125,10 @@ def _reproduce(args: argparse.Namespace) -> int:
 def _segment(args: argparse.Namespace) -> None:
     if not args.image.is_file():  # reported before a model is loaded
         raise FileNotFoundError(f"no image at {args.image}")
-    from ovs_lite.data.queries import parse_queries
-    from ovs_lite.methods import method_class
-    from ovs_lite.segmenter import background_threshold, load
+    from ovs_lite.segmenter import load, parse_queries
     from ovs_lite.viz.overlay import alt_text
 
     parse_queries(args.queries)
-    background_threshold(args.background, method_class(args.method))
     segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
     result = segmenter.segment(args.image, args.queries, background=args.background)
     result.save(args.out)

@@ -115,7 +115,7 @@ class _Request:
     @classmethod
     def of(cls, method: Method, image: Image.Image, queries, background, templates, options) -> "_Request":
         """Raises what `Segmenter.segment` promises, before anything is encoded but the words."""
-        asked, threshold = parse_queries(queries), background_threshold(background, method)
+        asked, threshold = parse_queries(queries), _threshold(background, method)
         check_options(method, options)
         every, owners = phrases(asked)
         if len(every) * image.width * image.height > MAX_SCORES:
@@ -199,8 +199,8 @@ def load(
     return Segmenter(load_method(name, chosen, checkpoint, device))
 
 
-def background_threshold(background: Any, method: Method | type[Method]) -> float | None:
-    """The score below which a pixel is background; None for no background. Raises ValueError for what is neither."""
+def _threshold(background: Any, method: Method) -> float | None:
+    """The score below which a pixel is background; None for no background."""
     if background == "auto" and method.background is None:
         raise ValueError(f"got background='auto', but {method.name} names no threshold; give a number, or None")
     found = method.background if background == "auto" else background

@@ -165,7 +165,8 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_class(model, monkeypatch
 @pytest.mark.parametrize("differ", ["at a cat", "at a tree"])
 def test_phrases_beyond_the_context_are_named_and_equal_ones_refused(model, differ, monkeypatch):
     long = "the small brown dog with a red collar that is lying on the green grass next to the old white wooden fence "
-    with pytest.warns(UserWarning, match=rf"fence and looks {differ}' \(\d+ tokens\).*reads 32 tokens"):
+    long += "behind a house "
+    with pytest.warns(UserWarning, match=rf"house and looks {differ}' \(\d+ tokens\).*reads 32 tokens"):
         result = model.segment(noise(48, 72), [f"{long}and looks {differ}", "grass"])
     assert len(result.queries) == 2
     monkeypatch.setattr(model.method, "encode", lambda images: pytest.fail("the image was encoded"))

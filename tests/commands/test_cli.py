@@ -103,9 +103,6 @@ def test_segment_reads_queries_from_a_file_and_checks_them_first(photo, tmp_path
     assert main(["segment", str(photo), "--queries", f"@{names}", "--out", str(out)]) == 0
     assert set(re.findall(r"(cat|bread, sliced) \d+ %", capsys.readouterr().out)) <= {"cat", "bread, sliced"}
     monkeypatch.setattr("ovs_lite.segmenter.load_method", None)
-    for background in ("nan", "inf"):
-        wrong = ("segment", photo, "--queries", "cat", "--background", background)
-        assert f"got background={background}, expected" in one_line_mistake(capsys, *wrong)
     assert "no such file of queries" in one_line_mistake(capsys, "segment", photo, "--queries", f"@{tmp_path}/none.txt")
 
 
