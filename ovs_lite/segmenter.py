@@ -131,6 +131,8 @@ class Segmenter:
     """A method with its CLIP, ready to segment. Built by `load`."""
 
     def __init__(self, method: Method):
+        if not isinstance(method, Method):
+            raise ValueError(f"got a method of type {type(method).__name__}, expected what ovs_lite.methods builds")
         self.method = method.eval()
         self.clip = method.clip
 
@@ -201,9 +203,10 @@ def load(
 
 def _threshold(background: Any, method: Method) -> float | None:
     """The score below which a pixel is background; None for no background."""
-    if background == "auto" and method.background is None:
+    automatic = isinstance(background, str) and background == "auto"
+    if automatic and method.background is None:
         raise ValueError(f"got background='auto', but {method.name} names no threshold; give a number, or None")
-    found = method.background if background == "auto" else background
+    found = method.background if automatic else background
     if found is not None and (isinstance(found, bool) or not isinstance(found, Real) or not isfinite(found)):
         raise ValueError(f"got background={background!r}, expected None, 'auto' or a number to compare scores with")
     return None if found is None else float(found)

@@ -78,7 +78,7 @@ def test_background_leaves_weak_pixels_unlabelled(model):
     labels = model.segment(noise(48, 72), QUERIES, background=middle).labels
     assert ((labels == -1) == (scores < middle)).all() and (labels == -1).any() and (labels >= 0).any()
     assert (model.segment(noise(48, 72), QUERIES, background=2).labels == -1).all()
-    for wrong in ("grass", True, float("nan"), float("inf"), -np.inf, "nan", [0.3]):
+    for wrong in ("grass", True, float("nan"), float("inf"), -np.inf, "nan", [0.3], np.array([0.1, 0.2])):
         with pytest.raises(ValueError, match="background"):
             model.segment(noise(48, 72), QUERIES, background=wrong)
 
@@ -177,6 +177,11 @@ def test_phrases_beyond_the_context_are_named_and_equal_ones_refused(model, diff
 def test_a_window_or_an_option_of_another_kind_is_refused(model):
     with pytest.raises(ValueError, match="window=64, expected an ovs_lite.inference.Window"):
         model.segment(noise(48, 72), QUERIES, window=64)
+    for templates in (3, ["a {}"], "vild15"):
+        with pytest.raises(ValueError, match="got template set .*, expected one of vild14"):
+            model.segment(noise(48, 72), QUERIES, templates=templates)
+    with pytest.raises(ValueError, match="got a method of type Clip"):
+        Segmenter(model.clip)
     with pytest.raises(ValueError, match="option 'refine', expected one of key_smoothing"):
         model.segment(noise(48, 72), QUERIES, refine=True)
 

@@ -64,9 +64,13 @@ class Method(nn.Module):
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
         """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size. options: of `scores`.
 
-        Raises ValueError for inputs of another shape, type or device, and for options that the method has not.
+        Raises ValueError for inputs of another shape, type or device, for options that the method has not, and for
+        scores that are NaN, of which an argmax would make class 0.
         """
-        return self.scores(self.encode(images), text_embeddings, **options)
+        scores = self.scores(self.encode(images), text_embeddings, **options)
+        if scores.isnan().any():
+            raise ValueError(f"got scores of {self.name} that are NaN, expected numbers; look for NaN in the inputs")
+        return scores
 
     def trained_part(self) -> nn.Module | None:
         """What is trained and stored next to CLIP; None where nothing is."""

@@ -4,6 +4,7 @@ H, W pixels; labels are (H, W) integers, an index into `names`, -1 = unlabelled 
 """
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,8 +29,8 @@ def overlay(
     ValueError where labels do not fit.
     """
     labels = _checked(image, labels, names)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"got alpha={alpha}, expected 0..1")
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        raise ValueError(f"got alpha={alpha!r}, expected 0..1")
     painted, rows = paint(image, labels, alpha), areas(labels, names)
     texts = drawable([name for _, name, _ in rows])
     rows = [(index, text, share) for (index, _, share), text in zip(rows, texts, strict=True)]

@@ -80,6 +80,13 @@ def test_options_of_another_name_or_type_are_refused(name, options, message):
             method.predict(randn(1, 3, 64, 64), random_texts(2), **options)
 
 
+def test_scores_that_are_nan_are_an_error_and_no_class(method):
+    images, text = randn(1, 3, 64, 64), random_texts(2)
+    for given in ((images, text * torch.nan), (images * torch.nan, text)):
+        with pytest.raises(ValueError, match=r"got scores of .* that are NaN, expected numbers"):
+            method.predict(*given)
+
+
 def test_any_number_is_a_number():
     found = [built("tcl").predict(randn(1, 3, 64, 64), random_texts(2), kp_weight=one) for one in (1, 1.0)]
     assert torch.equal(*found)
