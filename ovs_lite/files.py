@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 LOCK = ".lock"
 PROBE = bytes(1 << 16)
@@ -83,6 +83,7 @@ def exclusive(folder: str | Path, name: str = LOCK):
     folder cannot be written.
     """
     folder = Path(folder)
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / name
     if path in _held:
@@ -91,40 +92,48 @@ def exclusive(folder: str | Path, name: str = LOCK):
     stream = _locked(path, folder)
     _held.add(path)
     try:
+        _sign(stream, path)
         yield
     finally:
         _held.discard(path)
         with suppress(OSError):  # Windows removes no open file; there it stays, unlocked
             path.unlink()
         stream.close()
-        with suppress(OSError):  # only where nothing was written
-            folder.rmdir()
+        with suppress(OSError):  # where something was written
+            if made:
+                folder.rmdir()
 
 
-def _locked(path: Path, folder: Path) -> TextIO:
-    """The lock's file, open and locked, with this process's name in it."""
+def _locked(path: Path, folder: Path) -> BinaryIO:
+    """The lock's file, open and locked."""
     while True:
-        stream = open(path, "a+", encoding="utf-8")
+        stream = open(path, "a+b", buffering=0)
         try:
             _lock(stream)
         except (BlockingIOError, PermissionError):
             stream.seek(0)
-            who = stream.read() or "another process"
+            who = stream.read().decode(errors="replace") or "another process"
             stream.close()
             message = f"{folder}: {who} works there; wait until it ends, or choose another folder"
             raise BlockingIOError(message) from None
         except OSError as error:
-            warnings.warn(f"{folder}: no locks there ({error.strerror}), so two runs are not noticed", stacklevel=4)
+            warnings.warn(f"{folder}: no locks there ({error.strerror}), so two runs are not noticed", stacklevel=5)
         if path.exists() and os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
-            break
+            return stream
         stream.close()  # its owner ended, and removed it, between the two calls
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
-    stream.flush()
-    return stream
 
 
-def _lock(stream: TextIO) -> None:
+def _sign(stream: BinaryIO, path: Path) -> None:
+    """Write who works here. Raises OSError naming the file: the first thing that a full disk does not take."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _lock(stream: BinaryIO) -> None:
     """Raises BlockingIOError or PermissionError where another process holds it."""
     try:
         import fcntl

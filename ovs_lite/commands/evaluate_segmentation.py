@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ def main(argv: list[str] | None = None) -> None:
         )
         for name, folder in folders.items()
     }  # fmt: skip
+    for name, report in reports.items():
+        if not report.per_image[:, 2].any():
+            raise ValueError(f"got {report.images} images of {folders[name]} without one labelled pixel of {name}")
     about = {"clip": method.clip.name, "checkpoint": args.checkpoint and str(args.checkpoint)}
     about["pretrained"] = pretrained if kind.load_own is None else None
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
@@ -113,8 +117,6 @@ def as_markdown(reports: Mapping[str, SegmentationReport]) -> str:
 
 
 def _interval(report: SegmentationReport) -> str:
-    if not report.scores.pixels:
-        return "nan"
     found = miou_interval(report)
     return "too few images" if found.note else f"{percent(found.low)} to {percent(found.high)}"
 
@@ -125,19 +127,21 @@ def _background(name: str, kind: type[Method], given: list[float] | None) -> lis
         return None
     if given is None and kind.background is None:
         raise ValueError(f"got no --background, expected one: the score below which a pixel is background in {name}")
+    if not all(map(math.isfinite, given or ())):
+        raise ValueError(f"got --background {given}, expected finite numbers")
     return AUTO if given is None else given
 
 
 def _facts(report: SegmentationReport) -> dict[str, Any]:
     """A report as JSON takes it."""
     scores = report.scores
-    found = miou_interval(report) if scores.pixels else None
+    found = miou_interval(report)
     return {
         "images": report.images,
         "protocol": report.protocol,
         "background": report.background,
         **vars(scores),
-        "interval": found and [found.low, found.high],
+        "interval": [found.low, found.high],
         "iou": dict(zip(report.names, scores.iou.tolist(), strict=True)),
         "by_background": {str(number): s.miou for number, s in report.by_background.items()},
     }

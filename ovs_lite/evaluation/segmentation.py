@@ -56,8 +56,8 @@ def evaluate_segmentation(
     present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
-    Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
-    without segments or with classes that the vocabulary lacks, and for scores that are NaN.
+    Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for no record,
+    for records without segments or with classes that the vocabulary lacks, and for scores that are NaN.
     """
     if batch < 1:
         raise ValueError(f"got batch={batch}, expected at least 1")
@@ -89,6 +89,8 @@ def evaluate_segmentation(
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
             ignored += int((targets == len(names)).sum())
+    if not image_ids:
+        raise ValueError(f"got no record of {vocabulary.name}, expected at least one; see what its reader skipped")
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
     stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
