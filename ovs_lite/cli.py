@@ -24,7 +24,8 @@ FORWARDED["train",] = "ovs_lite.train.command"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request; both reported in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.formatwarning = lambda message, *_, **__: f"ovs-lite: warning: {printable(message)}\n"
+    if argv is None:  # not where a program calls this one
+        warnings.formatwarning = lambda message, *about, **more: f"ovs-lite: {printable(message)}\n"
     with suppress(AttributeError):  # a stream of somebody else's
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -149,7 +150,7 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 def _segment(args: argparse.Namespace) -> None:
     # reported before a model is loaded
-    if not args.image.is_file():
+    if not os.path.isfile(args.image):  # no error for a name that is too long
         raise FileNotFoundError(f"no image at {args.image}")
     if args.background is not None and args.background != "auto" and not math.isfinite(args.background):
         raise ValueError(f"got --background {args.background}, expected a number to compare scores with, or auto")

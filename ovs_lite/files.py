@@ -30,7 +30,17 @@ CURES = {
 }  # fmt: skip
 # What a name must not send to a terminal: control characters, other line ends, reversed text, undecodable bytes.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_held: set[Path] = set()
+_held: dict[Path, BinaryIO] = {}  # the locks of this process
+
+
+def _forget_locks() -> None:
+    """A forked process (a loader's worker) does not hold what its parent holds: else it would outlive that."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
@@ -90,18 +100,18 @@ def exclusive(folder: str | Path, name: str = LOCK):
         yield
         return
     stream = _locked(path, folder)
-    _held.add(path)
+    _held[path] = stream
     try:
         _sign(stream, path)
         yield
     finally:
-        _held.discard(path)
-        with suppress(OSError):  # Windows removes no open file; there it stays, unlocked
-            path.unlink()
-        stream.close()
-        with suppress(OSError):  # where something was written
-            if made:
-                folder.rmdir()
+        if _held.pop(path, None):
+            with suppress(OSError):  # Windows removes no open file; there it stays, unlocked
+                path.unlink()
+            stream.close()
+            with suppress(OSError):  # something was written
+                if made:
+                    folder.rmdir()
 
 
 def _locked(path: Path, folder: Path) -> BinaryIO:
@@ -163,9 +173,9 @@ def one_line(error: BaseException) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; what UTF-8 has no bytes for (parts of undecodable file names) is escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any) -> None:

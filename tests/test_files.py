@@ -4,6 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +37,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "old ä"
     assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_text_that_utf_8_lacks_is_escaped(tmp_path):
+    write_json(tmp_path / "a.json", ["caf\udce9"])
+    assert "caf\\udce9" in (tmp_path / "a.json").read_text() and json.loads((tmp_path / "a.json").read_text()) == [
+        "caf\udce9"
+    ]
 
 
 def test_json_keeps_the_order_of_the_keys_and_ends_with_a_newline(tmp_path):
@@ -160,6 +170,26 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
         with exclusive(tmp_path):
             assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path):
+    code = """
+import os, sys, time
+from ovs_lite.files import exclusive
+with exclusive(sys.argv[1]):
+    if os.fork():
+        print(flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=-1, start_new_session=True) as parent:
+        parent.stdout.readline()
+        parent.kill()
+        try:
+            with exclusive(tmp_path):
+                pass
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_names_do_not_steer_the_terminal():

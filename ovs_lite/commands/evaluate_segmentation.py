@@ -3,8 +3,8 @@
 import argparse
 import inspect
 import json
-import math
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,8 @@ def _background(name: str, kind: type[Method], given: list[float] | None) -> lis
         return None
     if given is None and kind.background is None:
         raise ValueError(f"got no --background, expected one: the score below which a pixel is background in {name}")
-    if not all(map(math.isfinite, given or ())):
-        raise ValueError(f"got --background {given}, expected finite numbers")
+    if given is not None and not all(map(isfinite, given)):
+        raise ValueError(f"got --background {given}, expected numbers to compare scores with")
     return AUTO if given is None else given
 
 

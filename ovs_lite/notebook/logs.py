@@ -17,7 +17,7 @@ METRICS, CLAIMS = "metrics.jsonl", "claims.jsonl"
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON line, with the time, to a file; numbers that are not finite become null."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(to_json({**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
 
 
