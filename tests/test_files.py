@@ -178,13 +178,14 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path):
 import os, sys, time
 from ovs_lite.files import exclusive
 with exclusive(sys.argv[1]):
-    if os.fork():
+    if not os.fork():
         print(flush=True)
     time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=-1, start_new_session=True) as parent:
         parent.stdout.readline()
         parent.kill()
+        parent.wait()
         try:
             with exclusive(tmp_path):
                 pass
