@@ -194,7 +194,7 @@ with exclusive(sys.argv[1]):
 
 
 def test_names_do_not_steer_the_terminal():
-    assert printable("a\x1b[31mb\r\x9bc\u202ed\udce9\x07") == r"a\x1b[31mb\x0d\x9bc\u202ed\udce9\x07"
+    assert printable("a\x1b[31mb\r\x9bc\u202ed\udce9\x07") == r"a\x1b[31mb\r\x9bc\u202ed\udce9\x07"
     assert printable("猫 \u200d e\u0301\n\tü") == "猫 \u200d e\u0301\n\tü"
     assert len(printable("a" * 5000)) < 200 and printable("a" * 250) == "a" * 250
     error = FileNotFoundError(errno.ENOENT, "No such file or directory", "a\n\x1b]0;b\x07")

@@ -82,10 +82,8 @@ def evaluate_proposals(
     sources: name -> `MaskSource`.
     vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others.
     The curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are
-    left out. Raises ValueError for no record, a budget below 1 and masks that `checked_masks` refuses.
+    left out. Raises ValueError for no record and for masks that `checked_masks` refuses.
     """
-    if budget < 1:
-        raise ValueError(f"got budget={budget}, expected at least 1")
     thresholds = tuple(sorted(thresholds))
     budgets = [b for b in BUDGETS if b < budget] + [budget]
     known = set(seen)

@@ -7,12 +7,14 @@ import sys
 import pytest
 from PIL import Image
 
+from kit.records import three_segments
 from ovs_lite import __version__
 from ovs_lite.cli import EVALUATIONS, main
 from ovs_lite.commands.data import _title
 from ovs_lite.config import get_profile
+from ovs_lite.data.record import write_split
 from ovs_lite.data.vocabulary import load_vocabulary
-from ovs_lite.iconworld.build import build_set
+from ovs_lite.iconworld.build import split_folder
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
@@ -66,10 +68,11 @@ def in_one_line(capsys, *command, code=2):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Two sets of the smoke profile."""
+    """Two sets of the smoke profile, of one record each."""
     root = tmp_path_factory.mktemp("data")
     for name in ("icon-voc20", "icon-voc21"):
-        build_set(name, get_profile("smoke").data, root, progress=False)
+        folder = split_folder(root, get_profile("smoke").data, name, "val")
+        write_split([three_segments(0)], folder, progress=False)
     return root
 
 
@@ -104,12 +107,8 @@ def test_missing_picture_empty_queries_and_wrong_sets_are_one_line(tmp_path, pho
 @pytest.fixture
 def no_work(monkeypatch):
     """Neither a model nor data is loaded."""
-    for name in (
-        "ovs_lite.segmenter.load",
-        "ovs_lite.commands.evaluate_segmentation.load",
-        "ovs_lite.commands.data.sheet",
-    ):
-        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("the work began"))
+    for name in ("segmenter.load", "commands.evaluate_segmentation.load", "commands.data.load_split"):
+        monkeypatch.setattr(f"ovs_lite.{name}", lambda *_, **__: pytest.fail("the work began"))
 
 
 @pytest.mark.parametrize("kind", ["a folder", "below a file", "a long name", "a pipe"])
@@ -150,7 +149,7 @@ NUMBERS = [
         ["evaluate", "segmentation", "--profile", "smoke", "--set", "icon-voc21", "--background", "nan"],
         "expected numbers",
     ),
-    (["evaluate", "proposals", "--profile", "smoke", "--budget", "0"], "got --budget 0"),
+    (["evaluate", "proposals", "--profile", "smoke", "--budget", "0"], "got budget=0"),
     (["evaluate", "clip", "--scenes", "-2"], "got --scenes -2"),
     (["train", "tcl", "--lr", "nan"], "got nan for 'loop.lr', expected a finite number"),
     (["train", "tcl", "--threads", "-1"], "got --threads -1"),
@@ -171,7 +170,7 @@ def test_names_that_steer_a_terminal_and_endless_ones_are_shown_harmless(photo, 
     assert r"\x1b[31m" in in_one_line(capsys, "segment", tmp_path / "\x1b[31m.png", "--queries", "cat")
     assert len(in_one_line(capsys, "segment", "a" * 5000 + ".png", "--queries", "cat")) < 300
     out = tmp_path / "caf\udce9\x9b.png"
-    assert main(["segment", str(photo), "--queries", "\x1b]0;cat\x07, tree", "--out", str(out)]) == 0
+    assert main(["segment", str(photo), "--queries", "\x1b]0;cat\x07", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert r"caf\udce9\x9b.png" in printed and r"\x1b]0;cat\x07" in printed and "\x1b" not in printed
 
