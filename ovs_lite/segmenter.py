@@ -18,16 +18,14 @@ from PIL import Image
 from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
 from ovs_lite.data.queries import called, parse_queries, phrases
-from ovs_lite.files import replacing
 from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resized_classes
 from ovs_lite.methods import Method
 from ovs_lite.methods.base import check_options
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
+from ovs_lite.viz.image_files import save_image
 from ovs_lite.viz.overlay import overlay
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-JPEG_QUALITY = 92
 MAX_SCORES = 10**9  # K * H * W float32 values, 4 GB
 
 
@@ -53,15 +51,9 @@ class Segmentation:
     def save(self, path: str | Path) -> None:
         """Write the overlay as PNG or JPEG, by the path's suffix; a crash leaves no half-written file.
 
-        Raises ValueError for another suffix and FileNotFoundError for a folder that does not exist.
+        Raises ValueError for another suffix, FileNotFoundError for a folder that does not exist, OSError else.
         """
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"got {str(path)!r}, expected a file name that ends in {', '.join(FORMATS)}")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"no folder {path.parent}; create it first")
-        with replacing(path) as temporary:
-            self.overlay().save(temporary, FORMATS[path.suffix.lower()], quality=JPEG_QUALITY)
+        save_image(self.overlay(), path)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ def main(argv: list[str] | None = None) -> None:
         )
         for name, folder in folders.items()
     }  # fmt: skip
+    for name, report in reports.items():
+        if not report.per_image[:, 2].any():
+            raise ValueError(f"got {report.images} images of {folders[name]} without one labelled pixel of {name}")
     about = {"clip": method.clip.name, "checkpoint": args.checkpoint and str(args.checkpoint)}
     about["pretrained"] = pretrained if kind.load_own is None else None
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
@@ -115,8 +118,6 @@ def as_markdown(reports: Mapping[str, SegmentationReport]) -> str:
 
 
 def _interval(report: SegmentationReport) -> str:
-    if not report.scores.pixels:
-        return "nan"
     found = miou_interval(report)
     return "too few images" if found.note else f"{percent(found.low)} to {percent(found.high)}"
 
@@ -145,13 +146,13 @@ def _queries(name: str, args: argparse.Namespace) -> str | list[str] | None:
 def _facts(report: SegmentationReport) -> dict[str, Any]:
     """A report as JSON takes it."""
     scores = report.scores
-    found = miou_interval(report) if scores.pixels else None
+    found = miou_interval(report)
     return {
         "images": report.images,
         "protocol": report.protocol,
         "background": report.background,
         **vars(scores),
-        "interval": found and [found.low, found.high],
+        "interval": [found.low, found.high],
         "iou": dict(zip(report.names, scores.iou.tolist(), strict=True)),
         "by_background": {str(number): s.miou for number, s in report.by_background.items()},
     }

@@ -61,7 +61,8 @@ def evaluate_segmentation(
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for queries of no
-    class, for records without segments or with classes that the vocabulary lacks, and for scores that are NaN.
+    class, for no record, for records without segments or with classes that the vocabulary lacks, and for scores that
+    are NaN.
     """
     if batch < 1:
         raise ValueError(f"got batch={batch}, expected at least 1")
@@ -95,6 +96,8 @@ def evaluate_segmentation(
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
             ignored += int((targets == len(names)).sum())
+    if not image_ids:
+        raise ValueError(f"got no record of {vocabulary.name}, expected at least one; see what its reader skipped")
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
     protocol |= {} if queries is None else {"queries": parse_queries(queries)}

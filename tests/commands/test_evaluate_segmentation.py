@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kit.colour_methods import RECORDS, Likeness, Plain
@@ -12,7 +13,7 @@ from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
 from ovs_lite.commands.evaluate_segmentation import as_markdown, parse_options
 from ovs_lite.config import get_profile
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.iconworld.build import build_set
@@ -110,10 +111,16 @@ def test_backgrounds_are_listed_where_there_are_several():
     assert as_markdown({"one": one, "two": two}).splitlines()[4:6] == ["", "| background of two | mIoU |"]
 
 
-def test_the_table_shows_an_unlabelled_set_as_nan():
-    empty = evaluate_segmentation(Likeness(), [], FOUR)
-    with pytest.warns(UserWarning, match="no labelled pixel"):
-        assert as_markdown({"toy": empty}).splitlines()[2] == "| toy | 0 | nan | nan | nan | vild14 | 16/16/8 | - |"
+def test_a_metric_over_nothing_is_an_error(command, world, tmp_path, capsys):
+    voids = [dict(row, segments_info=[]) for row in load_split(world / "icon-smoke/icon-voc20/val").select(range(2))]
+    for row in voids:
+        row["segments"] = np.zeros(row["image"].size, np.int64)
+    write_split(voids, tmp_path / "void", progress=False)
+    assert command("--data", tmp_path / "void", "--out", tmp_path / "r.json") == 2
+    assert "without one labelled pixel of icon-voc20" in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+    with pytest.raises(ValueError, match="got no record"):
+        evaluate_segmentation(Likeness(), [], FOUR)
 
 
 def test_options_are_json_of_the_methods_own_kinds():

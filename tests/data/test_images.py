@@ -1,6 +1,7 @@
 """Images of every kind come out as upright RGB, or are refused by name."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -178,3 +179,14 @@ def test_encoding_round_trips_and_keeps_bytes():
     encoded = encode_image(ARROW)
     assert np.array_equal(np.asarray(read_image(encoded)), ARROW)
     assert encode_image(encoded) is encoded
+
+
+@pytest.mark.parametrize("reader", [read_image, read_image_file])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_and_folders_are_refused_and_endless_names_too(reader, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(ValueError, match="it is no file but a folder, a pipe or a device"):
+            reader(path)
+    with pytest.raises(ValueError, match="name too long"):
+        reader("a" * 5000)
