@@ -28,8 +28,8 @@ def parse_queries(queries: str | Sequence[str]) -> list[str]:
     for phrase in every:
         if not phrase:
             raise ValueError(f"got an empty name in queries {_short(queries)}, expected words")
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in phrase):
-            raise ValueError(f"got the name {phrase!r} in queries, expected text without control characters")
+        if any(unicodedata.category(letter) == "Cs" for letter in phrase):  # bytes of a command line that are no text
+            raise ValueError(f"got the name {phrase!r} in queries, expected text in UTF-8")
     lower = [phrase.lower() for phrase in every]
     duplicates = sorted({phrase for phrase in every if lower.count(phrase.lower()) > 1})
     if duplicates:

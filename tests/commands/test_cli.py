@@ -204,7 +204,8 @@ def test_segment_reads_queries_from_a_file_and_checks_them_first(photo, tmp_path
     assert main(["segment", str(photo), "--queries", f"@{names}", "--out", str(out)]) == 0
     assert set(re.findall(r"(cat|bread, sliced) \d+ %", capsys.readouterr().out)) <= {"cat", "bread, sliced"}
     monkeypatch.setattr("ovs_lite.segmenter.load_method", None)
-    assert "no such file of queries" in one_line_mistake(capsys, "segment", photo, "--queries", f"@{tmp_path}/none.txt")
+    assert main(["segment", str(photo), "--queries", f"@{tmp_path}/none.txt"]) == 2
+    assert "no such file of queries" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -16,9 +16,8 @@ def test_queries_are_cleaned_and_checked():
             parse_queries(wrong)
     with pytest.raises(ValueError, match="'Cat', 'cat' more than once"):
         parse_queries(["cat", "dog", "Cat"])
-    for wrong in ("cat\x1b[31m", "a\x07", "\udce9t\udce9"):
-        with pytest.raises(ValueError, match=r"got the name '.*\\.*' in queries, expected text without control"):
-            parse_queries([wrong])
+    with pytest.raises(ValueError, match=r"got the name '\\udce9t' in queries, expected text in UTF-8"):
+        parse_queries(["\udce9t"])
 
 
 def test_a_query_of_several_phrases_is_called_by_its_first():
