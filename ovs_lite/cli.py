@@ -1,37 +1,65 @@
 """The `ovs-lite` command. Heavy imports stand inside the commands, so that --help answers at once."""
 
 import argparse
+import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from ovs_lite import __version__
 from ovs_lite.config import PROFILES, Profile, get_profile, override, read_changes
+from ovs_lite.files import one_line, printable
 from ovs_lite.methods.registry import DEFAULT_METHOD, METHODS, RECIPES, split_changes
 
 EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
 FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
 FORWARDED["train",] = "ovs_lite.train.command"
+QUERIES = "words or phrases, separated by commas; cat|kitten is one class; @FILE holds one query per line"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request, reported in one line."""
+    """Run one command. Returns 0; 1 when the work failed; 2 for a mistake in the request; both reported in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # not where a program calls this one
+        warnings.formatwarning = lambda message, *about, **more: f"ovs-lite: {printable(message)}\n"
+    with suppress(AttributeError):  # a stream of somebody else's
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        for command, module in FORWARDED.items():
-            if tuple(arguments[: len(command)]) == command:
-                import_module(module).main(arguments[len(command) :])
-                return 0
-        args = build_parser().parse_args(arguments)
-        return args.run(args) or 0
-    except (ValueError, FileNotFoundError) as error:
-        print(f"ovs-lite: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("ovs-lite: interrupted; the same command resumes from what is finished", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output has seen enough
+        _end_output()
+        return 128 + 13
+    except (ValueError, OSError) as error:
+        _end_output()
+        print(f"ovs-lite: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def _run(arguments: list[str]) -> int:
+    for command, module in FORWARDED.items():
+        if tuple(arguments[: len(command)]) == command:
+            import_module(module).main(arguments[len(command) :])
+            return 0
+    args = build_parser().parse_args(arguments)
+    return args.run(args) or 0
+
+
+def _end_output() -> None:
+    """What could not be written must not fail again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,7 +110,7 @@ def _add_segment(commands) -> None:
     example = "ovs-lite segment photo.jpg --queries 'cat, grass' --method maskclip --out masks.png"
     parser = _command(commands, "segment", _segment, "type words at an image, get masks", example)
     parser.add_argument("image", type=Path, help="the image's file")
-    parser.add_argument("--queries", required=True, help="words or phrases, separated by commas")
+    parser.add_argument("--queries", required=True, help=QUERIES)
     parser.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"one of {', '.join(METHODS)}")
     parser.add_argument("--out", type=Path, default=Path("masks.png"), help="where the image with masks is written")
     parser.add_argument("--clip", default="ViT-Lite-8", help="a shipped CLIP or an open_clip name")
@@ -122,15 +150,22 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _segment(args: argparse.Namespace) -> None:
-    if not args.image.is_file():  # reported before a model is loaded
+    # reported before a model is loaded
+    if not os.path.isfile(args.image):  # no error for a name that is too long
         raise FileNotFoundError(f"no image at {args.image}")
-    from ovs_lite.segmenter import load
+    if args.background is not None and args.background != "auto" and not math.isfinite(args.background):
+        raise ValueError(f"got --background {args.background}, expected a number to compare scores with, or auto")
+    from ovs_lite.viz.image_files import check_image_path
+
+    check_image_path(args.out)
+    from ovs_lite.segmenter import load, parse_queries
     from ovs_lite.viz.overlay import alt_text
 
+    parse_queries(args.queries)
     segmenter = load(args.method, checkpoint=args.checkpoint, clip=args.clip, pretrained=args.pretrained)
     result = segmenter.segment(args.image, args.queries, background=args.background)
     result.save(args.out)
-    print(f"wrote {args.out}: {alt_text(result.labels, result.queries)}")
+    print(printable(f"wrote {args.out}: {alt_text(result.labels, result.queries)}"))
 
 
 def _profile(args: argparse.Namespace) -> Profile:
@@ -142,22 +177,23 @@ def _data_build(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import build
 
     for folder in build(_profile(args), args.only):
-        print(folder)
+        print(printable(folder))
 
 
 def _data_list(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import describe
 
-    print("\n".join(describe(_profile(args))))
+    print(printable("\n".join(describe(_profile(args)))))
 
 
 def _data_show(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data import sheet
+    from ovs_lite.viz.image_files import check_image_path, save_image
 
-    image = sheet(_profile(args), args.set, args.split, args.count)
     out = args.out or Path(f"{args.set}.png")
-    image.save(out)
-    print(f"wrote {out}")
+    check_image_path(out)
+    save_image(sheet(_profile(args), args.set, args.split, args.count), out)
+    print(printable(f"wrote {out}"))
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ stands in its own folder (`methods/NAME/config.py`), with its presets; here is w
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -152,7 +153,7 @@ def read_changes(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such configuration file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of configuration keys, got {type(content).__name__}")
@@ -228,7 +229,9 @@ def _converted(key: str, value: Any, kind: Any) -> Any:
         kinds = (kinds[0],) * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) == len(value):
             return tuple(_converted(key, item, wanted) for item, wanted in zip(value, kinds, strict=True))
-    elif kind is float and type(value) is int or kind is float and _is_exponent(value):
+    elif kind is float and (type(value) in (int, float) or _is_exponent(value)):
+        if not math.isfinite(float(value)):
+            raise ValueError(f"got {value!r} for {key!r}, expected a finite number")
         return float(value)
     elif not typing.get_origin(kind) and type(value) is kind:
         return value

@@ -1,5 +1,6 @@
 """The only place with calls between processes. Everything here is right with one process and no process group."""
 
+import os
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -24,6 +25,11 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes files and prints."""
     return rank() == 0
+
+
+def is_first() -> bool:
+    """`is_main`, known before there is a process group, too: launchers number their processes in $RANK."""
+    return int(os.environ.get("RANK", rank())) == 0
 
 
 class _Gather(torch.autograd.Function):

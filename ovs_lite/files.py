@@ -1,38 +1,181 @@
-"""Files: written so that a crash leaves the old one or the new one; their digests; the folders where things lie."""
+"""Files: written so that a crash leaves the old one or the new one; their digests; the folders where things lie.
 
+Also one run at a time in a folder (`exclusive`), and names and errors as terminals show them (`printable`, `one_line`).
+"""
+
+import errno
 import hashlib
 import json
 import os
+import re
+import socket
+import stat
 import tempfile
-from contextlib import contextmanager
+import time
+import warnings
+from contextlib import contextmanager, suppress
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+LOCK = ".lock"
+PROBE = bytes(1 << 16)
+# Of the system's errors, by name: not every system knows all of them.
+CURES = {
+    "ENOSPC": "free some space", "EDQUOT": "free some space", "ENAMETOOLONG": "choose a shorter name",
+    "EACCES": "see who may read and write it", "EPERM": "see who may read and write it",
+    "EROFS": "choose a place that can be written", "EISDIR": "choose another name", "ENOTDIR": "choose another name",
+    "EEXIST": "choose another name",
+}  # fmt: skip
+# What a name must not send to a terminal: control characters, other line ends, reversed text, undecodable bytes.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_held: dict[Path, BinaryIO] = {}  # the locks of this process
+
+
+def _forget_locks() -> None:
+    """A forked process (a loader's worker) does not hold what its parent holds: else it would outlive that."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
 def replacing(path: str | Path):
-    """A temporary path next to `path`; renamed to `path` when the block succeeds, removed when it fails."""
+    """A temporary path next to `path`; renamed to `path` when the block succeeds, removed when it fails.
+
+    Raises OSError naming `path` where it cannot be written: what can be known is known before the block begins.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        with suppress(FileNotFoundError):  # no rename onto a folder, nor onto a pipe or device, which it would remove
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "something that is no file is there")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix[-20:])
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
-        with open(temporary, "rb") as stream:
+        with open(temporary, "r+b") as stream:  # Windows syncs no file that is open for reading only
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        if temporary and error.filename not in (None, str(temporary), temporary):
+            raise  # about another file
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+class _Enough(Exception):
+    """Ends a write that was only a trial."""
+
+
+def check_writable(path: str | Path) -> None:
+    """Try to write a file at `path` and leave nothing. Raises OSError, before the work whose result goes there."""
+    with suppress(_Enough), replacing(path) as temporary:
+        temporary.write_bytes(PROBE)
+        raise _Enough
+
+
+@contextmanager
+def exclusive(folder: str | Path, name: str = LOCK):
+    """Work alone in a folder, which is made where it is missing: a file `name` in it is locked while the block runs.
+
+    The system gives the lock back when the process dies, so what a killed run left there is taken over; a block inside
+    another one of the same process is let in. Raises BlockingIOError that says who works there, OSError where the
+    folder cannot be written.
+    """
+    folder = Path(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / name
+    if path in _held:
+        yield
+        return
+    stream = _locked(path, folder)
+    _held[path] = stream
+    try:
+        _sign(stream, path)
+        yield
+    finally:
+        if _held.pop(path, None):
+            with suppress(OSError):  # Windows removes no open file; there it stays, unlocked
+                path.unlink()
+            stream.close()
+            with suppress(OSError):  # something was written
+                if made:
+                    folder.rmdir()
+
+
+def _locked(path: Path, folder: Path) -> BinaryIO:
+    """The lock's file, open and locked."""
+    while True:
+        stream = open(path, "a+b", buffering=0)
+        try:
+            _lock(stream)
+        except (BlockingIOError, PermissionError):
+            stream.seek(0)
+            who = stream.read().decode(errors="replace") or "another process"
+            stream.close()
+            message = f"{folder}: {who} works there; wait until it ends, or choose another folder"
+            raise BlockingIOError(message) from None
+        except OSError as error:
+            warnings.warn(f"{folder}: no locks there ({error.strerror}), so two runs are not noticed", stacklevel=5)
+        if path.exists() and os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+            return stream
+        stream.close()  # its owner ended, and removed it, between the two calls
+
+
+def _sign(stream: BinaryIO, path: Path) -> None:
+    """Write who works here. Raises OSError naming the file: the first thing that a full disk does not take."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Raises BlockingIOError or PermissionError where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows locks bytes, which nobody else can read then: one far behind the text
+        import msvcrt
+
+        stream.seek(1 << 20)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def printable(text: Any) -> str:
+    """Text as a terminal may show it: what would steer the terminal is escaped, endless words are shortened."""
+    shown = UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    return re.sub(r"\S{300,}", lambda found: f"{found[0][:80]}...{found[0][-80:]}", shown)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one printable line; of the system's errors the file, the reason and what to do."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename2 or error.filename,) if name is not None]
+        cures = [CURES[name] for name in (errno.errorcode.get(error.errno, ""),) if name in CURES]
+        text = "; ".join([": ".join([*names, error.strerror]), *cures])
+    return printable(" ".join(text.split()))
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; what UTF-8 has no bytes for (parts of undecodable file names) is escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -85,8 +228,14 @@ def runs_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Where text embeddings are cached: $OVS_CACHE, else ~/.cache/ovs-lite."""
-    return Path(os.environ.get("OVS_CACHE", "~/.cache/ovs-lite")).expanduser()
+    """Where text embeddings are cached: $OVS_CACHE, else ~/.cache/ovs-lite.
+
+    For a user without a home folder a path below the null device, where nothing can be written: nothing is cached.
+    """
+    try:
+        return Path(os.environ.get("OVS_CACHE") or "~/.cache/ovs-lite").expanduser()
+    except RuntimeError:
+        return Path(os.devnull) / "ovs-lite"
 
 
 def data_path(name: str | Path) -> Path:

@@ -140,8 +140,13 @@ def _sliding(method: Method, images: torch.Tensor, window: Window) -> SlidingFea
 
 
 def encode_image(method: Method, image: Image.Image, window: Window | None = None) -> SlidingFeatures:
-    """Features of an RGB image at the resized scale, B = 1. window: default `Window.for_clip`."""
+    """Features of an RGB image at the resized scale, B = 1. window: default `Window.for_clip`.
+
+    Raises ValueError for a window of another type.
+    """
     clip = method.clip
+    if window is not None and not isinstance(window, Window):
+        raise ValueError(f"got window={window!r}, expected an ovs_lite.inference.Window, or None")
     pixels = resize_image(image, window := window or Window.for_clip(clip.image_size))
     return encode_windows(method, normalised(method, pixels[None]), window)
 
@@ -156,6 +161,7 @@ def best_classes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, K, h, w) -> the best score and its class (the first of equals) at `size` = (H, W), (B, H, W) each.
 
+    Where a score is NaN so is the best one, and the class says nothing.
     present: (B, K) bool, the classes that compete in an image; default all.
     """
     absent = None if present is None else torch.from_numpy(~present).to(scores.device)

@@ -6,6 +6,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ from PIL import Image
 
 from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
-from ovs_lite.files import replacing
+from ovs_lite.data.queries import called, parse_queries, phrases
 from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resized_classes
 from ovs_lite.methods import Method
+from ovs_lite.methods.base import check_options
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
+from ovs_lite.viz.image_files import save_image
 from ovs_lite.viz.overlay import overlay
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-JPEG_QUALITY = 92
 MAX_SCORES = 10**9  # K * H * W float32 values, 4 GB
 
 
@@ -33,7 +35,7 @@ class Segmentation:
 
     labels: (H, W) int64, index into `queries`, -1 where `background` said so.
     logits: (K, H, W) float32 scores of the method (cosines for maskclip and clip-cam).
-    queries: K names.
+    queries: K names; of a query with several phrases, "cat|kitten", the first.
     image: as read, PIL RGB, upright.
     """
 
@@ -49,15 +51,9 @@ class Segmentation:
     def save(self, path: str | Path) -> None:
         """Write the overlay as PNG or JPEG, by the path's suffix; a crash leaves no half-written file.
 
-        Raises ValueError for another suffix and FileNotFoundError for a folder that does not exist.
+        Raises ValueError for another suffix, FileNotFoundError for a folder that does not exist, OSError else.
         """
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"got {str(path)!r}, expected a file name that ends in {', '.join(FORMATS)}")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"no folder {path.parent}; create it first")
-        with replacing(path) as temporary:
-            self.overlay().save(temporary, FORMATS[path.suffix.lower()], quality=JPEG_QUALITY)
+        save_image(self.overlay(), path)
 
 
 @dataclass(frozen=True)
@@ -82,26 +78,53 @@ class EncodedImage:
         **options: Any,
     ) -> Segmentation:
         """Find the queries in the image, which is not encoded again. Arguments and errors as `Segmenter.segment`."""
-        names, threshold = parse_queries(queries), _threshold(background, self.method)
-        width, height = self.image.size
-        if len(names) * width * height > MAX_SCORES:
-            raise ValueError(
-                f"got {len(names)} queries for an image of {width} x {height} pixels, more than {MAX_SCORES:,} scores; "
-                "shrink the image or ask for fewer names"
-            )
-        text = self.method.clip.text_embeddings(names, templates or self.method.templates)
-        classes = resized_classes(self.features.scores(text, **options), (height, width))
-        logits = torch.cat([plane.float().cpu() for plane in classes])
-        best, labels = best_classes(logits[None], (height, width))
-        if threshold is not None:
-            labels.masked_fill_(best < threshold, -1)
+        return self._answer(_Request.of(self.method, self.image, queries, background, templates, options))
+
+    def _answer(self, request: "_Request") -> Segmentation:
+        size, names = (self.image.height, self.image.width), request.names
+        logits = torch.full((len(names), *size), -torch.inf)
+        planes = resized_classes(self.features.scores(request.text, **request.options), size)
+        for plane, number in zip(planes, request.owners, strict=True):
+            torch.maximum(logits[number], plane[0].float().cpu(), out=logits[number])
+        best, labels = best_classes(logits[None], size)
+        if not best.isfinite().all():
+            raise ValueError(f"got scores of {self.method.name} that are NaN or infinite, expected numbers")
+        if request.threshold is not None:
+            labels.masked_fill_(best < request.threshold, -1)
         return Segmentation(labels[0].numpy().astype(np.int64), logits.numpy(), names, self.image)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of an image, checked. text: (P, D) of all phrases. owners: P positions in the K names."""
+
+    names: list[str]
+    text: torch.Tensor
+    owners: list[int]
+    threshold: float | None
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: Method, image: Image.Image, queries, background, templates, options) -> "_Request":
+        """Raises what `Segmenter.segment` promises, before anything is encoded but the words."""
+        asked, threshold = parse_queries(queries), _threshold(background, method)
+        check_options(method, options)
+        every, owners = phrases(asked)
+        if len(every) * image.width * image.height > MAX_SCORES:
+            raise ValueError(
+                f"got {len(every)} queries for an image of {image.width} x {image.height} pixels, more than "
+                f"{MAX_SCORES:,} scores; shrink the image or ask for fewer names"
+            )
+        text = method.clip.text_embeddings(every, templates or method.templates)
+        return cls([called(query) for query in asked], text, owners, threshold, options)
 
 
 class Segmenter:
     """A method with its CLIP, ready to segment. Built by `load`."""
 
     def __init__(self, method: Method):
+        if not isinstance(method, Method):
+            raise ValueError(f"got a method of type {type(method).__name__}, expected what ovs_lite.methods builds")
         self.method = method.eval()
         self.clip = method.clip
 
@@ -128,17 +151,18 @@ class Segmenter:
         """Find the queries in an image: `encode`, and `EncodedImage.segment`.
 
         image: path, PIL image or array, (H, W, 3) uint8 RGB or what else `ovs_lite.data.images.read_image` takes.
-        queries: names, or one string with commas between them; every pixel goes to the best one.
+        queries: names, or one string with commas between them, or "@FILE" with one per line; every pixel goes to the
+            best one. "cat|kitten|pet" is one name, whose score is the maximum of its phrases'.
         background: pixels whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam,
             probabilities for tcl). "auto": the threshold that the method's authors give.
         templates: prompt set of `ovs_lite.data.prompts`, default the method's.
         window: sizes of the sliding window, and how the image is resized.
         options: the method's own, given to `scores`.
-        Raises ValueError or FileNotFoundError that names what is wrong.
+        Raises ValueError or FileNotFoundError that names what is wrong, before the image is encoded.
         """
-        names = parse_queries(queries)
-        _threshold(background, self.method)  # both are checked before the image is encoded
-        return self.encode(image, window=window).segment(names, background, templates=templates, **options)
+        pixels = read_image(image)
+        request = _Request.of(self.method, pixels, queries, background, templates, options)
+        return self.encode(pixels, window=window)._answer(request)
 
     @torch.no_grad()
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -171,28 +195,10 @@ def load(
 
 def _threshold(background: Any, method: Method) -> float | None:
     """The score below which a pixel is background; None for no background."""
-    if background == "auto" and method.background is None:
+    automatic = isinstance(background, str) and background == "auto"
+    if automatic and method.background is None:
         raise ValueError(f"got background='auto', but {method.name} names no threshold; give a number, or None")
-    found = method.background if background == "auto" else background
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+    found = method.background if automatic else background
+    if found is not None and (isinstance(found, bool) or not isinstance(found, Real) or not isfinite(found)):
         raise ValueError(f"got background={background!r}, expected None, 'auto' or a number to compare scores with")
-    return found
-
-
-def parse_queries(queries: str | Sequence[str]) -> list[str]:
-    """Names as given, with single spaces; one string is split at its commas.
-
-    Raises ValueError for no name, an empty one, one that is not text, and for duplicates (upper or lower case is no
-    difference to CLIP's tokenizer).
-    """
-    given = queries.split(",") if isinstance(queries, str) else queries
-    if not isinstance(given, Sequence) or not given or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"got queries {queries!r}, expected names such as ['cat', 'grass'] or 'cat, grass'")
-    names = [" ".join(name.split()) for name in given]
-    if "" in names:
-        raise ValueError(f"got an empty name in queries {queries!r}, expected words")
-    lower = [name.lower() for name in names]
-    duplicates = sorted({name for name in names if lower.count(name.lower()) > 1})
-    if duplicates:
-        raise ValueError(f"got {', '.join(map(repr, duplicates))} more than once in queries, expected each name once")
-    return names
+    return None if found is None else float(found)

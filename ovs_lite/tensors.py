@@ -14,9 +14,13 @@ from ovs_lite.files import replacing
 
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, atomically."""
+    """Write named tensors as safetensors, atomically. Raises OSError where they cannot be written."""
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replacing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
+        try:
+            save_file(stored, temporary, metadata)
+        except SafetensorError as error:  # a full disk, in the library's words
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

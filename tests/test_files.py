@@ -1,13 +1,32 @@
 """Files and the places where they lie."""
 
+import errno
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from ovs_lite.files import data_path, file_digest, replacing, to_json, write_json, write_text
+from kit.processes import working_process
+from ovs_lite import files
+from ovs_lite.files import (
+    LOCK,
+    cache_root,
+    check_writable,
+    data_path,
+    exclusive,
+    file_digest,
+    one_line,
+    printable,
+    replacing,
+    to_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
@@ -18,6 +37,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "old ä"
     assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_text_that_utf_8_lacks_is_escaped(tmp_path):
+    write_json(tmp_path / "a.json", ["caf\udce9"])
+    assert "caf\\udce9" in (tmp_path / "a.json").read_text() and json.loads((tmp_path / "a.json").read_text()) == [
+        "caf\udce9"
+    ]
 
 
 def test_json_keeps_the_order_of_the_keys_and_ends_with_a_newline(tmp_path):
@@ -67,3 +93,125 @@ def test_what_is_not_finite_becomes_null_in_json(tmp_path):
     for text in (to_json(content), (tmp_path / "x.json").read_text()):
         found = json.loads(text, parse_constant=lambda word: 1 / 0)
         assert found == {"a": None, "b": [1.5, [None, {"c": None}]], "d": 3, "e": None}
+
+
+def in_the_way(folder, kind):
+    """A path below `folder` where no file can be written, and what is said about it."""
+    path, text = folder / "out.png", "choose another name"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "long name":
+        path, text = folder / ("a" * 300), "choose a shorter name"
+    elif kind == "parent":
+        (folder / "file").touch()
+        path = folder / "file" / "deep" / "out.png"
+    return path, text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "long name", "parent"])
+def test_what_cannot_be_written_is_known_before_the_work_and_named(tmp_path, kind):
+    path, text = in_the_way(tmp_path, kind)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError) as first, replacing(path):
+        raise AssertionError("the work began")
+    with pytest.raises(OSError) as second:
+        check_writable(path)
+    for error in (first.value, second.value):
+        assert text in one_line(error) and (kind == "parent" or path.name[:9] in one_line(error))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_trying_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a.png", "old")
+    for name in ("a.png", "b.png", "ü" * 120 + ".png"):  # 244 bytes
+        check_writable(tmp_path / name)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    write_text(tmp_path / ("ü" * 120 + ".safetensors"), "251 bytes")
+
+
+def test_a_full_disk_is_reported_by_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError) as found:
+        write_text(tmp_path / "a.txt", "x")
+    assert one_line(found.value) == f"{tmp_path}/a.txt: No space left on device; free some space"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_about_another_file_stays_as_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError) as found, replacing(tmp_path / "a"):
+        open(tmp_path / "absent")
+    assert one_line(found.value) == f"{tmp_path}/absent: No such file or directory"
+
+
+def test_one_process_at_a_time_in_a_folder_and_who(tmp_path):
+    with working_process(tmp_path / "run") as other, pytest.raises(BlockingIOError) as found:
+        with exclusive(tmp_path / "run"):
+            raise AssertionError("let in")
+    said = one_line(found.value)
+    assert said.startswith(f"{tmp_path}/run: process {other.pid} on ") and "works there; wait until it ends" in said
+    with exclusive(tmp_path / "run"), exclusive(tmp_path / "run"):
+        (tmp_path / "run" / "product").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["product"]
+    with exclusive(tmp_path):
+        pass
+    assert tmp_path.is_dir(), "it was there before"
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    with working_process(tmp_path) as other:
+        other.kill()
+        other.wait()
+        assert str(other.pid) in (tmp_path / LOCK).read_text(), "it could not clean up"
+        with exclusive(tmp_path):
+            assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path):
+    code = """
+import os, sys, time
+from ovs_lite.files import exclusive
+with exclusive(sys.argv[1]):
+    if not os.fork():
+        print(flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=-1, start_new_session=True) as parent:
+        parent.stdout.readline()
+        parent.kill()
+        parent.wait()
+        try:
+            with exclusive(tmp_path):
+                pass
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_names_do_not_steer_the_terminal():
+    assert printable("a\x1b[31mb\r\x9bc\u202ed\udce9\x07") == r"a\x1b[31mb\r\x9bc\u202ed\udce9\x07"
+    assert printable("猫 \u200d e\u0301\n\tü") == "猫 \u200d e\u0301\n\tü"
+    assert len(printable("a" * 5000)) < 200 and printable("a" * 250) == "a" * 250
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory", "a\n\x1b]0;b\x07")
+    assert one_line(error) == r"a \x1b]0;b\x07: No such file or directory"
+
+
+def test_an_empty_cache_variable_is_the_default_and_without_a_home_nothing_is_cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", None):
+        monkeypatch.delenv("OVS_CACHE") if value is None else monkeypatch.setenv("OVS_CACHE", value)
+        assert cache_root() == tmp_path / ".cache" / "ovs-lite"
+    monkeypatch.setenv("OVS_CACHE", "~/mine")
+    assert cache_root() == tmp_path / "mine"
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(files.Path, "expanduser", homeless)
+    with pytest.raises(OSError):
+        write_text(cache_root() / "text" / "a", "x")

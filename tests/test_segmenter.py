@@ -13,7 +13,7 @@ from ovs_lite.clip import load_clip
 from ovs_lite.inference import Window
 from ovs_lite.methods import METHODS, get_method, method_class
 from ovs_lite.methods.reco.bank import iconworld_bank
-from ovs_lite.segmenter import Segmenter, load, parse_queries
+from ovs_lite.segmenter import Segmenter, load
 
 QUERIES = ["cat", "grass", "sky"]
 
@@ -78,7 +78,7 @@ def test_background_leaves_weak_pixels_unlabelled(model):
     labels = model.segment(noise(48, 72), QUERIES, background=middle).labels
     assert ((labels == -1) == (scores < middle)).all() and (labels == -1).any() and (labels >= 0).any()
     assert (model.segment(noise(48, 72), QUERIES, background=2).labels == -1).all()
-    for wrong in ("grass", True):
+    for wrong in ("grass", True, float("nan"), float("inf"), -np.inf, "nan", [0.3], np.array([0.1, 0.2])):
         with pytest.raises(ValueError, match="background"):
             model.segment(noise(48, 72), QUERIES, background=wrong)
 
@@ -136,14 +136,54 @@ def test_load_knows_every_method(name, monkeypatch):
     assert ovs_lite.load is load
 
 
-def test_queries_are_cleaned_and_checked():
-    assert parse_queries(" cat,traffic  light ") == parse_queries(["cat ", "traffic light"]) == ["cat", "traffic light"]
-    assert parse_queries(("a, b",)) == ["a, b"], "commas inside a list's names are the user's"
-    for wrong in ("", " , ", "cat,,dog", [], [""], ["cat", 3], None, {"cat"}, 7):
-        with pytest.raises(ValueError, match="queries"):
-            parse_queries(wrong)
-    with pytest.raises(ValueError, match="'Cat', 'cat' more than once"):
-        parse_queries(["cat", "dog", "Cat"])
+def test_a_class_scores_as_the_best_of_its_phrases(model, tmp_path):
+    apart = model.segment(noise(48, 72), ["kitten", "grass", "cat", "pet"])
+    result = model.segment(noise(48, 72), "cat|kitten | pet, grass")
+    assert result.queries == ["cat", "grass"]
+    np.testing.assert_array_equal(result.logits[0], apart.logits[[0, 2, 3]].max(0))
+    np.testing.assert_array_equal(result.logits[1], apart.logits[1])
+    assert (result.labels == result.logits.argmax(0)).all() and {0, 1} == set(np.unique(result.labels))
+    (tmp_path / "names.txt").write_text("cat|kitten|pet\n\ngrass\n", encoding="utf-8")
+    for given in (f"@{tmp_path / 'names.txt'}", ["cat|kitten|pet", "grass"]):
+        np.testing.assert_array_equal(model.encode(noise(48, 72)).segment(given).labels, result.labels)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_an_error_and_no_class(model, monkeypatch, broken):
+    right = model.method.scores
+
+    def scores(features, text, **options):
+        found = right(features, text, **options)
+        found[:, 1 if broken > 0 or np.isnan(broken) else slice(None), :3] = broken
+        return found
+
+    monkeypatch.setattr(model.method, "scores", scores)
+    with pytest.raises(ValueError, match="scores of maskclip that are NaN or infinite, expected numbers"):
+        model.segment(noise(48, 72), QUERIES)
+
+
+@pytest.mark.parametrize("differ", ["at a cat", "at a tree"])
+def test_phrases_beyond_the_context_are_named_and_equal_ones_refused(model, differ, monkeypatch):
+    long = "the small brown dog with a red collar that is lying on the green grass next to the old white wooden fence "
+    long += "behind a house "
+    with pytest.warns(UserWarning, match=rf"house and looks {differ}' \(\d+ tokens\).*reads 32 tokens"):
+        result = model.segment(noise(48, 72), [f"{long}and looks {differ}", "grass"])
+    assert len(result.queries) == 2
+    monkeypatch.setattr(model.method, "encode", lambda images: pytest.fail("the image was encoded"))
+    with pytest.raises(ValueError, match="at a cat'.*at a tree', which are equal as ViT-Lite-8 reads 32 tokens of"):
+        model.segment(noise(48, 72), [f"{long}and looks at a cat", f"{long}and looks at a tree", "grass"])
+
+
+def test_a_window_or_an_option_of_another_kind_is_refused(model):
+    with pytest.raises(ValueError, match="window=64, expected an ovs_lite.inference.Window"):
+        model.segment(noise(48, 72), QUERIES, window=64)
+    for templates in (3, ["a {}"], "vild15"):
+        with pytest.raises(ValueError, match="got template set .*, expected one of vild14"):
+            model.segment(noise(48, 72), QUERIES, templates=templates)
+    with pytest.raises(ValueError, match="got a method of type Clip"):
+        Segmenter(model.clip)
+    with pytest.raises(ValueError, match="option 'refine', expected one of key_smoothing"):
+        model.segment(noise(48, 72), QUERIES, refine=True)
 
 
 def test_wrong_pictures_and_names_are_named(model, tmp_path, monkeypatch):

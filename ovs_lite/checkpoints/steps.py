@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ovs_lite.files import file_digest, write_json
+from ovs_lite.files import file_digest, one_line, write_json
 from ovs_lite.tensors import write_tensors
 
 KEEP = 2
@@ -50,7 +50,7 @@ def save_checkpoint(
         _sync(target)
     except (OSError, SafetensorError) as error:
         _remove(target)
-        raise OSError(f"{target}: not written ({error}); free some space and resume from the one before") from error
+        raise OSError(f"{target}: not written ({one_line(error)}); then resume from the one before") from error
     _sync(folder)
     kept = _complete(folder)[-KEEP:]
     for other in folder.glob("step-*"):

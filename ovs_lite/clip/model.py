@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_maps, patch_stride
+from ovs_lite.clip.phrases import check_phrases
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
@@ -119,8 +120,10 @@ class Clip(nn.Module):
         OVSeg, appendix A.2: ViLD's templates, ensembled by a simple average; the order as in its released code.
         templates: a set of `ovs_lite.data.prompts.TEMPLATES`; those of RAW_MEAN are averaged before they are
         normalised. Cached on disk per text tower, template set and name.
+        Warns of names beyond the context length; raises ValueError for two that are equal as far as they are read.
         """
         patterns, raw = template_set(templates), templates in RAW_MEAN
+        check_phrases(self.tokenizer, names, patterns, self.name)
         if not names:
             return torch.zeros(0, self.embed_dim, device=self.device)
         cached = text_cache.path(self.fingerprint(), templates)

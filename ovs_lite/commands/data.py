@@ -38,8 +38,11 @@ def describe(profile: Profile) -> list[str]:
 def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24) -> Image.Image:
     """A contact sheet of the first `count` scenes of a set with their segments and first captions, else class names.
 
-    split: None takes the set's first. Raises ValueError for unknown names, FileNotFoundError where it is not built.
+    split: None takes the set's first. Raises ValueError for unknown names and for a count below 1, FileNotFoundError
+    where the set is not built.
     """
+    if count < 1:
+        raise ValueError(f"got count={count}, expected at least 1")
     splits = [icon_set.split for icon_set in icon_sets(name)]
     split = split or splits[0]
     if split not in splits:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_lite.config import PROFILES, get_profile
-from ovs_lite.files import data_root, write_json, write_text
+from ovs_lite.files import check_writable, data_root, printable, write_json, write_text
 
 FORMATS = (".json", ".md")
 
@@ -72,15 +72,16 @@ def first_records(folder: Path, images: int | None, name: str) -> Iterator[Mappi
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
-    """Raises ValueError for a file name of another kind, before anything is measured."""
+    """Before anything is measured: ValueError for another kind of file name, OSError where nothing can be written."""
     for path in paths:
         if path.suffix not in FORMATS:
             raise ValueError(f"got --out {path}, expected a file name that ends in {' or '.join(FORMATS)}")
+        check_writable(path)
 
 
 def give(text: str, content: Any, paths: Sequence[Path]) -> None:
     """Print the table; write it to every FILE.md and the content to every FILE.json."""
-    print(text)
+    print(printable(text))
     for path in paths:
         if path.suffix == ".md":
             write_text(path, text + "\n")

@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate clip`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
+    if args.scenes < 1:
+        raise ValueError(f"got --scenes {args.scenes}, expected at least 1")
     name, checkpoint = which(args.what, args.model)
     begun = time.perf_counter()
     clip = load_weights(name, checkpoint, args.pretrained).to(args.device)

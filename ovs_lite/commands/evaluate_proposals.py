@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate proposals`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
+    if args.budget < 1:
+        raise ValueError(f"got budget={args.budget}, expected at least 1")
     sources: dict[str, MaskSource] = {} if args.no_baselines else dict(CLASSICAL)
     for path in args.files:
         sources[str(path)] = load_proposer(path).propose

@@ -1,9 +1,9 @@
 """Measure a method's segmentation: mIoU and pixel accuracy on one or more prepared sets, under the protocol of TCL."""
 
 import argparse
-import inspect
 import json
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from ovs_lite.config import ClipConfig, get_profile
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.metrics.intervals import miou_interval
-from ovs_lite.evaluation.segmentation import AUTO, evaluate_segmentation
+from ovs_lite.evaluation.segmentation import AUTO, asked_phrases, evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
+from ovs_lite.methods.base import fits, options_of
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
@@ -41,6 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     text = "score below which a pixel is background (the method's own); several are compared"
     add("--background", type=float, nargs="+", metavar="X", help=text)
     add("--templates", choices=TEMPLATES, help="prompts of the class names (the method's own)")
+    text = "phrases to ask for, cat|kitten for the class cat, separated by commas, or @FILE with one class per line"
+    add("--queries", metavar="TEXT", help=text)
+    add("--synonyms", action="store_true", help="ask for every class by its name and the vocabulary's synonyms")
     add("--present-only", action="store_true", help="Grounding mIoU: only classes of an image's ground truth compete")
     return parser
 
@@ -54,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     backgrounds = {name: _background(name, kind, args.background) for name in folders}
     if args.background and not any(backgrounds.values()):
         raise ValueError(f"got --background {args.background}, expected none in these sets")
+    queries = {name: _queries(name, args) for name in folders}
     chosen = get_profile(args.profile).clip if kind.load_own is None else ClipConfig()  # the default, which is none
     clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
     method = load(args.method, args.checkpoint, clip, pretrained).method
@@ -62,10 +67,13 @@ def main(argv: list[str] | None = None) -> None:
     reports = {
         name: evaluate_segmentation(
             method, first_records(folder, args.images, name), load_vocabulary(name),
-            background=backgrounds[name], **given,
+            background=backgrounds[name], queries=queries[name], **given,
         )
         for name, folder in folders.items()
     }  # fmt: skip
+    for name, report in reports.items():
+        if not report.per_image[:, 2].any():
+            raise ValueError(f"got {report.images} images of {folders[name]} without one labelled pixel of {name}")
     about = {"clip": method.clip.name, "checkpoint": args.checkpoint and str(args.checkpoint)}
     about["pretrained"] = pretrained if kind.load_own is None else None
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
@@ -77,9 +85,7 @@ def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
 
     Raises ValueError for what is no KEY=VALUE, no JSON, no option of the method, or of another type than its default.
     """
-    parameters = list(inspect.signature(kind.scores).parameters.values())[3:]  # after self, features, text_embeddings
-    known = {parameter.name: parameter.default for parameter in parameters}
-    options = {}
+    known, options = options_of(kind) or {}, {}
     for word in words:
         key, _, text = word.partition("=")
         try:
@@ -88,9 +94,8 @@ def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
             raise ValueError(f'got --option {word!r}, expected KEY=VALUE in JSON, e.g. refine=false or x="y"') from None
         if key not in known:
             raise ValueError(f"got --option {word!r}, expected one of {', '.join(known) or 'none'} for {kind.name}")
-        like = known[key]
-        if like is not None and type(value) is not type(like) and (type(like), type(value)) != (float, int):
-            raise ValueError(f"got --option {word!r}, expected a value like {json.dumps(like)}")
+        if not fits(value, known[key]):
+            raise ValueError(f"got --option {word!r}, expected a value like {json.dumps(known[key].default)}")
         options[key] = value
     return options
 
@@ -113,8 +118,6 @@ def as_markdown(reports: Mapping[str, SegmentationReport]) -> str:
 
 
 def _interval(report: SegmentationReport) -> str:
-    if not report.scores.pixels:
-        return "nan"
     found = miou_interval(report)
     return "too few images" if found.note else f"{percent(found.low)} to {percent(found.high)}"
 
@@ -125,19 +128,31 @@ def _background(name: str, kind: type[Method], given: list[float] | None) -> lis
         return None
     if given is None and kind.background is None:
         raise ValueError(f"got no --background, expected one: the score below which a pixel is background in {name}")
+    if given is not None and not all(map(isfinite, given)):
+        raise ValueError(f"got --background {given}, expected numbers to compare scores with")
     return AUTO if given is None else given
+
+
+def _queries(name: str, args: argparse.Namespace) -> str | list[str] | None:
+    """What one set is asked for instead of its names. Raises ValueError, before a model is loaded, where it cannot."""
+    if args.synonyms and args.queries is not None:
+        raise ValueError("got --queries and --synonyms, expected one of them")
+    vocabulary = load_vocabulary(name)
+    found = vocabulary.queries() if args.synonyms else args.queries
+    asked_phrases(vocabulary, found)
+    return found
 
 
 def _facts(report: SegmentationReport) -> dict[str, Any]:
     """A report as JSON takes it."""
     scores = report.scores
-    found = miou_interval(report) if scores.pixels else None
+    found = miou_interval(report)
     return {
         "images": report.images,
         "protocol": report.protocol,
         "background": report.background,
         **vars(scores),
-        "interval": found and [found.low, found.high],
+        "interval": [found.low, found.high],
         "iou": dict(zip(report.names, scores.iou.tolist(), strict=True)),
         "by_background": {str(number): s.miou for number, s in report.by_background.items()},
     }

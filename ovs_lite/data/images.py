@@ -5,6 +5,7 @@ animation the first frame counts. EXIF orientation is applied, and masks must fo
 """
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _open(source: Any, name: str) -> Image.Image:
+    if isinstance(source, str | Path) and os.path.exists(source) and not os.path.isfile(source):  # a pipe would hang
+        raise ValueError(f"{name} cannot be read as an image: it is no file but a folder, a pipe or a device")
     try:
         return Image.open(source)
     except FileNotFoundError:

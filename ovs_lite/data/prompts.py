@@ -37,7 +37,7 @@ RAW_MEAN = frozenset({"tcl9"})  # averaged as the text tower gives them, not sen
 
 def template_set(name: str) -> tuple[str, ...]:
     """The sentences of a template set. Raises ValueError listing the valid names."""
-    if name not in TEMPLATES:
+    if not isinstance(name, str) or name not in TEMPLATES:
         raise ValueError(f"got template set {name!r}, expected one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
 

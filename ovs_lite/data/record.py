@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
 from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, encode_record
-from ovs_lite.files import file_digest, write_json
+from ovs_lite.files import exclusive, file_digest, write_json
 
 MANIFEST = "manifest.json"
 BATCH_RECORDS = 32
@@ -48,28 +47,32 @@ def write_split(
     masks: records have the `masks` column.
     total: for the progress bar.
     overwrite: replace a folder that exists, once the new one is complete.
-    Needs twice the split's space while it works. Raises FileExistsError, or ValueError naming a bad record or saying
-    that there is none; then nothing remains.
+    Needs twice the split's space while it works, in a hidden folder that the next call removes after a kill. Raises
+    FileExistsError, BlockingIOError where another process writes that folder, or ValueError naming a bad record or
+    saying that there is none; then nothing remains.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise FileExistsError(f"{folder} exists; pass overwrite=True to replace it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        bar = tqdm(total=total, desc=f"{folder.parent.name} {folder.name}", unit=" records", disable=not progress)
-        with bar, _without_other_bars():
-            dataset = _generated(partial(_rows, records, masks, bar), masks, creator, folder.name, temporary / "cache")
-            dataset.save_to_disk(str(temporary / "new"), max_shard_size=SHARD_BYTES)
-        manifest = {"count": len(dataset), "columns": dataset.column_names, "creator": creator or {}}
-        manifest["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-            for path in sorted((temporary / "new").iterdir())
-        }
-        write_json(temporary / "new" / MANIFEST, manifest)
-        _move_into_place(temporary / "new", folder, temporary / "old")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.new")
+    with exclusive(folder.parent, f".{folder.name}.lock"):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
+            temporary.mkdir()
+            bar = tqdm(total=total, desc=f"{folder.parent.name} {folder.name}", unit=" records", disable=not progress)
+            with bar, _without_other_bars():
+                rows = partial(_rows, records, masks, bar)
+                dataset = _generated(rows, masks, creator, folder.name, temporary / "cache")
+                dataset.save_to_disk(str(temporary / "new"), max_shard_size=SHARD_BYTES)
+            manifest = {"count": len(dataset), "columns": dataset.column_names, "creator": creator or {}}
+            manifest["files"] = {
+                path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+                for path in sorted((temporary / "new").iterdir())
+            }
+            write_json(temporary / "new" / MANIFEST, manifest)
+            _move_into_place(temporary / "new", folder, temporary / "old")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 

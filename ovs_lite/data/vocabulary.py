@@ -57,6 +57,11 @@ class Vocabulary:
             raise ValueError(f"got class {name!r}, expected one of the {len(self)} names of {self.name!r}{hint}")
         return found
 
+    def queries(self) -> list[str]:
+        """A query for every class but the background: its name and the synonyms of its own, "cat|kitten"."""
+        kept = [index for index in range(len(self)) if index != self.background]
+        return ["|".join(n for n in (self.names[i], *self.synonyms[i]) if self.find(n) == i) for i in kept]
+
     def by_source_id(self) -> dict[int, int]:
         """The data set's own number of a class -> class id, closing the gaps in its numbering."""
         return {source: index for index, source in enumerate(self.source_id) if source is not None}

@@ -82,7 +82,7 @@ def evaluate_proposals(
     sources: name -> `MaskSource`.
     vocabulary, seen: with them, segments of the classes named in `seen` are also counted apart from the others.
     The curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are
-    left out. Raises ValueError for masks that `checked_masks` refuses.
+    left out. Raises ValueError for no record and for masks that `checked_masks` refuses.
     """
     thresholds = tuple(sorted(thresholds))
     budgets = [b for b in BUDGETS if b < budget] + [budget]
@@ -104,6 +104,8 @@ def evaluate_proposals(
             for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
                 best[name][group].append(curves[name][budget][-1][chosen])
         images += 1
+    if not images:
+        raise ValueError("got no record, expected at least one; see what its reader skipped")
     recall, by_budget, by_image = {}, {}, {}
     for name, groups in best.items():
         recall[name] = {group: recall_at(found, thresholds) for group, found in groups.items()}

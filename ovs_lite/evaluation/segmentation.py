@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ovs_lite.data.images import read_image
+from ovs_lite.data.queries import called, parse_queries, phrases
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
@@ -41,6 +42,7 @@ def evaluate_segmentation(
     window: Window | None = None,
     background: float | Sequence[float] | str | None = None,
     classes: Sequence[str] | None = None,
+    queries: str | Sequence[str] | None = None,
     present_only: bool = False,
     batch: int = 16,
     **options: Any,
@@ -53,11 +55,14 @@ def evaluate_segmentation(
     background: threshold for a vocabulary with a background class; a pixel whose best score is lower belongs to it.
         Pass several thresholds to get one result per threshold; "auto": the method's own.
     classes: evaluate only these classes; pixels of other classes are ignored.
+    queries: other phrases to ask for, see `ovs_lite.data.queries`: "cat|kitten|pet" belongs to the class that its first
+        phrase names, whose score is the maximum of all three; classes without a query are asked for by their names.
     present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
-    Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for records
-    without segments or with classes that the vocabulary lacks, and for scores that are NaN.
+    Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for queries of no
+    class, for no record, for records without segments or with classes that the vocabulary lacks, and for scores that
+    are NaN.
     """
     if batch < 1:
         raise ValueError(f"got batch={batch}, expected at least 1")
@@ -66,11 +71,13 @@ def evaluate_segmentation(
     if background == AUTO:
         background = None if ground is None else method.background
     thresholds = _thresholds(background, vocabulary.name, ground is not None)
-    asked = np.array([place for place in range(len(counted)) if place != ground])
+    competing = [index for index in counted if index != vocabulary.background]
+    words, owners = asked_phrases(vocabulary, queries, competing)
+    asked = np.array([counted.index(owner) for owner in owners])  # (P,) of the C classes
     names = tuple(vocabulary.names[index] for index in counted)
     templates = templates or getattr(method, "templates", "vild14")
     window = window or Window.for_clip(method.clip.image_size)
-    text = method.clip.text_embeddings([names[place] for place in asked], templates)
+    text = method.clip.text_embeddings(words, templates)
     room = SCORES_AT_ONCE.get(text.device.type, SCORES_AT_ONCE["cuda"]) // len(text)
     counts: dict[float | None, list[np.ndarray]] = {number: [] for number in thresholds}
     image_ids: list[str] = []
@@ -89,8 +96,11 @@ def evaluate_segmentation(
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
             ignored += int((targets == len(names)).sum())
+    if not image_ids:
+        raise ValueError(f"got no record of {vocabulary.name}, expected at least one; see what its reader skipped")
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
+    protocol |= {} if queries is None else {"queries": parse_queries(queries)}
     stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
     return SegmentationReport(names, tuple(image_ids), stacked, ignored, protocol)
 
@@ -101,6 +111,29 @@ def _counted(vocabulary: Vocabulary, classes: Sequence[str] | None) -> tuple[int
     if len(set(counted)) < len(counted) or not set(counted) - {vocabulary.background}:
         raise ValueError(f"got classes {classes!r}, expected each once, and at least one that is not the background")
     return counted
+
+
+def asked_phrases(
+    vocabulary: Vocabulary, queries: str | Sequence[str] | None = None, competing: Sequence[int] | None = None
+) -> tuple[list[str], list[int]]:
+    """P phrases, and the class id of each: what the queries say of a class, else its name.
+
+    competing: class ids, default all but the background. Raises ValueError as `evaluate_segmentation`.
+    """
+    if competing is None:
+        competing = [index for index in range(len(vocabulary)) if index != vocabulary.background]
+    given: dict[int, list[str]] = {}
+    for query in () if queries is None else parse_queries(queries):
+        index = vocabulary.index(called(query))
+        if index not in competing or index in given:
+            name = vocabulary.names[index]
+            raise ValueError(f"got the query {query!r}, expected at most one of each class that competes; see {name!r}")
+        given[index] = phrases([query])[0]
+    rows = [(word, index) for index in competing for word in given.get(index, [vocabulary.names[index]])]
+    words = [word for word, _ in rows]
+    if queries is not None:
+        parse_queries(words)  # a phrase of two classes
+    return words, [index for _, index in rows]
 
 
 def _thresholds(background: Any, name: str, needed: bool) -> tuple[float | None, ...]:

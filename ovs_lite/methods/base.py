@@ -3,8 +3,11 @@
 B images, K classes, D embedding, H W pixels, h w patches.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ class PatchFeatures:
 
 
 class Method(nn.Module):
-    """A segmenter on top of a CLIP. Subclasses set `name` and define `encode` and `scores`.
+    """A segmenter on top of a CLIP. Subclasses set `name` and define `encode` and `scores`, decorated by `encodes` and
+    `scores_from`.
 
     trains: whether there are trained weights next to CLIP's; `trained_part` then gives them.
     templates: prompt set of `ovs_lite.data.prompts`.
@@ -58,12 +62,96 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
-        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size. options: of `scores`."""
-        return self.scores(self.encode(images), text_embeddings, **options)
+        """(B, 3, H, W) normalised, (K, D) L2-normalised -> (B, K, H, W) scores at input size. options: of `scores`.
+
+        Raises ValueError for inputs of another shape, type or device, for options that the method has not, and for
+        scores that are NaN, of which an argmax would make class 0.
+        """
+        scores = self.scores(self.encode(images), text_embeddings, **options)
+        if scores.isnan().any():
+            raise ValueError(f"got scores of {self.name} that are NaN, expected numbers; look for NaN in the inputs")
+        return scores
 
     def trained_part(self) -> nn.Module | None:
         """What is trained and stored next to CLIP; None where nothing is."""
         return None
+
+
+def encodes(function: Callable) -> Callable:
+    """Decorates a method's `encode`: without gradient, for images of the right kind; else raises ValueError."""
+
+    @functools.wraps(function)
+    @torch.no_grad()
+    def encode(self: Method, images: torch.Tensor) -> Any:
+        _check_tensor("images", images, "(B, 3, H, W) normalised", self.clip)
+        if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+            raise ValueError(f"got images {tuple(images.shape)}, expected (B, 3, H, W) with at least one pixel")
+        return function(self, images)
+
+    return encode
+
+
+def scores_from(kind: type) -> Callable[[Callable], Callable]:
+    """Decorates a method's `scores`: without gradient, for features of that class, as `encode` returns them, for texts
+    of the right kind and for the method's own options; else raises ValueError."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        @torch.no_grad()
+        def scores(self: Method, features: Any, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
+            if type(features) is not kind:
+                given = f"got features of type {type(features).__name__}"
+                raise ValueError(f"{given}, expected {kind.__name__}, which {self.name}'s encode returns")
+            _check_tensor("text_embeddings", text_embeddings, "(K, D) L2-normalised", self.clip)
+            dim, shape = self.clip.embed_dim, tuple(text_embeddings.shape)
+            if len(shape) != 2 or shape[1] != dim or shape[0] == 0:
+                classes = f"(K, {dim}) as {self.clip.name} embeds texts, with at least one class"
+                raise ValueError(f"got text_embeddings {shape}, expected {classes}")
+            found = getattr(features, "patches", text_embeddings).shape[1]
+            if found != dim:
+                raise ValueError(f"got features with {found} channels, expected {dim}, as {self.clip.name} has")
+            check_options(self, options)
+            return function(self, features, text_embeddings, **options)
+
+        return scores
+
+    return decorate
+
+
+def check_options(method: Method, options: dict[str, Any]) -> None:
+    """Raises ValueError for an option that the method's `scores` has not, or of another type than its default."""
+    known = options_of(method)
+    for name, value in options.items():
+        if known is not None and name not in known:
+            raise ValueError(f"got option {name!r}, expected one of {', '.join(known) or 'none'} for {method.name}")
+        if known is not None and not fits(value, known[name]):
+            raise ValueError(f"got {name}={value!r}, expected a value like {known[name].default!r} for {method.name}")
+
+
+def options_of(method: Method | type[Method]) -> dict[str, inspect.Parameter] | None:
+    """The options of a method's `scores` by name; None for one that takes any, for a method inside it."""
+    parameters = inspect.signature(method.scores).parameters.values()
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return None
+    return {one.name: one for one in parameters if one.default is not one.empty}
+
+
+def fits(value: Any, option: inspect.Parameter) -> bool:
+    """Whether a value is of an option's type: its default's, any number for a float, None where it may be None."""
+    like = option.default
+    if like is None or type(value) is type(like) or (value is None and "None" in str(option.annotation)):
+        return True
+    return isinstance(like, float) and isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_tensor(name: str, value: Any, expected: str, clip: Clip) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"got {name} of type {type(value).__name__}, expected a tensor {expected}")
+    mean = clip.mean
+    known = value.dtype == mean.dtype or value.is_floating_point() and torch.is_autocast_enabled(value.device.type)
+    if not known or value.device != mean.device:
+        given = f"got {name} of {value.dtype} on {value.device}"
+        raise ValueError(f"{given}, expected {mean.dtype} on {mean.device}, {expected}")
 
 
 def upsample_to(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -8,7 +8,7 @@ last layer take the map's place. Everything is frozen, nothing is trained.
 
 import torch
 
-from ovs_lite.methods.base import Method, PatchFeatures, upsample_to
+from ovs_lite.methods.base import Method, PatchFeatures, encodes, scores_from, upsample_to
 from ovs_lite.models.text_masks import patch_cosines
 
 
@@ -17,12 +17,12 @@ class ClipCam(Method):
 
     name = "clip-cam"
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> PatchFeatures:
         """(B, 3, H, W) normalised -> patches of CLIP's last layer."""
         return PatchFeatures(images.shape[-2:], self.clip.dense(images, "last"))
 
-    @torch.no_grad()
+    @scores_from(PatchFeatures)
     def scores(self, features: PatchFeatures, text_embeddings: torch.Tensor) -> torch.Tensor:
         """-> (B, K, H, W) cosines of patches with the (K, D) classes in [-1, 1], bilinear to input size."""
         return upsample_to(self.clip, patch_cosines(features.patches, text_embeddings), features.size)

@@ -27,7 +27,7 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.model import MAX_SCALE
-from ovs_lite.methods.base import Method, upsample_to
+from ovs_lite.methods.base import Method, encodes, scores_from, upsample_to
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
 TOP_CLASSES = 5
@@ -157,12 +157,12 @@ class GroupVit(Method):
             raise ValueError(f"got {checkpoint} without {len(missing)} of GroupViT's tensors, {missing[0]} among them")
         return cls(GroupVitClip(str(checkpoint), network)).to(device).eval()
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> GroupFeatures:
         """(B, 3, H, W) normalised -> groups, and which patch belongs to which."""
         return GroupFeatures(images.shape[-2:], *self.clip.groups(images))
 
-    @torch.no_grad()
+    @scores_from(GroupFeatures)
     def scores(
         self, features: GroupFeatures, text_embeddings: torch.Tensor, top: int | None = TOP_CLASSES
     ) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip.dense import key_features, pad_to_patches, penultimate_tokens, project_patches, value_path
-from ovs_lite.methods.base import Method, PatchFeatures, upsample_to
+from ovs_lite.methods.base import Method, PatchFeatures, encodes, scores_from, upsample_to
 from ovs_lite.models.text_masks import patch_cosines
 
 SHARPNESS = 100.0  # multiplies cosines before a softmax over classes
@@ -35,7 +35,7 @@ class MaskClip(Method):
 
     name = "maskclip"
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> MaskClipFeatures:
         """(B, 3, H, W) normalised -> patches through the last value path, and what the keys are made from."""
         visual, size = self.clip.network.visual, images.shape[-2:]
@@ -45,7 +45,7 @@ class MaskClip(Method):
         patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
         return MaskClipFeatures(size, patches, tokens)
 
-    @torch.no_grad()
+    @scores_from(MaskClipFeatures)
     def scores(
         self,
         features: MaskClipFeatures,

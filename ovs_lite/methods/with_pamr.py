@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.methods.base import Method
+from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.pamr import pamr
 
 CELLS = 4  # per side of a patch
@@ -33,7 +33,7 @@ class WithPamr(Method):
         self.method, self.name = method, f"{method.name} + PAMR"
         self.templates, self.background = method.templates, method.background
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> PamrFeatures:
         """(B, 3, H, W) normalised -> the method's own features, and the images that guide PAMR."""
         size = images.shape[-2:]
@@ -41,7 +41,7 @@ class WithPamr(Method):
         small = F.interpolate(images, cells, mode="bilinear", align_corners=True)
         return PamrFeatures(size, small, self.method.encode(images))
 
-    @torch.no_grad()
+    @scores_from(PamrFeatures)
     def scores(self, features: PamrFeatures, text_embeddings: torch.Tensor, **options) -> torch.Tensor:
         """-> (B, K, H, W) refined scores of the (K, D) classes. options: the method's own."""
         scores = self.method.scores(features.features, text_embeddings, **options)

@@ -156,8 +156,10 @@ def record(name: str, value: float, n: int | None = None, unit: str = "", paper:
     """Append a measured number to metrics.jsonl of the current run and print it in one line.
 
     n: how many images (or pairs) it was measured on. paper: the number printed in the paper, in the same unit.
-    fields: anything else worth keeping. Raises RuntimeError before `setup`.
+    fields: anything else worth keeping. Raises RuntimeError before `setup`, ValueError for n below 1.
     """
+    if n is not None and n < 1:
+        raise ValueError(f"got n={n} for {name!r}, expected at least 1: a metric over nothing says nothing")
     if _current is None:
         raise RuntimeError(f"record({name!r}, ...) was called before setup(profile, seed, out)")
     value = value if isinstance(value, int | str) else float(value)

@@ -17,7 +17,7 @@ METRICS, CLAIMS = "metrics.jsonl", "claims.jsonl"
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON line, with the time, to a file; numbers that are not finite become null."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(to_json({**row, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
 
 
@@ -34,12 +34,12 @@ def read_claims(folder: str | Path) -> list[dict[str, Any]]:
 def _last_rows(path: Path, *keys: str) -> list[dict[str, Any]]:
     """In order of first appearance. A line truncated by a kill is passed over: its notebook is shown as unfinished."""
     rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:  # a letter may be truncated, too
         try:
             row = json.loads(line)
-        except ValueError:
+            rows[tuple(row[key] for key in keys)] = row
+        except (ValueError, KeyError, TypeError):
             continue
-        rows[tuple(row[key] for key in keys)] = row
     return list(rows.values())
 
 

@@ -59,8 +59,11 @@ def _digest(content: bytes) -> str:
 
 
 def _code_cells(notebook: Path) -> dict[str, str]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__}: {error})") from error
     return {f"code cell {number}": _digest(source.encode()) for number, source in enumerate(sources, 1)}
 
 

@@ -32,8 +32,8 @@ DANGEROUS = (
     "script style template noscript iframe frame frameset object embed applet link meta base form input button select "
     "textarea option svg math audio video source track canvas title head xmp plaintext noembed noframes"
 ).split()
-LOCAL_LINK = re.compile(r"#|(?!/)[\w./-]*\.html(#[\w.-]*)?$")
-SIBLING_NOTEBOOK = re.compile(r"([\w-]+)\.ipynb$")
+LOCAL_LINK = re.compile(r"#|(?!/)([\w./-]|%[0-9A-Fa-f]{2})*\.html(#[\w.-]*)?$")
+SIBLING_NOTEBOOK = re.compile(r"(([\w-]|%[0-9A-Fa-f]{2})+)\.ipynb$")
 INLINE_IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+$")
 STYLE = re.compile(r"(max-)?(width|height|text-align|vertical-align|color|background-color)\s*:\s*[\w#%. -]+$")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\\w$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])", re.DOTALL)

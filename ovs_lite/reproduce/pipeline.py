@@ -1,7 +1,8 @@
 """`ovs-lite reproduce`: run the notebooks in order, each only when it has to, and write the report.
 
 A run is a folder runs/<profile>/ with one folder per notebook. stage.json is written last, so a notebook that was
-killed has none and is run again; one that is done is skipped for as long as nothing it was made from has changed.
+killed has none and is run again; one that is done is skipped for as long as nothing it was made from has changed and
+its files are as it left them (see `products`).
 made_from.json is written first: checkpoints that a broken run left serve the next one only where it is equal.
 """
 
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -24,11 +26,12 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
-from ovs_lite.files import data_root, project_root, runs_root, write_json
+from ovs_lite.files import data_root, exclusive, printable, project_root, runs_root, write_json
 from ovs_lite.methods.registry import split_changes
 from ovs_lite.notebook.logs import CLAIMS, METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
-from ovs_lite.reproduce.report import EXECUTED, PAGE, RUN, STAGE, read_json, write_notebook_page, write_report
+from ovs_lite.reproduce.products import EXECUTED, PAGE, STAGE, damaged, read_json, read_stage, write_stage
+from ovs_lite.reproduce.report import RUN, write_notebook_page, write_report
 
 CELL_TIMEOUT = 3600
 MADE_FROM = "made_from.json"
@@ -62,27 +65,31 @@ def reproduce(
     only: numbers or names of notebooks, e.g. ("01",). fresh: forget what earlier runs left of the chosen notebooks.
     cell_timeout: seconds that one cell may take. config: YAML file that changes the profile or recipes.
     Stops after the first failure; the next call resumes there.
-    Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names or no notebooks.
+    Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names or no notebooks,
+    BlockingIOError where another process works in the run's folder, other OSErrors where that cannot be written.
     """
     of_profile, of_recipes = split_changes({} if config is None else read_changes(config))
     resolved = override(get_profile(profile), {**of_profile, "seed": seed})
     every = find_notebooks(notebooks_dir)
     chosen = select(every, only)
+    if cell_timeout < 1:
+        raise ValueError(f"got a limit of {cell_timeout} s for a cell, expected at least 1")
     run = Path(runs_dir or runs_root()) / resolved.name
-    _build_data(resolved)
-    write_json(run / RUN, _run_facts(resolved))
     results: list[StageResult] = []
-    try:
-        with _kernel_environment(run.parent, config), tqdm(chosen, desc="notebooks", unit="notebook") as bar:
-            for notebook in bar:
-                result = _stage(notebook, run / notebook.stem, resolved, of_recipes, fresh, cell_timeout)
-                tqdm.write(_line(result))
-                results.append(result)
-                if result.status == "failed":
-                    break
-    finally:
-        report = write_report(run, [notebook.stem for notebook in every])
-        tqdm.write(f"report: {report}")
+    with exclusive(run):
+        _build_data(resolved)
+        write_json(run / RUN, _run_facts(resolved))
+        try:
+            with _kernel_environment(run.parent, config), tqdm(chosen, desc="notebooks", unit="notebook") as bar:
+                for notebook in bar:
+                    result = _stage(notebook, run / notebook.stem, resolved, of_recipes, fresh, cell_timeout)
+                    tqdm.write(_line(result))
+                    results.append(result)
+                    if result.status == "failed":
+                        break
+        finally:
+            report = write_report(run, [notebook.stem for notebook in every])
+            tqdm.write(printable(f"report: {report}"))
     return results
 
 
@@ -111,13 +118,13 @@ def select(notebooks: Sequence[Path], only: Sequence[str]) -> list[Path]:
 
 def why_run(folder: Path, now: dict[str, dict[str, str]]) -> str:
     """Why a notebook has to run, in words; "" when what it left in `folder` is up to date with fingerprint `now`."""
-    stage = read_json(folder / STAGE)
+    stage = read_stage(folder)
     if not stage:
         return "the last run did not finish" if (folder / EXECUTED).exists() else "not run before"
     if stage.get("status") != "done":
         return "the last run failed"
-    if not all((folder / file).exists() for file in (EXECUTED, PAGE)):
-        return "its executed copy is gone"
+    if lost := damaged(folder, stage):
+        return f"damaged or gone: {', '.join(lost[:3])}" + f" and {len(lost) - 3} more" * (len(lost) > 3)
     return "; ".join(changes(read_json(folder / MADE_FROM), now))
 
 
@@ -128,10 +135,10 @@ def _stage(
     now = fingerprint(notebook, to_dict(profile) | recipes, data_root() / profile.data.folder)
     reason = "asked to run afresh" if fresh else why_run(folder, now)
     if not reason:
-        finished = read_json(folder / STAGE).get("finished")
+        finished = read_stage(folder).get("finished")
         return StageResult(notebook.stem, "up to date", f"code, package, parameters and data as on {finished}")
-    tqdm.write(f"{notebook.stem}: running ({reason})")
-    if fresh or read_json(folder / MADE_FROM) != now:
+    tqdm.write(printable(f"{notebook.stem}: running ({reason})"))
+    if fresh or read_json(folder / MADE_FROM) != now or damaged(folder, read_stage(folder)):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_FROM, now)
@@ -143,7 +150,7 @@ def _stage(
     if (folder / EXECUTED).exists():
         write_notebook_page(folder, notebook.stem)
     result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds)
-    write_json(folder / STAGE, {**asdict(result), "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")})
+    write_stage(folder, {**asdict(result), "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")})
     return result
 
 
@@ -182,7 +189,7 @@ def _last_started_cell(folder: Path) -> str:
 def _line(result: StageResult) -> str:
     after = f" after {result.seconds:.0f} s" if result.seconds else ""
     lines = [f"{result.name}: {result.status}{after}" + (f" ({result.message})" if result.message else "")]
-    return "\n".join(lines + [result.traceback] * bool(result.traceback))
+    return printable("\n".join(lines + [result.traceback] * bool(result.traceback)))
 
 
 def _build_data(profile: Profile) -> None:
@@ -199,16 +206,21 @@ def _run_facts(profile: Profile) -> dict[str, Any]:
 
 @contextmanager
 def _kernel_environment(runs: Path, config: str | Path | None):
-    """What kernels inherit: absolute folders, line-wise progress, and a package that imports without installation."""
+    """What kernels inherit: absolute folders, line-wise progress, and a package that imports without installation.
+
+    Jupyter writes into the home folder: where a user has none that can be written, a temporary one stands in.
+    """
     package = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     folders = {"OVS_DATA": str(data_root().resolve()), "OVS_RUNS": str(runs.resolve())}
     folders |= {"OVS_CONFIG": str(Path(config).resolve())} if config else {}
     before = dict(os.environ)
-    os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with tempfile.TemporaryDirectory() as home:
+        folders |= {} if os.access(os.path.expanduser("~"), os.W_OK) else {"HOME": home}
+        os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)

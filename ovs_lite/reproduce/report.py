@@ -1,8 +1,8 @@
 """The report of a run: one HTML page, and one per executed notebook. They open offline and fetch nothing."""
 
-import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -13,9 +13,10 @@ from ovs_lite.config import flatten
 from ovs_lite.files import write_text
 from ovs_lite.notebook.logs import format_number, read_metrics
 from ovs_lite.reproduce.offline_html import INLINE_IMAGE, highlight_css, notebook_fragment
+from ovs_lite.reproduce.products import EXECUTED, PAGE, damaged, read_json, read_stage
 from ovs_lite.reproduce.verdicts import MARKS, by_paper, counted, write_claims
 
-STAGE, RUN, EXECUTED, PAGE, REPORT = "stage.json", "run.json", "executed.ipynb", "executed.html", "report.html"
+RUN, REPORT = "run.json", "report.html"
 
 
 def write_notebook_page(folder: str | Path, title: str) -> Path:
@@ -31,7 +32,8 @@ def write_notebook_page(folder: str | Path, title: str) -> Path:
 def write_report(run: str | Path, names: list[str]) -> Path:
     """Write run/claims.json and run/report.html about the notebooks `names`, each a folder of `run`; returns the page.
 
-    A folder without stage.json is one that was not run, or that was killed while running; the page says so.
+    A folder without stage.json is one that was not run, or that was killed while running; the page says so, and which
+    files are damaged: then nothing of that notebook is shown.
     """
     run = Path(run)
     facts = read_json(run / RUN)
@@ -39,20 +41,11 @@ def write_report(run: str | Path, names: list[str]) -> Path:
     done = sum(stage["status"] == "done" for stage in stages)
     title = f"ovs-lite, profile {facts.get('profile', {}).get('name', run.name)}"
     summary = f"{done} of {len(stages)} notebooks are done. Every number below was measured by the linked notebook."
-    found = write_claims(run, names)
+    found = write_claims(run, [stage["name"] for stage in stages if not stage["damaged"]])
     verdicts = {"claims": len(found), "counts": counted(found), "marks": MARKS, "tables": by_paper(found)}
     content = {"title": title, "summary": summary, "stages": stages, "configuration": list(flatten(facts)), **verdicts}
     write_text(run / REPORT, _template("report.html.j2").render(content))
     return run / REPORT
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where the file is absent or truncated."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _template(name: str):
@@ -62,12 +55,15 @@ def _template(name: str):
 
 
 def _stage(folder: Path) -> dict[str, Any]:
-    started = (folder / EXECUTED).exists()
+    started, stage = (folder / EXECUTED).exists(), read_stage(folder)
+    if lost := damaged(folder, stage):
+        return {"name": folder.name, "status": f"damaged: {', '.join(lost)}; run it again", "damaged": lost}
     return {
         "status": "did not finish" if started else "not run",
-        **read_json(folder / STAGE),
+        **stage,
         "name": folder.name,
-        "page": f"{folder.name}/{PAGE}" if (folder / PAGE).exists() else "",
+        "damaged": [],
+        "page": quote(f"{folder.name}/{PAGE}") if (folder / PAGE).exists() else "",
         "metrics": read_metrics(folder),
         "figures": _figures(folder / EXECUTED) if started else [],
     }
@@ -77,7 +73,7 @@ def _figures(executed: Path) -> list[dict[str, str]]:
     """The images an executed notebook shows: those of `ovs_lite.notebook.show`, and bare PNG outputs."""
     try:
         notebook = nbformat.read(executed, as_version=4)
-    except (ValueError, nbformat.ValidationError):  # a kill while papermill was writing
+    except Exception:  # a kill while papermill was writing: nbformat raises half a dozen kinds
         return []
     found = []
     for number, cell in enumerate(notebook.cells, 1):

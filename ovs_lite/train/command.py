@@ -9,6 +9,7 @@ import argparse
 import sys
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 
 from ovs_lite.config import PROFILES, field_help, override, override_from_file, to_dict
-from ovs_lite.distributed import destroy_process_group, is_main
-from ovs_lite.files import runs_root
+from ovs_lite.distributed import destroy_process_group, is_first, is_main
+from ovs_lite.files import exclusive, printable, runs_root
 from ovs_lite.methods import Recipe, get_recipe
 from ovs_lite.methods.registry import FORMER_NAMES, RECIPES
 from ovs_lite.train.loop import OnStep, train
@@ -30,20 +31,22 @@ def run_recipe(
 
     Leaves in `out` what `train` leaves, config.json among it, and the file that `recipe.load` reads.
     fresh: start over and remove the checkpoints that are there. on_step, progress: see `train`; an on_step that has a
-    method `watch` is given the task before the first step.
+    method `watch` is given the task before the first step. Raises OSError where `out` cannot be written, and
+    BlockingIOError where another training run works in it.
     """
-    torch.manual_seed(config.loop.seed)
-    task = recipe.build(config)
-    if hasattr(on_step, "watch"):
-        on_step.watch(task)
-    settings = {"recipe": recipe.name, **to_dict(config), "found": task.found}
-    rows = train(task, config.loop, out, not fresh, on_step, progress, settings)
-    path = out / recipe.weights(config)
-    if is_main():
-        recipe.save(task, path, config)
-        print(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}")
-        for line in task.notes():
-            print(line)
+    with exclusive(out) if is_first() else nullcontext():
+        torch.manual_seed(config.loop.seed)
+        task = recipe.build(config)
+        if hasattr(on_step, "watch"):
+            on_step.watch(task)
+        settings = {"recipe": recipe.name, **to_dict(config), "found": task.found}
+        rows = train(task, config.loop, out, not fresh, on_step, progress, settings)
+        path = out / recipe.weights(config)
+        if is_main():
+            recipe.save(task, path, config)
+            print(printable(f"wrote {path}; last loss {rows[-1]['loss'] if rows else 'unchanged'}"))
+            for line in task.notes():
+                print(printable(line))
     return path
 
 
@@ -56,6 +59,8 @@ def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> No
         _overview_parser().parse_args(["--help"])
     recipe = get_recipe(arguments[0])
     args = build_parser(recipe).parse_args(arguments[1:])
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"got --threads {args.threads}, expected at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     config = resolve(recipe, args)

@@ -88,11 +88,11 @@ def _compare(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> Non
 def truncate_log(path: Path, start: int) -> None:
     """Keep the log's rows before step `start`: a killed run logged steps that are done again, its last line in part."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             if json.loads(line)["step"] < start:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
+                kept.append(line.decode() + "\n")
+        except (ValueError, KeyError, TypeError):
             break
     write_text(path, "".join(kept))
 

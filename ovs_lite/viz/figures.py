@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import binned_statistic
 
+from ovs_lite.viz.lettering import drawable, font_file
 from ovs_lite.viz.palette import colour
 
 AnyImage = Image.Image | np.ndarray
@@ -107,9 +108,9 @@ def _row(count: int, titles: Sequence[str] | None, side: float) -> tuple[Figure,
         given = "no" if titles is None else len(titles)
         raise ValueError(f"got {count} images and {given} titles, expected at least one image, one title each")
     figure, axes = plt.subplots(1, count, figsize=(side * count, side + 0.4), squeeze=False, layout="constrained")
-    for ax, title in zip(axes[0], titles or [""] * count, strict=True):
+    for ax, title in zip(axes[0], drawable(titles or [""] * count), strict=True):
         ax.set_axis_off()
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=9, font=font_file(title))
     return _closed(figure), axes[0]
 
 

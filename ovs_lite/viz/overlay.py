@@ -4,12 +4,13 @@ H, W pixels; labels are (H, W) integers, an index into `names`, -1 = unlabelled 
 """
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from ovs_lite.viz.lettering import font, shorten, width
+from ovs_lite.viz.lettering import drawable, font, shorten, width
 from ovs_lite.viz.palette import colours
 
 PLACING_SIDE = 400  # names are placed on a map of about this many pixels a side
@@ -24,14 +25,17 @@ def overlay(
     """The image with its segmentation, PIL RGB. Without legend the size is the image's; the legend goes underneath.
 
     alpha: share of the class colour inside regions, 0..1; contours are opaque, in the colour of their region. Each name
-    stands at the point deepest inside its region. Raises ValueError where labels do not fit.
+    stands at the point deepest inside its region; letters that no font has become numbers, see `drawable`. Raises
+    ValueError where labels do not fit.
     """
     labels = _checked(image, labels, names)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"got alpha={alpha}, expected 0..1")
-    painted = paint(image, labels, alpha)
-    _write_names(painted, labels, names)
-    return _with_legend(painted, areas(labels, names)) if legend else painted
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        raise ValueError(f"got alpha={alpha!r}, expected 0..1")
+    painted, rows = paint(image, labels, alpha), areas(labels, names)
+    texts = drawable([name for _, name, _ in rows])
+    rows = [(index, text, share) for (index, _, share), text in zip(rows, texts, strict=True)]
+    _write_names(painted, labels, rows)
+    return _with_legend(painted, rows) if legend else painted
 
 
 def paint(image: Image.Image, labels: np.ndarray, alpha: float = 0.5) -> Image.Image:
@@ -91,12 +95,12 @@ def _letter_size(image: Image.Image) -> int:
     return int(np.clip(min(image.size) / 22, 10, 60))
 
 
-def _write_names(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> None:
+def _write_names(image: Image.Image, labels: np.ndarray, rows: list[tuple[int, str, float]]) -> None:
     """Smallest region first, so that where names meet the larger region's name, with more room, lies on top."""
     draw, size = ImageDraw.Draw(image), _letter_size(image)
     step = -(-max(labels.shape) // PLACING_SIDE)
     coarse = labels[step // 2 :: step, step // 2 :: step]
-    for index, name, share in reversed(areas(labels, names)):
+    for index, name, share in reversed(rows):
         place = _deepest_point(coarse == index) if index >= 0 and share >= SMALLEST_NAMED else None
         if place is None:
             continue
@@ -104,7 +108,7 @@ def _write_names(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -
         half = width(text, size) / 2
         x = np.clip(place[1] * step + step // 2, half, max(half, image.width - half))
         y = np.clip(place[0] * step + step // 2, size / 2, max(size / 2, image.height - size / 2))
-        draw.text((x, y), text, PAPER, font(size), anchor="mm", stroke_width=max(1, size // 10), stroke_fill=INK)
+        draw.text((x, y), text, PAPER, font(size, text), anchor="mm", stroke_width=max(1, size // 10), stroke_fill=INK)
 
 
 def _deepest_point(mask: np.ndarray) -> tuple[int, int] | None:
@@ -141,5 +145,5 @@ def _with_legend(image: Image.Image, rows: list[tuple[int, str, float]]) -> Imag
         top = image.height + y
         fill = tuple(colours(index + 1)[index].tolist()) if index >= 0 else PAPER
         draw.rectangle((x, top, x + size, top + size), fill=fill, outline=INK)
-        draw.text((x + size + gap, top + size / 2), text, INK, font(size), anchor="lm")
+        draw.text((x + size + gap, top + size / 2), text, INK, font(size, text), anchor="lm")
     return sheet

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ovs_lite.viz.lettering import font, wrap
+from ovs_lite.viz.lettering import drawable, font, wrap
 from ovs_lite.viz.overlay import INK, PAPER, paint
 
 LETTERS = 11
@@ -27,6 +27,7 @@ def contact_sheet(
     length, for no images at all, and for a segment map of another size than its image.
     """
     _check(images, captions, segments, columns)
+    captions = None if captions is None else drawable(captions)
     columns = min(columns, len(images))
     tall = side * (1 if segments is None else 2) + MARGIN // 2 * (segments is not None)
     line = round(1.3 * LETTERS)
@@ -42,7 +43,7 @@ def contact_sheet(
             painted = paint(image, np.asarray(segments[number]).astype(np.int64) - 1, alpha=0.6)
             _place(sheet, painted, left, top + side + MARGIN // 2, side)
         for row, text in enumerate(wrap(captions[number], LETTERS, side, CAPTION_LINES) if captions else []):
-            draw.text((left, top + tall + row * line), text, INK, font(LETTERS))
+            draw.text((left, top + tall + row * line), text, INK, font(LETTERS, text))
     return sheet
 
 

@@ -1,15 +1,21 @@
 """The command line answers quickly, shows examples, and tells mistakes in one line."""
 
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from kit.records import three_segments
 from ovs_lite import __version__
 from ovs_lite.cli import EVALUATIONS, main
 from ovs_lite.commands.data import _title
+from ovs_lite.config import get_profile
+from ovs_lite.data.record import write_split
 from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.iconworld.build import split_folder
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
@@ -53,12 +59,27 @@ def test_package_exports_what_design_promises():
         _ = ovs_lite.laod
 
 
-def one_line_mistake(capsys, *command):
-    """The message of a command that must end with code 2 and one line on stderr."""
-    assert main([str(word) for word in command]) == 2
+def in_one_line(capsys, *command, code=2):
+    """The message of a command that must end with that code and one line on stderr."""
+    assert main([str(word) for word in command]) == code
     message = capsys.readouterr().err
     assert message.startswith("ovs-lite: ") and message.count("\n") == 1
     return message
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Two sets of the smoke profile, of one record each."""
+    root = tmp_path_factory.mktemp("data")
+    for name in ("icon-voc20", "icon-voc21"):
+        folder = split_folder(root, get_profile("smoke").data, name, "val")
+        write_split([three_segments(0)], folder, progress=False)
+    return root
+
+
+@pytest.fixture
+def world(built, monkeypatch):
+    monkeypatch.setenv("OVS_DATA", str(built))
 
 
 @pytest.fixture
@@ -70,18 +91,99 @@ def photo(tmp_path):
 
 
 def test_unknown_method_lists_the_methods(photo, capsys):
-    message = one_line_mistake(capsys, "segment", photo, "--queries", "cat", "--method", "maskclap")
+    message = in_one_line(capsys, "segment", photo, "--queries", "cat", "--method", "maskclap")
     assert "maskclap" in message and "maskclip" in message and "clip-cam" in message
 
 
 def test_missing_picture_empty_queries_and_wrong_sets_are_one_line(tmp_path, photo, capsys, monkeypatch):
     monkeypatch.setenv("OVS_DATA", str(tmp_path / "data"))
-    assert "absent.jpg" in one_line_mistake(capsys, "segment", tmp_path / "absent.jpg", "--queries", "cat")
-    assert "expected words" in one_line_mistake(capsys, "segment", photo, "--queries", " , ")
-    assert "icon-coco" in one_line_mistake(capsys, "data", "show", "icon-cocoa")
-    assert "icon-coco" in one_line_mistake(capsys, "data", "build", "--only", "icon-cocoa")
-    assert "data build" in one_line_mistake(capsys, "data", "show", "icon-coco", "--profile", "smoke")
-    assert "notebook" in one_line_mistake(capsys, "reproduce", "--only", "no-such-notebook")
+    assert "absent.jpg" in in_one_line(capsys, "segment", tmp_path / "absent.jpg", "--queries", "cat")
+    assert "expected words" in in_one_line(capsys, "segment", photo, "--queries", " , ")
+    assert "icon-coco" in in_one_line(capsys, "data", "show", "icon-cocoa")
+    assert "icon-coco" in in_one_line(capsys, "data", "build", "--only", "icon-cocoa")
+    assert "data build" in in_one_line(capsys, "data", "show", "icon-coco", "--profile", "smoke")
+    assert "notebook" in in_one_line(capsys, "reproduce", "--only", "no-such-notebook")
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Neither a model nor data is loaded."""
+    for name in ("segmenter.load", "commands.evaluate_segmentation.load", "commands.data.load_split"):
+        monkeypatch.setattr(f"ovs_lite.{name}", lambda *_, **__: pytest.fail("the work began"))
+
+
+@pytest.mark.parametrize("kind", ["a folder", "below a file", "a long name", "a pipe"])
+@pytest.mark.usefixtures("no_work", "world")
+def test_an_output_that_cannot_be_written_is_one_line_before_the_work(kind, photo, tmp_path, capsys):
+    (tmp_path / "x").mkdir()
+    place = {"a folder": tmp_path / "x", "below a file": photo / "x", "a long name": tmp_path / ("a" * 300)}
+    place["a pipe"] = tmp_path / "pipe"
+    out = {suffix: place[kind].with_name(place[kind].name + suffix) for suffix in (".png", ".json")}
+    for path in out.values():
+        if kind == "a folder":
+            path.mkdir()
+        elif kind == "a pipe":
+            os.mkfifo(path)
+    parent = kind == "below a file"
+    code = 2 if parent else 1  # FileNotFoundError: no folder
+    in_one_line(capsys, "segment", photo, "--queries", "cat", "--out", out[".png"], code=code)
+    in_one_line(capsys, "data", "show", "icon-voc20", "--profile", "smoke", "--out", out[".png"], code=code)
+    if not parent:
+        words = ("--profile", "smoke", "--set", "icon-voc20", "--out", out[".json"])
+        in_one_line(capsys, "evaluate", "segmentation", *words, code=1)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != photo]
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(photo, capsys, monkeypatch):
+    assert "photo.png" in in_one_line(capsys, "train", "tcl", "--profile", "smoke", "--out", photo, code=1)
+    monkeypatch.setenv("OVS_DATA", str(photo))
+    assert "photo.png" in in_one_line(capsys, "data", "build", "--profile", "smoke", "--only", "icon-voc20", code=1)
+    assert "photo.png" in in_one_line(capsys, "reproduce", "--profile", "smoke", "--runs", photo, code=1)
+
+
+NUMBERS = [
+    (["segment", "PHOTO", "--queries", "cat", "--background", "nan"], "got --background nan"),
+    (["segment", "PHOTO", "--queries", "cat", "--background", "inf"], "got --background inf"),
+    (["data", "show", "icon-voc20", "--profile", "smoke", "--count", "-1"], "got count=-1, expected at least 1"),
+    (["data", "show", "icon-voc20", "--profile", "smoke", "--count", "0"], "got count=0"),
+    (
+        ["evaluate", "segmentation", "--profile", "smoke", "--set", "icon-voc21", "--background", "nan"],
+        "expected numbers",
+    ),
+    (["evaluate", "proposals", "--profile", "smoke", "--budget", "0"], "got budget=0"),
+    (["evaluate", "clip", "--scenes", "-2"], "got --scenes -2"),
+    (["train", "tcl", "--lr", "nan"], "got nan for 'loop.lr', expected a finite number"),
+    (["train", "tcl", "--threads", "-1"], "got --threads -1"),
+    (["reproduce", "--cell-timeout", "0"], "got a limit of 0 s"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), NUMBERS)
+def test_numbers_that_cannot_be_are_one_line_before_the_work(
+    command, message, photo, tmp_path, capsys, no_work, world, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in in_one_line(capsys, *[photo if word == "PHOTO" else word for word in command])
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_names_that_steer_a_terminal_and_endless_ones_are_shown_harmless(photo, tmp_path, capsys):
+    assert r"\x1b[31m" in in_one_line(capsys, "segment", tmp_path / "\x1b[31m.png", "--queries", "cat")
+    assert len(in_one_line(capsys, "segment", "a" * 5000 + ".png", "--queries", "cat")) < 300
+    out = tmp_path / "caf\udce9\x9b.png"
+    assert main(["segment", str(photo), "--queries", "\x1b]0;cat\x07", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert r"caf\udce9\x9b.png" in printed and r"\x1b]0;cat\x07" in printed and "\x1b" not in printed
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("redirect", [">/dev/full", "| true"])
+def test_an_output_that_nobody_takes_is_no_traceback(redirect):
+    command = f"{sys.executable} -m ovs_lite data list {redirect}"
+    outcome = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    full = redirect == ">/dev/full"
+    assert outcome.stderr == ("ovs-lite: No space left on device; free some space\n" if full else "")
+    assert outcome.returncode == int(full)
 
 
 def test_wrong_choice_exits_with_two(capsys):
@@ -94,6 +196,24 @@ def test_segment_writes_a_picture(photo, tmp_path, capsys):
     out = tmp_path / "masks.png"
     assert main(["segment", str(photo), "--queries", "cat, grass", "--out", str(out)]) == 0
     assert Image.open(out).size[0] >= 64 and f"wrote {out}: " in capsys.readouterr().out
+
+
+def test_segment_reads_queries_from_a_file_and_checks_them_first(photo, tmp_path, capsys, monkeypatch):
+    names, out = tmp_path / "names.txt", tmp_path / "masks.png"
+    names.write_text("cat|kitten|pet\nbread, sliced\n")
+    assert main(["segment", str(photo), "--queries", f"@{names}", "--out", str(out)]) == 0
+    assert set(re.findall(r"(cat|bread, sliced) \d+ %", capsys.readouterr().out)) <= {"cat", "bread, sliced"}
+    monkeypatch.setattr("ovs_lite.segmenter.load_method", None)
+    assert main(["segment", str(photo), "--queries", f"@{tmp_path}/none.txt"]) == 2
+    assert "no such file of queries" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_command_is_one_line(photo, tmp_path):
+    words = ["segment", photo, "--queries", f"{'very ' * 40}old cat, grass", "--out", tmp_path / "masks.png"]
+    command = [sys.executable, "-m", "ovs_lite", *map(str, words)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert outcome.stderr.startswith("ovs-lite: got 'very") and outcome.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kit.colour_methods import RECORDS, Likeness, Plain
@@ -12,7 +13,7 @@ from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
 from ovs_lite.commands.evaluate_segmentation import as_markdown, parse_options
 from ovs_lite.config import get_profile
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.iconworld.build import build_set
@@ -95,16 +96,31 @@ def test_options_pamr_and_the_methods_own_background_reach_the_evaluation(comman
     assert found["miou"] == pytest.approx(refined.scores.miou) and found["protocol"]["method"] == "clip-cam + PAMR"
 
 
+def test_queries_and_synonyms_reach_the_evaluation(command, tmp_path):
+    (tmp_path / "names.txt").write_text("cat|kitten\ndog|puppy\n")
+    assert command("--queries", f"@{tmp_path / 'names.txt'}", "--images", 2, "--out", tmp_path / "a.json") == 0
+    assert command("--synonyms", "--images", 2, "--out", tmp_path / "b.json") == 0
+    written = [json.loads((tmp_path / name).read_text())["sets"]["icon-voc20"] for name in ("a.json", "b.json")]
+    given, own = (facts["protocol"]["queries"] for facts in written)
+    assert given == ["cat|kitten", "dog|puppy"] and own == load_vocabulary("icon-voc20").queries()
+
+
 def test_backgrounds_are_listed_where_there_are_several():
     one, two = (evaluate_segmentation(Plain(), RECORDS, GROUND, background=cuts) for cuts in (-1, (-1, -0.5)))
     assert len(as_markdown({"one": one}).splitlines()) == 3
     assert as_markdown({"one": one, "two": two}).splitlines()[4:6] == ["", "| background of two | mIoU |"]
 
 
-def test_the_table_shows_an_unlabelled_set_as_nan():
-    empty = evaluate_segmentation(Likeness(), [], FOUR)
-    with pytest.warns(UserWarning, match="no labelled pixel"):
-        assert as_markdown({"toy": empty}).splitlines()[2] == "| toy | 0 | nan | nan | nan | vild14 | 16/16/8 | - |"
+def test_a_metric_over_nothing_is_an_error(command, world, tmp_path, capsys):
+    voids = [dict(row, segments_info=[]) for row in load_split(world / "icon-smoke/icon-voc20/val").select(range(2))]
+    for row in voids:
+        row["segments"] = np.zeros(row["image"].size, np.int64)
+    write_split(voids, tmp_path / "void", progress=False)
+    assert command("--data", tmp_path / "void", "--out", tmp_path / "r.json") == 2
+    assert "without one labelled pixel of icon-voc20" in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+    with pytest.raises(ValueError, match="got no record"):
+        evaluate_segmentation(Likeness(), [], FOUR)
 
 
 def test_options_are_json_of_the_methods_own_kinds():
@@ -138,6 +154,10 @@ def test_options_are_json_of_the_methods_own_kinds():
         (["--images", "0"], "got --images 0, expected at least 1"),
         (["--out", "scores.txt"], "got --out scores.txt, expected a file name that ends in .json or .md"),
         (["--clip", "ViT-Lite-9"], "got CLIP model 'ViT-Lite-9'"),
+        (["--set", "icon-voc21", "--background", "nan"], "got --background [nan], expected numbers"),
+        (["--queries", "catt|kitten"], "got class 'catt', expected one of the 20 names of 'icon-voc20'"),
+        (["--queries", "@none.txt"], "none.txt: no such file of queries"),
+        (["--queries", "cat", "--synonyms"], "got --queries and --synonyms, expected one of them"),
         (["--pretrained", "none.safetensors"], "none.safetensors: no such checkpoint"),
     ],
 )

@@ -1,6 +1,7 @@
 """Images of every kind come out as upright RGB, or are refused by name."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -233,3 +234,14 @@ def test_see_through_colours_become_white_whatever_their_depth():
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "PNG", transparency=value)
         assert np.asarray(read_image(stream.getvalue()))[0, :, 0].tolist() == [255, 1]
+
+
+@pytest.mark.parametrize("reader", [read_image, read_image_file])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_and_folders_are_refused_and_endless_names_too(reader, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", tmp_path):
+        with pytest.raises(ValueError, match="it is no file but a folder, a pipe or a device"):
+            reader(path)
+    with pytest.raises(ValueError, match="name too long"):
+        reader("a" * 5000)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.processes import environment
+from kit.processes import environment, working_process
 from kit.records import three_segments
 from ovs_lite.data.images import encode_image
 from ovs_lite.data.readers.reader_report import ReaderReport
@@ -199,6 +199,18 @@ write_split(source(), sys.argv[1], overwrite=True, progress=False)
     done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert tree_digest(tmp_path / "a") == before and len(load_split(tmp_path / "a", verify=True)) == 3
+    write(tmp_path / "a", count=4, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"], "the next call removes what the killed one left"
+
+
+def test_another_process_that_writes_the_folder_is_named(tmp_path):
+    (tmp_path / ".b.new").mkdir()
+    with working_process(tmp_path, ".a.lock") as other:
+        with pytest.raises(BlockingIOError, match=f"process {other.pid} on .* works there"):
+            write(tmp_path / "a")
+        write(tmp_path / "a-b")
+    write(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.new", "a", "a-b"]
 
 
 def spoil(**changes):

@@ -190,7 +190,10 @@ def test_pictures_without_masks_count_as_pictures_only():
     assert all(math.isnan(value) for value in report.by_budget["empty"].values())
     more = evaluate_proposals([bare, *RECORDS, void], SOURCES, WORLD, SEEN)
     assert more.recall == evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN).recall and more.images == 8
-    assert evaluate_proposals([], SOURCES).images == 0 and evaluate_proposals(RECORDS, {}).recall == {}
+    assert evaluate_proposals(RECORDS, {}).recall == {}
+    for wrong, message in (({"records": []}, "got no record"), ({"budget": 0}, "got budget=0")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_proposals(**{"records": RECORDS, "sources": SOURCES, **wrong})
 
 
 def test_masks_without_a_class_are_neither_seen_nor_unseen():

@@ -68,9 +68,9 @@ def test_only_the_chosen_classes_are_asked_of_the_text_tower():
     evaluate_segmentation(method, RECORDS[:1], FOUR, window=SLIDE, classes=["azure", "red"], templates="single")
     assert method.clip.asked == (["blue", "red"], "single")
     method.templates = "single"
-    report = evaluate_segmentation(method, [], FOUR, window=SLIDE)
+    report = evaluate_segmentation(method, RECORDS[:1], FOUR, window=SLIDE)
     assert method.clip.asked[1] == "single" == report.protocol["templates"]
-    assert evaluate_segmentation(method, [], FOUR, templates="vild14").protocol["templates"] == "vild14"
+    assert evaluate_segmentation(method, RECORDS[:1], FOUR, templates="vild14").protocol["templates"] == "vild14"
 
 
 @pytest.mark.parametrize("wrong", [[], ["background"], ["red", "red"], ["red", "Red"], ["red", "crimson"], "red"])

@@ -6,6 +6,7 @@ The function gets the folder and saves what it found as rank-0.pt and rank-1.pt 
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ovs_lite import distributed
+from ovs_lite.files import LOCK
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -28,6 +30,19 @@ def launch(function: str, *words: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = [function, *map(str, words)]
     return subprocess.run([*command, __file__, *words], env=environment(), capture_output=True, text=True)
+
+
+@contextmanager
+def working_process(folder: Path, name: str = LOCK):
+    """Another process that works alone in a folder; gives its Popen."""
+    code = "import sys\nfrom ovs_lite.files import exclusive\nwith exclusive(*sys.argv[1:]): print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(folder), name]
+    with subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True) as other:
+        other.stdout.readline()
+        try:
+            yield other
+        finally:
+            other.communicate("\n")
 
 
 def save(found: object, folder: str | Path) -> None:

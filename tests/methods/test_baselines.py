@@ -115,5 +115,5 @@ def test_methods_are_found_by_name(clips):
         Method(clip).predict(randn(1, 3, 8, 8), random_texts(1))
     with pytest.raises(TypeError, match="Method must define scores"):
         Method(clip).scores(None, random_texts(1))
-    with pytest.raises(TypeError, match="refine"):
+    with pytest.raises(ValueError, match="got option 'refine', expected one of key_smoothing"):
         get_method("maskclip", clip).predict(randn(1, 3, 64, 64), random_texts(1), refine=True)

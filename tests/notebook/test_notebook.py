@@ -116,9 +116,20 @@ def test_a_claim_that_cannot_be_is_an_error_and_leaves_no_row(tmp_path, argument
     assert read_claims(tmp_path) == []
 
 
-def test_truncated_last_line_is_passed_over(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"name": "a", "value": 1}\n{"name": "b", "val')
+@pytest.mark.parametrize(
+    "rest", [b'{"name": "b", "val', '{"name": "ü'.encode()[:-1], b"[]", b"7", b'{"value": 1}', b'{"name": []}']
+)
+def test_a_last_line_that_is_truncated_or_no_row_is_passed_over(tmp_path, rest):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"name": "a", "value": 1}\n' + rest)
     assert [row["name"] for row in read_metrics(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_metric_over_nothing_is_an_error_and_leaves_no_row(tmp_path, n):
+    context = notebook.setup("smoke", 0, tmp_path)
+    with pytest.raises(ValueError, match=f"got n={n} for 'mIoU', expected at least 1"):
+        notebook.record("mIoU", float("nan"), n=n)
+    assert read_metrics(context.out) == []
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import time
 import nbformat
 import pytest
 
+from kit.processes import working_process
 from ovs_lite.claims import load_claims
 from ovs_lite.cli import main
 from ovs_lite.reproduce import fingerprint as prints
 from ovs_lite.reproduce import pipeline
+from ovs_lite.reproduce.products import write_stage
 
 PARAMETERS = 'profile = "lite"\nseed = 0\nout = "."'
 
@@ -221,15 +223,37 @@ def test_why_run_knows_kills_failures_and_lost_copies(tmp_path):
     (tmp_path / "made_from.json").write_text(json.dumps(made_from))
     (tmp_path / "executed.ipynb").touch()
     assert pipeline.why_run(tmp_path, made_from) == "the last run did not finish"
-    (tmp_path / "stage.json").write_text(json.dumps({"status": "failed"}))
+    write_stage(tmp_path, {"status": "failed"})
     assert pipeline.why_run(tmp_path, made_from) == "the last run failed"
-    (tmp_path / "stage.json").write_text(json.dumps({"status": "done"}))
-    assert pipeline.why_run(tmp_path, made_from) == "its executed copy is gone"
-    (tmp_path / "executed.html").touch()
+    (tmp_path / "metrics.jsonl").touch()
+    write_stage(tmp_path, {"status": "done"})
     assert pipeline.why_run(tmp_path, made_from) == ""
     assert pipeline.why_run(tmp_path, {"code": {"code cell 1": "b"}}) == "code changed: code cell 1"
+    (tmp_path / "executed.ipynb").write_text("x")
+    (tmp_path / "metrics.jsonl").unlink()
+    assert pipeline.why_run(tmp_path, made_from) == "damaged or gone: executed.ipynb, metrics.jsonl"
     (tmp_path / "stage.json").write_text('{"status": "do')
     assert pipeline.why_run(tmp_path, made_from) == "the last run did not finish"
+
+
+@pytest.mark.slow
+def test_what_a_product_lost_is_made_again(world):
+    """From nothing: the notebook's count of its runs starts over."""
+    assert statuses(reproduce(world, only=["01"])) == ["done"]
+    ran = world / "runs" / "smoke" / "01_second" / "ran"
+    ran.write_text("y")
+    assert statuses(reproduce(world, only=["01"])) == ["done"] and ran.read_text() == "x"
+    assert statuses(reproduce(world, only=["01"])) == ["up to date"]
+
+
+def test_two_runs_in_one_folder_are_noticed(world, capsys):
+    run = world / "runs" / "smoke"
+    words = ["--notebooks", str(world / "notebooks"), "--runs", str(world / "runs")]
+    with working_process(run) as other:
+        assert main(["reproduce", "--profile", "smoke", *words]) == 1
+        message = capsys.readouterr().err
+        assert message.startswith(f"ovs-lite: {run}: process {other.pid} on ") and message.count("\n") == 1
+    assert not run.exists(), "nothing was written there"
 
 
 def test_select_takes_numbers_and_names_and_lists_what_there_is(world):

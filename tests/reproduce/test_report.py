@@ -1,7 +1,9 @@
 """Pages are self-contained and hold hostile text as text."""
 
+import html
 import json
 import re
+from urllib.parse import unquote, urljoin, urlsplit
 
 import nbformat
 import pytest
@@ -12,6 +14,7 @@ from ovs_lite.claims import load_claims
 from ovs_lite.config import get_profile
 from ovs_lite.notebook import Context
 from ovs_lite.reproduce.offline_html import clean, draw_formulas
+from ovs_lite.reproduce.products import damaged, read_stage, write_stage
 from ovs_lite.reproduce.report import write_notebook_page, write_report
 from ovs_lite.reproduce.verdicts import counted, write_claims
 
@@ -142,10 +145,8 @@ def write_run(run, text):
     write_notebook_page(run / "00_done", "00_done")
     rows = [{"name": text, "value": 41.234, "unit": "%", "n": 8, "paper": 20.1}, {"name": "nothing", "value": None}]
     (run / "00_done" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (run / "00_done" / "stage.json").write_text(json.dumps({"status": "done", "seconds": 12.3, "finished": "today"}))
-    (run / "01_failed" / "stage.json").write_text(
-        json.dumps({"status": "failed", "seconds": 1, "message": text, "traceback": text})
-    )
+    write_stage(run / "00_done", {"status": "done", "seconds": 12.3, "finished": "today"})
+    write_stage(run / "01_failed", {"status": "failed", "seconds": 1, "message": text, "traceback": text})
     (run / "02_killed" / "executed.ipynb").write_text('{"cells": [')
     (run / "run.json").write_text(json.dumps({"profile": {"name": "smoke", "seed": 3}, "machine": {"system": text}}))
 
@@ -172,6 +173,58 @@ def test_report_holds_results_figures_and_links(tmp_path):
     assert metrics == [["accuracy", "41.23 %", "8", "20.1 %"], ["nothing", "undefined", "", ""]]
     assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "image without a description, cell 1"]
     assert "1 of 4 notebooks are done" in soup.get_text() and "profile.seed" in soup.get_text()
+
+
+def links(page):
+    """The files that a page's links open, as a browser reads them."""
+    found = re.findall(r'<a href="([^"]*)"', page.read_text())
+    urls = (urlsplit(urljoin(page.as_uri(), html.unescape(link))) for link in found)
+    return [unquote(url.path) for url in urls if not url.query and not url.fragment]
+
+
+def test_links_open_whatever_the_notebook_is_called(tmp_path):
+    names = ["00_plain", "01_a b#c 50%", "02_what? 100%25 #2", '03_"q"&<b>', "04_\u00e9\u732b", "05_a:b;c"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        nbformat.write(v4.new_notebook(), tmp_path / name / "executed.ipynb")
+        write_notebook_page(tmp_path / name, name)
+    assert links(write_report(tmp_path, names)) == [str(tmp_path / name / "executed.html") for name in names]
+    assert clean('<a href="01_a%20b%23.ipynb">x</a>') == '<a href="../01_a%20b%23/executed.html">x</a>'
+    for remote in ("//host/%41.html", "javascript%3Aalert(1).html", "https://host/x.ipynb"):
+        assert "href" not in clean(f'<a href="{remote}">x</a>')
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "executed.ipynb", "executed.html", "deep/weights.bin"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "gone", "a folder"])
+def test_a_product_that_does_not_fit_is_named_and_not_shown(tmp_path, name, how):
+    write_run(tmp_path, "accuracy")
+    folder = tmp_path / "00_done"
+    for path in (folder / "deep/weights.bin", folder / "deep/checkpoints/step-1/state"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+    write_stage(folder, {"status": "done"})
+    assert damaged(folder, read_stage(folder)) == []
+    (folder / "deep/checkpoints/step-1/state").unlink()
+    assert damaged(folder, read_stage(folder)) == [], "checkpoints may be deleted"
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if how == "a folder":
+        (folder / name).mkdir()
+    elif how != "gone":
+        changed = content[: len(content) // 2] if how == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
+        (folder / name).write_bytes(changed)
+    assert damaged(folder, read_stage(folder)) == [name]
+    page = write_report(tmp_path, ["00_done", "01_failed"]).read_text()
+    assert f"damaged: {name}; run it again" in page and "41.23" not in page and "href" not in page
+
+
+def test_a_flipped_stage_counts_as_none(tmp_path):
+    write_stage(tmp_path, {"status": "done", "seconds": 12})
+    text = (tmp_path / "stage.json").read_text()
+    assert read_stage(tmp_path)["seconds"] == 12
+    for changed in (text.replace("12", '"x"'), text.replace("done", "dome"), text[:-9], "[]", "", "\udce9"):
+        (tmp_path / "stage.json").write_text(changed, errors="surrogateescape")
+        assert read_stage(tmp_path) == {}
 
 
 def write_claims_of(folder, *rows):

@@ -7,11 +7,13 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 
+from kit.processes import working_process
 from kit.records import shape_pairs
 from kit.runs import assert_same_bits, crash_then_resume, last_checkpoint, rows, train_command
 from ovs_lite import cli
 from ovs_lite.config import PROFILES, LoopConfig, get_profile, to_dict
 from ovs_lite.data.record import write_split
+from ovs_lite.files import LOCK
 from ovs_lite.iconworld.build import build_set, split_folder
 from ovs_lite.methods import RECIPES, get_recipe
 from ovs_lite.train.command import build_parser, resolve, settings
@@ -137,6 +139,19 @@ def test_a_run_is_not_resumed_with_other_settings(name, words, message, tmp_path
     with pytest.raises(ValueError, match=f"other settings: {message}; choose another run folder or --fresh"):
         train_command(name, tmp_path, *tiny, *words)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_two_runs_in_one_folder_are_noticed_before_anything_is_written(tmp_path, capsys):
+    words = ["train", "tcl", *TINY["tcl"].split(), "--out", str(tmp_path / "run")]
+    with working_process(tmp_path / "run") as other:
+        assert cli.main(words) == 1
+        message = capsys.readouterr().err
+        assert f"run: process {other.pid} on " in message and message.count("\n") == 1
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+        other.kill()
+        other.wait()
+        assert cli.main(words) == 0, "a killed run's lock is taken over"
+    assert not (tmp_path / "run" / LOCK).exists()
 
 
 def test_another_recipe_s_folder_is_refused(tmp_path):

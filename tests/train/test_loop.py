@@ -15,6 +15,7 @@ from kit.tasks import CONFIG, TinyContrast, TinyTask
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.train import LoopConfig, NonFiniteLoss, loop, total_loss, train
 from ovs_lite.train.optim import learning_rate_factor
+from ovs_lite.train.resume import truncate_log
 
 
 def run(out, at=None, task=None, **changes):
@@ -61,6 +62,13 @@ def test_several_crashes_and_a_truncated_line_of_the_log(whole, tmp_path):
     run(tmp_path)
     assert_same_bits(final(tmp_path), final(whole))
     assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.parametrize("rest", ['{"step": 2, "x": "ü'.encode()[:-1], b"7", b'{"loss": 1}', b'{"step": "x"}'])
+def test_the_log_is_kept_up_to_a_row_that_is_none(tmp_path, rest):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 0}\n{"step": 1}\n' + rest + b'\n{"step": 1}\n')
+    truncate_log(tmp_path / "log.jsonl", 2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
 
 
 def test_the_log_holds_every_term_and_the_run_its_config(whole):

@@ -87,8 +87,9 @@ def test_labels_that_do_not_fit_are_refused():
     for label in (1, -2):
         with pytest.raises(ValueError, match="-1..0"):
             overlay(image, np.full((3, 4), label), ["a"])
-    with pytest.raises(ValueError, match="alpha"):
-        overlay(image, np.zeros((3, 4), int), ["a"], alpha=1.5)
+    for alpha in (1.5, float("nan"), "half"):
+        with pytest.raises(ValueError, match="alpha"):
+            overlay(image, np.zeros((3, 4), int), ["a"], alpha=alpha)
 
 
 def test_text_fits_its_limit():

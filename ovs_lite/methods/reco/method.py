@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import dense_maps
-from ovs_lite.methods.base import Method, PatchFeatures, upsample_to
+from ovs_lite.methods.base import Method, PatchFeatures, encodes, scores_from, upsample_to
 from ovs_lite.methods.reco.bank import ImageBank, iconworld_bank
 from ovs_lite.models.text_masks import patch_cosines
 
@@ -54,13 +54,13 @@ class Reco(Method):
             self._bank = iconworld_bank(self.clip)
         return self._bank
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> RecoFeatures:
         """(B, 3, H, W) normalised -> dense features as the bank's, and MaskCLIP's patches."""
         patches, aligned = dense_maps(self.clip.network.visual, images, ("last", "value"))
         return RecoFeatures(images.shape[-2:], patches, aligned)
 
-    @torch.no_grad()
+    @scores_from(RecoFeatures)
     def scores(
         self, features: RecoFeatures, text_embeddings: torch.Tensor, text_attention: bool = True
     ) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import penultimate_tokens, project_patches, value_path
-from ovs_lite.methods.base import Method
+from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
 from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.pamr import pamr
@@ -64,7 +64,7 @@ class Tcl(Method):
             tokens, grid = penultimate_tokens(self.clip.network.visual, images)
         return self.grounder(tokens, grid, train_block)
 
-    @torch.no_grad()
+    @encodes
     def encode(self, images: torch.Tensor) -> TclFeatures:
         """(B, 3, H, W) normalised -> embeddings of pixels and of the frozen CLIP's patches.
 
@@ -78,7 +78,7 @@ class Tcl(Method):
         patches = project_patches(visual, value_path(visual.transformer.resblocks[-1], tokens), grid)
         return TclFeatures(images, inside, self.grounder(tokens, grid), patches)
 
-    @torch.no_grad()
+    @scores_from(TclFeatures)
     def scores(
         self,
         features: TclFeatures,
