@@ -50,7 +50,7 @@ def save_checkpoint(
         _sync(target)
     except (OSError, SafetensorError) as error:
         _remove(target)
-        raise OSError(f"{target}: not written ({one_line(error)}); then resume from the one before") from error
+        raise OSError(f"{target}: not written ({one_line(error)}); a resume begins at the one before") from error
     _sync(folder)
     kept = _complete(folder)[-KEEP:]
     for other in folder.glob("step-*"):

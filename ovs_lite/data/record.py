@@ -71,6 +71,10 @@ def write_split(
             }
             write_json(temporary / "new" / MANIFEST, manifest)
             _move_into_place(temporary / "new", folder, temporary / "old")
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return manifest

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -206,21 +205,16 @@ def _run_facts(profile: Profile) -> dict[str, Any]:
 
 @contextmanager
 def _kernel_environment(runs: Path, config: str | Path | None):
-    """What kernels inherit: absolute folders, line-wise progress, and a package that imports without installation.
-
-    Jupyter writes into the home folder: where a user has none that can be written, a temporary one stands in.
-    """
+    """What kernels inherit: absolute folders, line-wise progress, and a package that imports without installation."""
     package = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     folders = {"OVS_DATA": str(data_root().resolve()), "OVS_RUNS": str(runs.resolve())}
     folders |= {"OVS_CONFIG": str(Path(config).resolve())} if config else {}
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory() as home:
-        folders |= {} if os.access(os.path.expanduser("~"), os.W_OK) else {"HOME": home}
-        os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

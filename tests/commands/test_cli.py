@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kit.records import three_segments
-from ovs_lite import __version__
+from ovs_lite import __version__, cli
 from ovs_lite.cli import EVALUATIONS, main
 from ovs_lite.commands.data import _title
 from ovs_lite.config import get_profile
@@ -165,6 +165,14 @@ def test_numbers_that_cannot_be_are_one_line_before_the_work(
     monkeypatch.chdir(tmp_path)
     assert message in in_one_line(capsys, *[photo if word == "PHOTO" else word for word in command])
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_user_without_a_home_gets_one_while_notebooks_run(tmp_path, monkeypatch):
+    for home, kept in (("/nonexistent", False), (str(tmp_path), True)):
+        monkeypatch.setenv("HOME", home)
+        with cli._home():
+            assert (os.environ["HOME"] == home) is kept and os.access(os.environ["HOME"], os.W_OK)
+        assert os.environ["HOME"] == home
 
 
 def test_names_that_steer_a_terminal_and_endless_ones_are_shown_harmless(photo, tmp_path, capsys):
