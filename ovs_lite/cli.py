@@ -98,7 +98,7 @@ def threshold(word: str) -> float | str:
 
 
 def _add_data(commands) -> None:
-    parser = _command(commands, "data", None, "build, list or show the miniature data", "ovs-lite data list")
+    parser = _command(commands, "data", None, "build, list, show or verify data", "ovs-lite data list")
     actions = parser.add_subparsers(required=True, metavar="action", dest="action")
     build = _command(actions, "build", _data_build, "render the sets", "ovs-lite data build --profile lite")
     build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")
@@ -109,7 +109,11 @@ def _add_data(commands) -> None:
     show.add_argument("--split", help="train or val; the set's first one otherwise")
     show.add_argument("--count", type=int, default=24, help="how many scenes")
     show.add_argument("--out", type=Path, help="the sheet's file, otherwise NAME.png")
-    for action in (build, listing, show):
+    text = "read prepared data again and compare it with its digests"
+    verify = _command(actions, "verify", _data_verify, text, "ovs-lite data verify --profile lite")
+    verify.add_argument("folders", nargs="*", type=Path, help="of any splits, instead of the profile's sets")
+    verify.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all that are built")
+    for action in (build, listing, show, verify):
         _add_profile(action)
 
 
@@ -158,6 +162,16 @@ def _data_show(args: argparse.Namespace) -> None:
     out = args.out or Path(f"{args.set}.png")
     image.save(out)
     print(f"wrote {out}")
+
+
+def _data_verify(args: argparse.Namespace) -> int:
+    from ovs_lite.commands.data import verify
+
+    damaged = 0
+    for folder, reason in verify(_profile(args), args.only, args.folders):
+        print(f"FAIL  {reason}" if reason else f"ok    {folder}")
+        damaged += bool(reason)
+    return int(damaged > 0)
 
 
 def _doctor(args: argparse.Namespace) -> int:

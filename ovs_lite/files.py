@@ -21,7 +21,7 @@ def replacing(path: str | Path):
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as stream:
+        with open(temporary, "r+b") as stream:  # Windows syncs no file that is open for reading only
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

@@ -1,5 +1,6 @@
 """Files and the places where they lie."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,18 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
     assert (tmp_path / "new" / "a.txt").read_text(encoding="utf-8") == "old ä"
     assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_windows_which_syncs_no_file_that_is_open_for_reading_only(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fsync(handle):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
 
 
 def test_json_keeps_the_order_of_the_keys_and_ends_with_a_newline(tmp_path):
