@@ -17,7 +17,8 @@ from kit.processes import environment
 from ovs_lite.tensors import load_exactly, read_foreign, read_tensors, write_tensors
 
 ODD = {
-    "quotes": 'a "b" \\ / c', "lines": "1\n2\t3\r\b\f", "letters": "é 猫 🌍 \u2028 \x7f \x01 \x1f", "": "", "b": "2", "a": "1"
+    "quotes": 'a "b" \\ / c', "lines": "1\n2\t3\r\b\f", "letters": "é 猫 🌍 \u2028 \x7f \x01 \x1f",
+    "": "", "b": "2", "a": "1",
 }  # fmt: skip
 
 
@@ -144,10 +145,10 @@ def test_a_pipe_is_no_weights_and_is_not_waited_for(tmp_path):
 
 def test_a_header_whose_length_reads_like_a_web_page(path):
     """The first byte of a length may be any, the sign < and whitespace among them."""
-    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, separators=(",", ":")).encode()
     for length in (0x3C, 0x3C20):
-        path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"7")
-        assert read_tensors(path)[0]["w"].tolist() == [7]
+        path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + bytes([7]))
+        assert read_tensors(path)[0]["w"].tolist() == [7], length
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -73,8 +73,8 @@ def train(
     Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm (before clipping)
     and images_per_s of all processes. The model is left in evaluation mode.
     Raises ValueError for checkpoints of another model, other `settings` or more steps, and NonFiniteLoss, after writing
-    the step, every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save a
-    checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
+    the step, every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save
+    a checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
     """
     out = Path(out)
     accelerator = _accelerator(config.precision)

@@ -14,13 +14,13 @@ from PIL import Image
 
 from kit.processes import environment
 from kit.records import three_segments
-from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data import record
+from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
 from ovs_lite.data.schema import FEATURES
-from ovs_lite.files import file_digest
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
+from ovs_lite.files import file_digest
 
 
 def tree_digest(folder):
