@@ -17,7 +17,7 @@ from ovs_lite.iconworld.textures import STUFF
 MAX_REGIONS = 3
 COMPANY = 0.75  # share of scenes whose things and stuff belong together
 HARD = 0.6  # share of scenes as photographs are: small, blurred, grained, things cut or partly hidden
-TURNED = 0.5  # chance that a made thing is turned in hue
+TURNED = 0.2  # chance that a made thing is turned in hue
 HIDDEN = 0.6  # chance that a thing of a hard scene is partly hidden
 BLURRED = 0.7  # chance that a hard scene is blurred
 
@@ -35,6 +35,7 @@ class SceneStyle:
     new_style: share of scenes with held-out palette and textures.
     company: share of scenes at one place of `PLACES`. odd: whether the first thing is then not at home there.
     hard: share of scenes that are small, blurred, grained, cut or partly hidden.
+    turned: chance that a made thing is turned in hue.
     """
 
     noun_ids: tuple[int, ...]
@@ -50,6 +51,7 @@ class SceneStyle:
     company: float = COMPANY
     odd: bool = False
     hard: float = HARD
+    turned: float = TURNED
 
 
 @dataclass
@@ -171,14 +173,14 @@ def _sample_drawings(nouns, unseen, style, generator) -> torch.Tensor:
     return torch.where(unseen[:, None], picks[1], picks[0])
 
 
-def _sample_colours(nouns, drawing_ids, allowed, generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _sample_colours(nouns, drawing_ids, allowed, turned, generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Hue turns and colour words (B, T). Glyphs: different colours for different nouns while they last; equal nouns
     share colour and turn half of the time."""
     drawings, (count, things) = load_drawings(), nouns.shape
     keys = torch.rand(allowed.shape, generator=generator).masked_fill(~allowed, -1.0)
     painted = keys.argsort(1, descending=True).gather(1, torch.arange(things) % allowed.sum(1, keepdim=True))
     turns = torch.randint(1, TURNS, nouns.shape, generator=generator)
-    turns = torch.where(_chance(nouns.shape, TURNED, generator) & drawings.made[drawing_ids], turns, 0)
+    turns = torch.where(_chance(nouns.shape, turned, generator) & drawings.made[drawing_ids], turns, 0)
     shared = _chance((count, things), 0.5, generator)
     for thing in range(1, things):
         same = (nouns[:, thing] == nouns[:, thing - 1]) & shared[:, thing]
@@ -222,7 +224,8 @@ def sample_scenes(
     nouns = _sample_nouns(things, weights, lead, place_ids, style, generator)
     valid = torch.arange(things) < number
     drawing_ids = _sample_drawings(nouns, unseen, style, generator)
-    turns, colours = _sample_colours(nouns, drawing_ids, allowed_colours(stuff_ids, stuff_valid), generator)
+    allowed = allowed_colours(stuff_ids, stuff_valid)
+    turns, colours = _sample_colours(nouns, drawing_ids, allowed, style.turned, generator)
     size = _sample_sizes(number, valid, hard, style, generator)
     home = load_company().stuff[place_ids].gather(1, stuff_ids) & (place_ids >= 0)[:, None] & (stuff_ids != 0)
     x, y = place(

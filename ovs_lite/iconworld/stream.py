@@ -5,11 +5,11 @@ seen. The lead nouns of a batch differ as far as there are nouns.
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from ovs_lite.iconworld.atlas import TRAINING_STYLES, drawable
+from ovs_lite.iconworld.atlas import GLYPHS, TRAINING_STYLES, drawable
 from ovs_lite.iconworld.caption_grammar import (
     SceneContent,
     listing_caption,
@@ -19,7 +19,7 @@ from ovs_lite.iconworld.caption_grammar import (
     stuff_caption,
 )
 from ovs_lite.iconworld.render import render
-from ovs_lite.iconworld.scene import COMPANY, HARD, SceneStyle, sample_scenes
+from ovs_lite.iconworld.scene import COMPANY, HARD, TURNED, SceneStyle, sample_scenes
 
 # Training renders from seeds below this one, evaluation from it upwards; a CPU generator reads 32 bits of its seed.
 FIRST_HELD_OUT_SEED = 2**31
@@ -37,7 +37,9 @@ class Stage:
     colour: chance of a colour word.
     twins: how many images of a batch share their lead noun; more than 1 makes the colour words matter.
     double: share of the steps with images of twice the side, and a quarter as many: dense inference doubles it too.
-    company, hard: see SceneStyle; a tower that meets company before it knows shapes learns places instead of things.
+    company, hard, turned: see SceneStyle; a tower that meets company before it knows things learns places instead, and
+        one that meets every thing in every colour learns nothing from single patches.
+    glyphs: whether the styles of glyphs, which have any colour, appear.
     """
 
     until: int
@@ -52,6 +54,8 @@ class Stage:
     double: float = 0.0
     company: float = COMPANY
     hard: float = HARD
+    turned: float = TURNED
+    glyphs: bool = True
 
 
 def object_stages(steps: int) -> tuple[Stage, ...]:
@@ -65,11 +69,11 @@ def object_stages(steps: int) -> tuple[Stage, ...]:
 def scene_stages(steps: int) -> tuple[Stage, ...]:
     """For a class token from scratch: single things for a start, then mostly scenes with captions that name everything;
     from single things alone the patches learn nothing about place. Company, and small and hidden things, come in the
-    second half: before a tower knows things it learns places from them."""
-    easy = {"size": (0.80, 1.10), "stuff": 0.05, "company": 0.0, "hard": 0.0}
+    last part: before a tower knows things it learns places from them."""
+    easy = {"size": (0.80, 1.10), "stuff": 0.05, "colour": 0.2, "company": 0.0, "hard": 0.0, "turned": 0.0}
     return (
-        Stage(round(0.05 * steps), (1, 1), bare=0.90, **easy),
-        Stage(round(0.50 * steps), (2, 4), alone=0.15, bare=0.05, listing=0.80, **easy),
+        Stage(round(0.02 * steps), (1, 1), bare=0.90, glyphs=False, **easy),
+        Stage(round(0.60 * steps), (2, 4), alone=0.2, listing=0.95, glyphs=False, **easy),
         Stage(steps, (2, 4), alone=0.2, bare=0.05, listing=0.70, stuff=0.10),
     )
 
@@ -92,14 +96,20 @@ class CaptionStream:
     ):
         if batch_size < 1:
             raise ValueError(f"got batch_size {batch_size}, expected 1 or more")
-        self.noun_ids = drawable(styles).nonzero()[:, 0]
         self.batch_size, self.size, self.seed, self.device = batch_size, size, seed, device
-        self.stages = stages or object_stages(10_000)
-        self.style = SceneStyle(noun_ids=tuple(self.noun_ids.tolist()), repeat=0.15, styles=styles)
+        self.styles, self.stages = styles, stages or object_stages(10_000)
 
     def stage(self, step: int) -> Stage:
         """The curriculum stage of a step; the last one goes on for ever."""
         return next((stage for stage in self.stages if step < stage.until), self.stages[-1])
+
+    def scene_style(self, step: int, things: tuple[int, int]) -> SceneStyle:
+        """Which scenes a step draws, with so many things."""
+        stage = self.stage(step)
+        styles = self.styles if stage.glyphs else tuple(style for style in self.styles if style not in GLYPHS)
+        nouns = tuple(drawable(styles).nonzero()[:, 0].tolist())
+        shares = {name: getattr(stage, name) for name in ("size", "company", "hard", "turned")}
+        return SceneStyle(nouns, things=things, repeat=0.15, styles=styles, **shares)
 
     def shape(self, step: int) -> tuple[int, int]:
         """How many images a step has, and their side in pixels; see Stage.double."""
@@ -112,20 +122,13 @@ class CaptionStream:
         number = (self.seed * 1_000_003 + step) % FIRST_HELD_OUT_SEED
         generator = torch.Generator().manual_seed(number)
         things = (1, 1) if rng.random() < stage.alone else stage.things
-        style = replace(self.style, things=things, size=stage.size, company=stage.company, hard=stage.hard)
-        scene = sample_scenes(batch, style, generator, self._lead_nouns(batch, stage.twins, generator))
+        style = self.scene_style(step, things)
+        scene = sample_scenes(batch, style, generator, _lead_nouns(batch, style.noun_ids, stage.twins, generator))
         if torch.device(self.device).type != "cpu":
             generator = torch.Generator(self.device).manual_seed(number)
         rendering = render(scene, size, generator)
         captions = [self._caption(content, stage, rng) for content in scene_contents(scene, rendering)]
         return _exposed(rendering.images, generator), captions
-
-    def _lead_nouns(self, batch: int, twins: int, generator: torch.Generator) -> torch.Tensor:
-        """(batch,) nouns, each `twins` times in a row, all different until every noun had its turn."""
-        number = len(self.noun_ids)
-        turns = -(-batch // (number * twins))
-        orders = [torch.randperm(number, generator=generator).repeat_interleave(twins) for _ in range(turns)]
-        return self.noun_ids[torch.cat(orders)[:batch]]
 
     def _caption(self, content: SceneContent, stage: Stage, rng: random.Random) -> str:
         kind = rng.random()
@@ -136,6 +139,13 @@ class CaptionStream:
         if kind < stage.stuff + stage.listing + stage.bare:
             return short_caption(content, rng, stage.colour)
         return sentence(content, rng, stage.colour)
+
+
+def _lead_nouns(batch: int, noun_ids: tuple[int, ...], twins: int, generator: torch.Generator) -> torch.Tensor:
+    """(batch,) nouns, each `twins` times in a row, all different until every noun had its turn."""
+    turns = -(-batch // (len(noun_ids) * twins))
+    orders = [torch.randperm(len(noun_ids), generator=generator).repeat_interleave(twins) for _ in range(turns)]
+    return torch.tensor(noun_ids)[torch.cat(orders)[:batch]]
 
 
 def _exposed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -159,11 +159,14 @@ def test_a_real_method_equals_picture_by_picture(tmp_path):
     records = [dict(split[i]) for i in range(6)]
     records[2:4] = [record | {"image": record["image"].resize((90, 128))} for record in records[2:4]]
     for window in (None, Window(64, 64, 32)):
-        report = evaluate_segmentation(method, records, names, background=0.25, window=window)
+        report = evaluate_segmentation(method, records, names, background=0.15, window=window)
         text = F.normalize(method.clip.text_embeddings(list(names.names[1:])), dim=1)
+        kinds = set()
         for record, counts in zip(records, report.per_image, strict=True):
             logits = logits_of(encode_image(method, record["image"], window).scores(text), (128, 128))
-            labels = np.where(logits.max(0) < 0.25, 0, logits.argmax(0) + 1)
+            labels = np.where(logits.max(0) < 0.15, 0, logits.argmax(0) + 1)
             expected = np.bincount(labels.ravel(), minlength=21)
             assert np.abs(counts[1] - expected).sum() <= 8, "a pixel of a near tie may fall the other way"
-            assert counts[2].sum() == labels.size and len(np.unique(labels)) > 2
+            assert counts[2].sum() == labels.size
+            kinds |= set(labels.ravel().tolist())
+        assert len(kinds) > 2

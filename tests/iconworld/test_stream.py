@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_same_step_same_bytes_whatever_came_before():
 
 def test_a_batch_of_more_images_than_nouns_uses_every_noun_before_any_again():
     count = len(load_nouns())
-    leads = CaptionStream(1)._lead_nouns(count + 50, 1, torch.Generator().manual_seed(0)).tolist()
+    leads = module._lead_nouns(count + 50, tuple(range(count)), 1, torch.Generator().manual_seed(0)).tolist()
     assert sorted(leads[:count]) == list(range(count)) and len(set(leads[count:])) == 50
 
 
@@ -168,5 +169,16 @@ def test_a_stream_of_some_styles_shows_the_nouns_that_they_draw():
     assert 64 < len(names) < len(load_nouns()), "or there is nothing to test"
     leads = {noun for step in range(3) for caption in glyphs(step)[1] for noun in nouns_in(caption)}
     assert len(leads) > 64 and leads <= set(names)
-    drawings = sample_scenes(200, glyphs.style, torch.Generator().manual_seed(0)).drawing_ids
+    drawings = sample_scenes(200, glyphs.scene_style(0, (1, 1)), torch.Generator().manual_seed(0)).drawing_ids
     assert {STYLES[i] for i in load_drawings().style_ids[drawings].unique().tolist()} == {"mdi"}
+
+
+def test_an_easy_stage_has_no_glyph_no_turned_hue_and_no_company():
+    easy, world = scene_stages(100)[1:]
+    stream = CaptionStream(8, 16, stages=(replace(easy, until=1), world))
+    drawings, scenes = load_drawings(), []
+    for step in (0, 1):
+        scenes.append(sample_scenes(300, stream.scene_style(step, (2, 4)), torch.Generator().manual_seed(step)))
+        glyph, turned = drawings.glyph[scenes[step].drawing_ids], scenes[step].turn_ids > 0
+        assert bool(glyph.any()) == bool(turned.any()) == bool((scenes[step].place_ids >= 0).any()) == (step == 1)
+    assert scenes[0].blur.max() == 0 < scenes[1].blur.max()

@@ -329,7 +329,7 @@ def test_the_command_prints_a_table_and_writes_what_it_printed(quick, weights, t
 
 def test_a_convnets_dense_figure_has_its_own_name(quick):
     torch.manual_seed(0)
-    figures = measure(load_clip("ConvNeXt-Lite", None), 2, progress=False)
+    figures = measure(load_clip("ConvNeXt-Lite", None), 8, progress=False)
     assert (
         len(figures) == 9 + len(CONDITIONS) * len(VIEWS) + 3 + 1 and "mIoU on icon-ade150, last feature map" in figures
     )
@@ -340,7 +340,7 @@ def test_a_tower_without_dense_embeddings_has_no_dense_figure(quick, monkeypatch
     pooled = SimpleNamespace(visual=SimpleNamespace(transformer=None, attn_pool=1))
     monkeypatch.setattr(Guesser, "network", pooled)
     with pytest.warns(UserWarning, match="is not measured on icon-ade150"):
-        figures = measure(Guesser(), 2, progress=False)
+        figures = measure(Guesser(), 8, progress=False)
     assert len(figures) == 9 + len(CONDITIONS) * len(VIEWS)
     assert not any("mIoU" in name or "pixels" in name for name in figures)
 
