@@ -42,7 +42,15 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: 
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The named tensors of a safetensors file and its metadata. A file without digest (not of ours) is not compared.
+    """The named tensors of a safetensors file and its metadata. Errors as `read_metadata`."""
+    about = read_metadata(path)
+    with safe_open(path, "pt") as file:
+        # copies: what is mapped into memory changes with the file, and Windows neither replaces nor removes it
+        return {key: file.get_tensor(key).clone() for key in file.keys()}, about
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, whose digest is compared with it where it has one (those of others do not).
 
     Raises FileNotFoundError, and ValueError naming the file where it is damaged or something else.
     """
@@ -54,15 +62,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
         raise ValueError(f"{path}: not a readable safetensors file ({given}); fetch or train it again")
     try:
         with safe_open(path, "pt") as file:
-            # copies: what is mapped into memory changes with the file, and Windows neither replaces nor removes it
-            tensors, about = {key: file.get_tensor(key).clone() for key in file.keys()}, file.metadata() or {}
+            about = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
     if DIGEST in about:
         with open(path, "rb") as file:
             if _digest(file)[1] != about[DIGEST]:
                 raise ValueError(f"{path}: damaged, its {DIGEST} is not that of its metadata; fetch or train it again")
-    return tensors, about
+    return about
 
 
 def _digest(file: BinaryIO) -> tuple[dict[str, Any], str]:
@@ -165,7 +172,7 @@ def read_foreign(path: str | Path, part: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # on damaged files torch's reader, zipfile and struct raise a dozen kinds
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]  # without advice
         reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise ValueError(f"{path}: not a readable checkpoint ({reason}); fetch it again, or as safetensors") from error
     found = content.get(part, content) if isinstance(content, dict) else {}
     named = found.items() if isinstance(found, dict) else ()
     tensors = {key: value for key, value in named if isinstance(key, str) and torch.is_tensor(value)}

@@ -13,7 +13,7 @@ from ovs_lite.clip.dense import check_family
 from ovs_lite.clip.lite import network as _lite_network  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
 from ovs_lite.clip.lite.files import SHIPPED, load_lite, shipped_path
 from ovs_lite.clip.model import Clip
-from ovs_lite.tensors import check_kind, read_foreign, read_tensors
+from ovs_lite.tensors import check_kind, read_foreign, read_metadata
 
 open_clip.add_model_config(Path(__file__).parent / "lite" / "configs")
 
@@ -39,55 +39,57 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
         raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
         raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
-    if name in SHIPPED:
-        network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-        if pretrained is not None:
-            _load_file(network, name, shipped_path(name) if pretrained == "lite" else Path(pretrained))
-    else:
-        # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
-        if pretrained not in (None, *tags) and f"{name}-quickgelu" in open_clip.list_models():
-            warnings.warn(
-                f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
-                f"QuickGELU; if it holds these, load it as {name}-quickgelu",
-                stacklevel=2,
-            )
-        quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
-        file = None if pretrained in (None, *tags) else Path(pretrained)
-        if file is not None:
-            check_kind(file)  # before a large network is built
-        network = open_clip.create_model(
-            name, pretrained=None if file else pretrained, force_quick_gelu=quick, pretrained_text=False
+    path = None if pretrained in (None, *tags) else Path(pretrained)
+    if pretrained == "lite":
+        path = shipped_path(name)
+    # before a large network is built
+    about = read_metadata(path) if path and (name in SHIPPED or check_kind(path)) else {}
+    try:
+        network = _network(name, config, pretrained, path)
+    except Exception as error:  # open_clip and torch raise a dozen kinds
+        if path is None:
+            raise
+        raise ValueError(_misfit(name, path, about, error)) from error
+    # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
+    if path and f"{name}-quickgelu" in open_clip.list_models():
+        warnings.warn(
+            f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
+            f"QuickGELU; if it holds these, load it as {name}-quickgelu",
+            stacklevel=2,
         )
-        if file is not None:
-            _load_file(network, name, file)
     return wrap_clip(network, name).to(device).eval()
 
 
-def _load_file(network: nn.Module, name: str, path: Path) -> None:
-    """Fill a network of that name. Raises ValueError naming the file, what it is and what to use instead."""
-    about = read_tensors(path)[1] if name in SHIPPED or check_kind(path) else {}
-    try:
-        if name in SHIPPED:
-            load_lite(network, path)
-        else:
-            open_clip.load_checkpoint(network, str(path))
-    except Exception as error:  # open_clip and torch raise a dozen kinds
-        tensors = read_foreign(path, "state_dict")
-        reason = " ".join(str(error).removeprefix(f"{path}: ").split())[:300]
-        if "weights_only" in reason:
-            reason = "objects next to its tensors"  # without torch's advice to trust the file
-        advice = _advice({key.removeprefix("module."): value.shape for key, value in tensors.items()}, about)
-        raise ValueError(f"{path}: not weights of {name} that can be loaded; {advice} ({reason})") from error
+def _network(name: str, config: dict[str, Any], pretrained: str | None, path: Path | None) -> nn.Module:
+    """The model of an open_clip configuration with its weights. path: where they lie, if not behind a tag."""
+    if name not in SHIPPED:
+        quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
+        return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+    network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
+    if path is not None:
+        load_lite(network, path)
+    return network
 
 
-def _advice(shapes: Mapping[str, torch.Size], about: Mapping[str, str]) -> str:
+def _misfit(name: str, path: Path, about: Mapping[str, str], error: Exception) -> str:
+    """Why a file's weights do not go into a model, and what to use instead. Raises ValueError for an unreadable one."""
+    shapes = {key.removeprefix("module."): value.shape for key, value in read_foreign(path, "state_dict").items()}
+    reason = " ".join(str(error).removeprefix(f"{path}: ").split())[:300]
+    if "weights_only" in reason:
+        reason = "objects next to its tensors"  # without torch's advice to trust the file
+    return f"{path}: not weights of {name} that can be loaded; {_advice(name, shapes, about)} ({reason})"
+
+
+def _advice(name: str, shapes: Mapping[str, torch.Size], about: Mapping[str, str]) -> str:
     """What tensors of these shapes belong to, and what to do about it."""
     if "method" in about or "recipe" in about:
         return f"they are of {about.get('method') or about['recipe']}, a method's own; give them as its checkpoint"
     if any(key.startswith("vision_model.") for key in shapes):
         return "they are in the layout of transformers; use those of open_clip"
     seen, models = _seen(shapes), open_clip.list_models()
-    names = [name for name in models if _image_tower(open_clip.get_model_config(name)) == seen]
+    names = sorted((n for n in models if _image_tower(open_clip.get_model_config(n)) == seen), key=len)
+    if name in names:
+        return "they have its sizes; give the whole of its state_dict"
     if names:
         return f"they fit {', '.join(names[:3])}; give that model's name"
     return "give the name of the model that they belong to, and its whole state_dict"

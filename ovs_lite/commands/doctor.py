@@ -87,15 +87,15 @@ def writable_folders() -> str:
 
 
 def shipped_weights() -> str:
-    """The miniature CLIPs and the methods' weights that are there load, and their digests are right."""
+    """The miniature CLIPs and the methods' weights that are there are whole and have the right digests."""
     from ovs_lite.clip.lite.files import SHIPPED, shipped_path
     from ovs_lite.methods import METHODS, method_class
     from ovs_lite.methods.trained import shipped_weights as of_method
-    from ovs_lite.tensors import DIGEST, read_tensors
+    from ovs_lite.tensors import DIGEST, read_metadata
 
     kinds = [kind for kind in map(method_class, METHODS) if kind.trains and of_method(kind).exists()]
     found = dict.fromkeys(SHIPPED) | {kind.name: of_method(kind) for kind in kinds}
-    digests = {name: DIGEST in read_tensors(path or shipped_path(name))[1] for name, path in found.items()}
+    digests = {name: DIGEST in read_metadata(path or shipped_path(name)) for name, path in found.items()}
     if missing := [name for name, has_one in digests.items() if not has_one]:
         raise Nuisance(f"no digest in {', '.join(missing)}, so damage would not be seen")
     return ", ".join(found)

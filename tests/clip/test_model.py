@@ -167,6 +167,10 @@ def tiny_weights(**changes):
 
 FOREIGN = {  # what a file holds: what the error says
     "another": (lambda: tiny_weights(layers=2), "they fit Other; give that model's name"),
+    "part": (
+        lambda: {k: v for k, v in tiny_weights().items() if "ln_final" not in k},
+        "sizes; give the whole .*ln_final",
+    ),
     "transformers": (lambda: {"vision_model.embeddings.class_embedding": torch.ones(2)}, "the layout of transformers"),
     "unknown": (lambda: {"w": torch.ones(2)}, "give the name of the model that they belong to"),
     "nothing": (dict, "no named tensors in it"),
