@@ -127,7 +127,7 @@ def threshold(word: str) -> float | str:
 
 
 def _add_data(commands) -> None:
-    parser = _command(commands, "data", None, "build, list or show the miniature data", "ovs-lite data list")
+    parser = _command(commands, "data", None, "build, list, show or verify data", "ovs-lite data list")
     actions = parser.add_subparsers(required=True, metavar="action", dest="action")
     build = _command(actions, "build", _data_build, "render the sets", "ovs-lite data build --profile lite")
     build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")
@@ -138,7 +138,11 @@ def _add_data(commands) -> None:
     show.add_argument("--split", help="train or val; the set's first one otherwise")
     show.add_argument("--count", type=int, default=24, help="how many scenes")
     show.add_argument("--out", type=Path, help="the sheet's file, otherwise NAME.png")
-    for action in (build, listing, show):
+    text = "read prepared data again and compare it with its digests"
+    verify = _command(actions, "verify", _data_verify, text, "ovs-lite data verify --profile lite")
+    verify.add_argument("folders", nargs="*", type=Path, help="of any splits, instead of the profile's sets")
+    verify.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all that are built")
+    for action in (build, listing, show, verify):
         _add_profile(action)
 
 
@@ -210,6 +214,16 @@ def _data_show(args: argparse.Namespace) -> None:
     check_image_path(out)
     save_image(sheet(_profile(args), args.set, args.split, args.count), out)
     print(printable(f"wrote {out}"))
+
+
+def _data_verify(args: argparse.Namespace) -> int:
+    from ovs_lite.commands.data import verify
+
+    damaged = 0
+    for folder, reason in verify(_profile(args), args.only, args.folders):
+        print(f"FAIL  {reason}" if reason else f"ok    {folder}")
+        damaged += bool(reason)
+    return int(damaged > 0)
 
 
 def _doctor(args: argparse.Namespace) -> int:

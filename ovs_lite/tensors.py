@@ -1,9 +1,11 @@
 """Named tensors on disk: written atomically, read strictly, foreign files read without running anything in them."""
 
+import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,36 +14,118 @@ from torch import nn
 
 from ovs_lite.files import replacing
 
+DIGEST = "sha256"  # key in a file's metadata
+TORCHSCRIPT = "a TorchScript archive, which is a program; use pretrained='openai' for OpenAI's CLIP, or a state_dict"
+OTHERS = {  # how files that are often taken for weights begin: what they are, and what to use instead
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch that with: git lfs pull",
+    b"<": "a web page (a failed download?), not weights; fetch the file again",
+    b"\x89HDF": "an HDF5 file (Keras); use weights of PyTorch",
+    b"GGUF": "a GGUF file; use safetensors or a torch file",
+}
+
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, atomically. Raises OSError where they cannot be written."""
+    """Write named tensors as safetensors, atomically. The same tensors and metadata give the same bytes.
+
+    The metadata gets a digest of all the rest, which `read_tensors` and `read_foreign` compare.
+    Raises OSError where the file cannot be written.
+    """
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replacing(path) as temporary:
         try:
-            save_file(stored, temporary, metadata)
+            save_file(stored, temporary, {**(metadata or {}), DIGEST: "0" * 64})
         except SafetensorError as error:  # a full disk, in the library's words
             raise OSError(str(error)) from error
+        with open(temporary, "r+b") as file:  # safetensors writes metadata in a random order; sorted it is as long
+            header, digest = _digest(file)
+            header["__metadata__"] = dict(sorted({**header["__metadata__"], DIGEST: digest}.items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            file.seek(0)
+            length = int.from_bytes(file.read(8), "little")
+            file.write(text.ljust(length))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The named tensors of a safetensors file and its metadata.
+    """The named tensors of a safetensors file and its metadata. Errors as `read_metadata`."""
+    about = read_metadata(path)
+    with safe_open(path, "pt") as file:
+        # copies: what is mapped into memory changes with the file, and Windows neither replaces nor removes it
+        return {key: file.get_tensor(key).clone() for key in file.keys()}, about
 
-    Raises FileNotFoundError, and ValueError naming the file where it is damaged.
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, whose digest is compared with it where it has one (those of others do not).
+
+    Raises FileNotFoundError, and ValueError naming the file where it is damaged or something else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such weights")
+    if not check_kind(path):
+        given = "it does not begin as one; a torch file?"
+        raise ValueError(f"{path}: not a readable safetensors file ({given}); fetch or train it again")
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            about = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
+    if DIGEST in about:
+        with open(path, "rb") as file:
+            if _digest(file)[1] != about[DIGEST]:
+                raise ValueError(f"{path}: damaged, its {DIGEST} is not that of its metadata; fetch or train it again")
+    return about
+
+
+def _digest(file: BinaryIO) -> tuple[dict[str, Any], str]:
+    """Header of a valid safetensors file without its digest, and the SHA-256 of that (keys sorted) and the body."""
+    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header["__metadata__"].pop(DIGEST)
+    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    return header, total.hexdigest()
+
+
+def check_kind(path: Path) -> bool:
+    """Whether a file begins as safetensors does.
+
+    Raises ValueError that says what it is and what to use instead where it can be no weights.
+    """
+    if path.is_dir():
+        inside = min(path.glob("*.safetensors"), default="the file of weights in it")
+        raise ValueError(f"{path}: a folder; give {inside}")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file (a pipe or a device?); give the file of weights itself")
+    with open(path, "rb") as file:
+        begin = file.read(64)
+    if begin[8:9] == b"{":
+        return True
+    found = next((what for start, what in OTHERS.items() if begin.lstrip().startswith(start)), None)
+    if not begin:
+        found = "an empty file; fetch or train it again"
+    if names := _archived(path) if begin.startswith(b"PK") else []:
+        if any(name.endswith("/constants.pkl") for name in names):
+            found = TORCHSCRIPT
+        elif all(name.endswith(".npy") for name in names):
+            found = "a NumPy archive; use safetensors or a torch file"
+    if found:
+        raise ValueError(f"{path}: {found}")
+    return False
+
+
+def _archived(path: Path) -> list[str]:
+    """Names in a zip archive, none where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # zipfile and struct raise half a dozen kinds
+        return []
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Fill a module with named tensors, each in the module's own type.
 
-    Raises ValueError naming the file and every tensor that is missing, unexpected or of another shape.
+    Raises ValueError naming the file and the tensors that are missing, unexpected or of another shape.
     """
     expected = module.state_dict()
     missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
@@ -51,8 +135,14 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, torch.Tensor], path: s
         if expected[key].shape != tensors[key].shape
     ]
     if missing or unexpected or shapes:
+        missing, unexpected, shapes = map(_first, (missing, unexpected, shapes))
         raise ValueError(f"{path}: missing {missing}, unexpected {unexpected}, of another shape {shapes}")
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()})
+
+
+def _first(names: list[str], most: int = 5) -> str:
+    """A list as text, in one line whatever its length."""
+    return f"{names[:most]}" + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,17 +167,16 @@ def read_foreign(path: str | Path, part: str) -> dict[str, torch.Tensor]:
     reader goes over them. Raises FileNotFoundError, and ValueError naming the file where it holds no tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    if check_kind(path):
+        return read_tensors(path)[0]
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}
         content = _read_torch(path)
     except Exception as error:  # on damaged files torch's reader, zipfile and struct raise a dozen kinds
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]  # without advice
         reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise ValueError(f"{path}: not a readable checkpoint ({reason}); fetch it again, or as safetensors") from error
     found = content.get(part, content) if isinstance(content, dict) else {}
     named = found.items() if isinstance(found, dict) else ()
     tensors = {key: value for key, value in named if isinstance(key, str) and torch.is_tensor(value)}
@@ -98,5 +187,6 @@ def read_foreign(path: str | Path, part: str) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> Any:
     unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    with torch.serialization.safe_globals([(_Skipped, name) for name in unknown]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # an open file: by its name torch would hand a file called *.safetensors to another reader
+    with torch.serialization.safe_globals([(_Skipped, name) for name in unknown]), open(path, "rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)

@@ -46,6 +46,18 @@ def test_text_that_utf_8_lacks_is_escaped(tmp_path):
     ]
 
 
+def test_windows_which_syncs_no_file_that_is_open_for_reading_only(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fsync(handle):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
 def test_json_keeps_the_order_of_the_keys_and_ends_with_a_newline(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": ["ü", None]})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

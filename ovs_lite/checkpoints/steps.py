@@ -83,7 +83,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError("its SHA-256 is not the manifest's")
         with safe_open(file, "pt") as stored:
             notes = json.loads((stored.metadata() or {}).get("notes", "{}"))
-            return Checkpoint({name: stored.get_tensor(name) for name in stored.keys()}, step, notes)
+            tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # as in `read_tensors`
+            return Checkpoint(tensors, step, notes)
     except (OSError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{file}: damaged checkpoint ({type(error).__name__}: {error}); {REMEDY}") from error
 

@@ -1,7 +1,9 @@
 """From a name to a CLIP: the shipped miniatures, every model of open_clip, or a checkpoint file."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -11,6 +13,7 @@ from ovs_lite.clip.dense import check_family
 from ovs_lite.clip.lite import network as _lite_network  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
 from ovs_lite.clip.lite.files import SHIPPED, load_lite, shipped_path
 from ovs_lite.clip.model import Clip
+from ovs_lite.tensors import check_kind, read_foreign, read_metadata
 
 open_clip.add_model_config(Path(__file__).parent / "lite" / "configs")
 
@@ -22,7 +25,8 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     pretrained: "lite" for the shipped weights, None for random ones, an open_clip tag ("openai", needs its download),
         or the path of a checkpoint file (safetensors, or a torch file that holds plain tensors). No file says with
         which GELU its weights were trained, and a tag does: OpenAI's need the name that ends in "-quickgelu".
-    Raises ValueError for unknown names, other families and damaged files, FileNotFoundError when weights are missing.
+    Raises ValueError for unknown names, other families, damaged files and weights of another model, FileNotFoundError
+    when weights are missing.
     """
     config = open_clip.get_model_config(name)
     if config is None:
@@ -35,21 +39,76 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
         raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
         raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
-    if name in SHIPPED:
-        network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-        if pretrained is not None:
-            load_lite(network, shipped_path(name) if pretrained == "lite" else Path(pretrained))
-    else:
-        # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
-        if pretrained not in (None, *tags) and f"{name}-quickgelu" in open_clip.list_models():
-            warnings.warn(
-                f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
-                f"QuickGELU; if it holds these, load it as {name}-quickgelu",
-                stacklevel=2,
-            )
-        quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
-        network = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+    path = None if pretrained in (None, *tags) else Path(pretrained)
+    if pretrained == "lite":
+        path = shipped_path(name)
+    # before a large network is built
+    about = read_metadata(path) if path and (name in SHIPPED or check_kind(path)) else {}
+    try:
+        network = _network(name, config, pretrained, path)
+    except Exception as error:  # open_clip and torch raise a dozen kinds
+        if path is None:
+            raise
+        raise ValueError(_misfit(name, path, about, error)) from error
+    # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
+    if path and f"{name}-quickgelu" in open_clip.list_models():
+        warnings.warn(
+            f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
+            f"QuickGELU; if it holds these, load it as {name}-quickgelu",
+            stacklevel=2,
+        )
     return wrap_clip(network, name).to(device).eval()
+
+
+def _network(name: str, config: dict[str, Any], pretrained: str | None, path: Path | None) -> nn.Module:
+    """The model of an open_clip configuration with its weights. path: where they lie, if not behind a tag."""
+    if name not in SHIPPED:
+        quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
+        return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+    network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
+    if path is not None:
+        load_lite(network, path)
+    return network
+
+
+def _misfit(name: str, path: Path, about: Mapping[str, str], error: Exception) -> str:
+    """Why a file's weights do not go into a model, and what to use instead. Raises ValueError for an unreadable one."""
+    shapes = {key.removeprefix("module."): value.shape for key, value in read_foreign(path, "state_dict").items()}
+    reason = " ".join(str(error).removeprefix(f"{path}: ").split())[:300]
+    if "weights_only" in reason:
+        reason = "objects next to its tensors"  # without torch's advice to trust the file
+    return f"{path}: not weights of {name} that can be loaded; {_advice(name, shapes, about)} ({reason})"
+
+
+def _advice(name: str, shapes: Mapping[str, torch.Size], about: Mapping[str, str]) -> str:
+    """What tensors of these shapes belong to, and what to do about it."""
+    if "method" in about or "recipe" in about:
+        return f"they are of {about.get('method') or about['recipe']}, a method's own; give them as its checkpoint"
+    if any(key.startswith("vision_model.") for key in shapes):
+        return "they are in the layout of transformers; use those of open_clip"
+    seen, models = _seen(shapes), open_clip.list_models()
+    names = sorted((n for n in models if _image_tower(open_clip.get_model_config(n)) == seen), key=len)
+    if name in names:
+        return "they have its sizes; give the whole of its state_dict"
+    if names:
+        return f"they fit {', '.join(names[:3])}; give that model's name"
+    return "give the name of the model that they belong to, and its whole state_dict"
+
+
+def _image_tower(config: Mapping[str, Any]) -> tuple:
+    """Sizes of a ViT: embedding, width, layers, patch, positions; other towers give numbers that no tensor has."""
+    vision = config["vision_cfg"]
+    width, layers, patch = (vision.get(key, 0) for key in ("width", "layers", "patch_size"))
+    return config["embed_dim"], width, layers, patch, (vision.get("image_size", 224) // patch) ** 2 if patch else 0
+
+
+def _seen(shapes: Mapping[str, torch.Size]) -> tuple | None:
+    """The same sizes, of tensors."""
+    kernel, positions = shapes.get("visual.conv1.weight"), shapes.get("visual.positional_embedding")
+    if kernel is None or positions is None or "visual.proj" not in shapes:
+        return None
+    blocks = {key.split(".")[3] for key in shapes if key.startswith("visual.transformer.resblocks.")}
+    return shapes["visual.proj"][-1], kernel[0], len(blocks), kernel[-1], positions[0] - 1
 
 
 def wrap_clip(

@@ -127,7 +127,7 @@ class Clip(nn.Module):
         if not names:
             return torch.zeros(0, self.embed_dim, device=self.device)
         cached = text_cache.path(self.fingerprint(), templates)
-        known = text_cache.read(cached)
+        known = text_cache.read(cached, self.embed_dim)
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
             prompts = [fill(pattern, name) for name in missing for pattern in patterns]
@@ -135,7 +135,7 @@ class Clip(nn.Module):
             encoded = torch.cat([self.encode_text(part, normalise=not raw) for part in parts])
             means = F.normalize(encoded.view(len(missing), len(patterns), -1).mean(1), dim=-1).cpu()
             fresh = dict(zip(missing, means, strict=True))
-            text_cache.write(cached, fresh)
+            text_cache.write(cached, fresh, self.embed_dim)
             known |= fresh
         return torch.stack([known[name] for name in names]).to(self.device)
 

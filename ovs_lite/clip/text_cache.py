@@ -1,7 +1,7 @@
 """Text embeddings on disk, one safetensors file per text tower and template set.
 
 The key is a fingerprint of the text tower's weights and of the templates' sentences, so neither a retrained model nor a
-changed template meets old embeddings. A damaged file is treated as absent: a cache may always be deleted.
+changed template meets old embeddings. What is damaged counts as absent: a cache may always be deleted.
 """
 
 import contextlib
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ovs_lite.data.prompts import template_set
 from ovs_lite.files import cache_root
-from ovs_lite.tensors import write_tensors
+from ovs_lite.tensors import DIGEST, read_tensors, write_tensors
+
+TOLERANCE = 1e-3  # of an embedding's length, which is 1
 
 
 def path(fingerprint: str, templates: str) -> Path:
@@ -23,15 +24,21 @@ def path(fingerprint: str, templates: str) -> Path:
     return cache_root() / "text" / f"{fingerprint}-{templates}-{sentences}.safetensors"
 
 
-def read(file: Path) -> dict[str, torch.Tensor]:
-    """Everything in a file: name -> (D,) float32."""
+def read(file: Path, size: int) -> dict[str, torch.Tensor]:
+    """The sound entries of a file whose digest is right: name -> (size,) float32, finite and of unit length."""
     try:
-        return load_file(file)
-    except (OSError, SafetensorError):
+        tensors, about = read_tensors(file)
+    except (OSError, ValueError):
         return {}
+    return {name: value for name, value in tensors.items() if DIGEST in about and _is_sound(value, size)}
 
 
-def write(file: Path, embeddings: dict[str, torch.Tensor]) -> None:
-    """Add name -> (D,) to a file. An unwritable folder or a full disk is no error: nothing is cached."""
+def write(file: Path, embeddings: dict[str, torch.Tensor], size: int) -> None:
+    """Add name -> (size,) to a file. An unwritable folder or a full disk is no error: nothing is cached."""
     with contextlib.suppress(OSError, SafetensorError):
-        write_tensors(file, read(file) | embeddings)
+        write_tensors(file, read(file, size) | embeddings)
+
+
+def _is_sound(value: torch.Tensor, size: int) -> bool:
+    of_form = value.dtype == torch.float32 and value.shape == (size,)
+    return of_form and abs(float(value.norm()) - 1) < TOLERANCE  # false for NaN and infinities

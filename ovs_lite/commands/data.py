@@ -1,6 +1,6 @@
-"""What `ovs-lite data build | list | show` do."""
+"""What `ovs-lite data build | list | show | verify` do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from ovs_lite.config import Profile
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import MANIFEST, load_split
 from ovs_lite.data.segments import segment_ids
 from ovs_lite.data.vocabulary import Vocabulary
 from ovs_lite.files import data_root
@@ -33,6 +33,28 @@ def describe(profile: Profile) -> list[str]:
             state = str(folder) if folder.is_dir() else "not built"
             lines.append(f"{name:15} {icon_set.split:6} {scene_count(icon_set, profile.data):6} scenes  {state}")
     return lines
+
+
+def verify(profile: Profile, only: Sequence[str] = (), folders: Sequence[Path] = ()) -> Iterator[tuple[Path, str]]:
+    """Read everything again: each split's folder, and what is wrong with it, "" where nothing is.
+
+    only: these sets of the profile instead of all that are built. folders: of any splits, or above them, instead.
+    Raises FileNotFoundError where there is nothing to verify, ValueError for unknown names.
+    """
+    found = [split for folder in folders for split in sorted(p.parent for p in folder.rglob(MANIFEST)) or [folder]]
+    if not folders:
+        splits = [icon_set for name in only or SET_NAMES for icon_set in icon_sets(name)]
+        found = [split_folder(data_root(), profile.data, icon_set.name, icon_set.split) for icon_set in splits]
+        found = [folder for folder in found if only or folder.exists()]
+    if not found:
+        raise FileNotFoundError(f"nothing is built in {data_root()}; build it with: ovs-lite data build")
+    for folder in found:
+        try:
+            load_split(folder, verify=True)
+        except (OSError, ValueError) as error:
+            yield folder, " ".join(str(error).split())
+        else:
+            yield folder, ""
 
 
 def sheet(profile: Profile, name: str, split: str | None = None, count: int = 24) -> Image.Image:

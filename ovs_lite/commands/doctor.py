@@ -87,13 +87,18 @@ def writable_folders() -> str:
 
 
 def shipped_weights() -> str:
-    """The miniature CLIPs load."""
+    """The miniature CLIPs and the methods' weights that are there are whole and have the right digests."""
     from ovs_lite.clip.lite.files import SHIPPED, shipped_path
-    from ovs_lite.tensors import read_tensors
+    from ovs_lite.methods import METHODS, method_class
+    from ovs_lite.methods.trained import shipped_weights as of_method
+    from ovs_lite.tensors import DIGEST, read_metadata
 
-    for name in SHIPPED:
-        read_tensors(shipped_path(name))
-    return ", ".join(SHIPPED)
+    kinds = [kind for kind in map(method_class, METHODS) if kind.trains and of_method(kind).exists()]
+    found = dict.fromkeys(SHIPPED) | {kind.name: of_method(kind) for kind in kinds}
+    digests = {name: DIGEST in read_metadata(path or shipped_path(name)) for name, path in found.items()}
+    if missing := [name for name, has_one in digests.items() if not has_one]:
+        raise Nuisance(f"no digest in {', '.join(missing)}, so damage would not be seen")
+    return ", ".join(found)
 
 
 def jupyter_kernel() -> str:
@@ -122,7 +127,7 @@ CHECKS = {
     torch_pair: REINSTALL,
     open_clip: REINSTALL,
     shipped_sprites: "pip install --force-reinstall pillow, and reinstall ovs-lite",
-    shipped_weights: "reinstall ovs-lite, or train them: ovs-lite train clip NAME",
+    shipped_weights: "reinstall ovs-lite, or train them: ovs-lite train clip NAME, ovs-lite train METHOD",
     jupyter_kernel: "python -m ipykernel install --sys-prefix",
     writable_folders: "set OVS_DATA, OVS_RUNS and OVS_CACHE to folders of yours",
     disk: "free some space, or set OVS_DATA and OVS_RUNS to folders on a larger disk",

@@ -139,7 +139,7 @@ def load_proposer(path: str | Path) -> MaskProposer:
     Raises FileNotFoundError, or ValueError naming the file and what does not fit.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such proposals; train them with: ovs-lite train openseg-proposals")
     tensors, about = read_tensors(path)
     try:

@@ -10,7 +10,7 @@ from ovs_lite.clip import Clip, load_clip
 from ovs_lite.config import ClipConfig
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
-from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
+from ovs_lite.tensors import check_kind, load_exactly, read_tensors, write_tensors
 
 DEFAULT_CLIP = (ClipConfig.name, ClipConfig.pretrained)
 
@@ -77,8 +77,9 @@ def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:
         own = f"{name} has no trained weights of its own; give CLIP weights as pretrained=..."
         raise ValueError(f"got checkpoint={str(checkpoint)!r}, but {own}")
     path = shipped_weights(kind) if checkpoint is None else Path(checkpoint)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such weights; train them with: ovs-lite train {name}")
+    check_kind(path)
     return path
 
 

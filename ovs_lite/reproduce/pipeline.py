@@ -64,8 +64,9 @@ def reproduce(
     only: numbers or names of notebooks, e.g. ("01",). fresh: forget what earlier runs left of the chosen notebooks.
     cell_timeout: seconds that one cell may take. config: YAML file that changes the profile or recipes.
     Stops after the first failure; the next call resumes there.
-    Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names or no notebooks,
-    BlockingIOError where another process works in the run's folder, other OSErrors where that cannot be written.
+    Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names, no notebooks or
+    damaged data, BlockingIOError where another process works in the run's folder, other OSErrors where that cannot be
+    written.
     """
     of_profile, of_recipes = split_changes({} if config is None else read_changes(config))
     resolved = override(get_profile(profile), {**of_profile, "seed": seed})
@@ -192,9 +193,11 @@ def _line(result: StageResult) -> str:
 
 
 def _build_data(profile: Profile) -> None:
+    from ovs_lite.data.record import load_split
     from ovs_lite.iconworld.build import build_all
 
-    build_all(profile.data, data_root(), profile.seed, progress=True)
+    for folder in build_all(profile.data, data_root(), profile.seed, progress=True):
+        load_split(folder)  # compares its digests
 
 
 def _run_facts(profile: Profile) -> dict[str, Any]:

@@ -72,9 +72,9 @@ def train(
         not resumed with others; a changed `loop` warns by name, as more steps are a wish.
     Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm (before clipping)
     and images_per_s of all processes. The model is left in evaluation mode.
-    Raises ValueError for checkpoints of another model or other `settings`, and NonFiniteLoss, after writing the step,
-    every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save a
-    checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
+    Raises ValueError for checkpoints of another model, other `settings` or more steps, and NonFiniteLoss, after writing
+    the step, every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save
+    a checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
     """
     out = Path(out)
     accelerator = _accelerator(config.precision)
@@ -85,7 +85,7 @@ def train(
     machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
     compared = {"settings": known, "machine": machine | {"torch": str(torch.__version__)}}
     state = RunState(task.model, optimizer, accelerator.scaler, average, compared)
-    start = _prepare(state, out, resume, accelerator.device)
+    start = _prepare(state, out, resume, config.steps, accelerator.device)
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
     task.model.train()
@@ -177,12 +177,12 @@ def _check_finite(values: dict[str, float], step: int, ids: list[str], out: Path
     raise NonFiniteLoss(f"step {step}: {values}; lower the learning rate or look at the batch, named in {report}")
 
 
-def _prepare(state: RunState, out: Path, resume: bool, device: torch.device) -> int:
+def _prepare(state: RunState, out: Path, resume: bool, steps: int, device: torch.device) -> int:
     """Restore or start over; returns the first step."""
     if is_main() and not resume:
         remove_checkpoints(out / "checkpoints")
     found = latest_checkpoint(out / "checkpoints") if resume else None
-    start = 0 if found is None else state.restore(found)
+    start = 0 if found is None else state.restore(found, steps)
     if total_count(start, device) != start * world_size():
         raise ValueError(f"{out}: the processes found different checkpoints; use a folder that all machines share")
     broadcast(state.model.state_dict().values())

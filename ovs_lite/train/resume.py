@@ -43,13 +43,16 @@ class RunState:
         scaler = self.scaler.state_dict() if self.scaler else {}
         save_checkpoint(folder, step, tensors, {"settings": self.settings, "scaler": scaler})
 
-    def restore(self, checkpoint: Path) -> int:
+    def restore(self, checkpoint: Path, steps: int) -> int:
         """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
 
-        Raises ValueError when the checkpoint is damaged, belongs to another model, or to a task with other settings:
-        these make another training run, not one with other bits.
+        steps: how many the run shall have. Raises ValueError when the checkpoint has more, is damaged, belongs to
+        another model, or to a task with other settings: these make another training run, not one with other bits.
         """
         tensors, step, notes = load_checkpoint(checkpoint)
+        if step > steps:
+            remedy = "ask for as many or more, choose another run folder or --fresh"
+            raise ValueError(f"{checkpoint}: has {step} steps done, got steps={steps}; {remedy}")
         _compare(checkpoint, notes.get("settings", {}), json.loads(json.dumps(self.settings)))
         try:
             self.model.load_state_dict(_below("model.", tensors))

@@ -1,5 +1,6 @@
 """The wrapper: normalised embeddings of images and prompts, images in, and models that cannot be loaded."""
 
+import argparse
 import warnings
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from kit.clips import random_clip
 from kit.images import randn
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import save_lite
+from ovs_lite.clip.load import _image_tower
+from ovs_lite.tensors import write_tensors
 
 SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
 TINY = {
@@ -128,8 +132,9 @@ def test_a_family_without_dense_map_is_refused_before_anything_is_built(name, mo
 def test_a_damaged_file_is_named(content, tmp_path):
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path}: not a readable safetensors file"):
+    with pytest.raises(ValueError, match=f"{path}: (not a readable|an empty file)") as error:
         load_clip("ViT-Lite-8", str(path))
+    assert "\n" not in str(error.value)
 
 
 @torch.no_grad()
@@ -140,7 +145,7 @@ def test_a_checkpoint_file_of_a_shipped_and_of_any_other_model(clips, tmp_path, 
         loaded, images = load_clip(name, str(path)), randn(2, 3, 64, 64)
         torch.testing.assert_close(loaded.encode_image(images), clip.encode_image(images), atol=5e-3, rtol=0)
         torch.testing.assert_close(loaded.encode_text(["a cat"]), clip.encode_text(["a cat"]), atol=5e-3, rtol=0)
-    with pytest.raises(ValueError, match=f"{path}: missing .*visual.class_embedding.* unexpected .*visual.trunk"):
+    with pytest.raises(ValueError, match=f"{path}: not weights of ViT-Lite-8 .*missing .*visual.class_embedding"):
         load_clip("ViT-Lite-8", str(path))
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", TINY)
     clip = load_clip("Tiny", None)
@@ -153,6 +158,62 @@ def test_a_checkpoint_file_of_a_shipped_and_of_any_other_model(clips, tmp_path, 
             warnings.simplefilter("error")  # no other GELU to choose from
             loaded = load_clip("Tiny", str(file))
         assert all((value == weights[key]).all() for key, value in loaded.network.state_dict().items())
+
+
+def tiny_weights(**changes):
+    torch.manual_seed(0)
+    return open_clip.CLIP(**{**TINY, "vision_cfg": {**TINY["vision_cfg"], **changes}}).state_dict()
+
+
+FOREIGN = {  # what a file holds: what the error says
+    "another": (lambda: tiny_weights(layers=2), "they fit Other; give that model's name"),
+    "part": (
+        lambda: {k: v for k, v in tiny_weights().items() if "ln_final" not in k},
+        "sizes; give the whole .*ln_final",
+    ),
+    "transformers": (lambda: {"vision_model.embeddings.class_embedding": torch.ones(2)}, "the layout of transformers"),
+    "unknown": (lambda: {"w": torch.ones(2)}, "give the name of the model that they belong to"),
+    "nothing": (dict, "no named tensors in it"),
+    "list": (lambda: [torch.ones(2)], "no named tensors in it"),
+    "module": (lambda: nn.Linear(2, 2), "no named tensors in it"),
+    "training": (lambda: {"state_dict": tiny_weights(), "args": argparse.Namespace()}, "objects next to its tensors"),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_weights_of_another_model_are_named_in_one_line(content, tmp_path, monkeypatch):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", TINY)
+    other = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "layers": 2}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Other", other)
+    path, (made, message) = tmp_path / "mine.pt", FOREIGN[content]
+    torch.save(made(), path)
+    with pytest.raises(ValueError, match=f"^{path}: .*{message}") as error:
+        load_clip("Tiny", str(path))
+    assert "\n" not in str(error.value) and "weights_only" not in str(error.value) and len(str(error.value)) < 700
+
+
+def test_a_damaged_file_of_any_model_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: pytest.fail("a network was built"))
+    path = tmp_path / "ViT-B-16.pt"
+    path.touch()
+    with pytest.raises(ValueError, match=f"{path}: an empty file"):
+        load_clip("ViT-B-16", str(path))
+    with pytest.raises(ValueError, match=f"{tmp_path}: a folder"):
+        load_clip("ViT-B-16", str(tmp_path))
+
+
+def test_weights_of_a_method_are_no_clip(tmp_path, monkeypatch):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", TINY)
+    path = tmp_path / "tcl.safetensors"
+    write_tensors(path, {"scale": torch.ones(())}, {"method": "tcl"})
+    for name in ("Tiny", "ViT-Lite-8"):
+        with pytest.raises(ValueError, match=f"{path}: not weights of {name} .*they are of tcl, a method's own"):
+            load_clip(name, str(path))
+
+
+@pytest.mark.parametrize("name", open_clip.list_models())
+def test_every_model_of_open_clip_has_sizes_to_compare(name):
+    assert len(_image_tower(open_clip.get_model_config(name))) == 5
 
 
 @torch.no_grad()

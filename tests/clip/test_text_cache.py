@@ -1,14 +1,18 @@
 """Class-name embeddings: the average over templates against a loop, and a cache that is never wrong and never fatal."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from kit.clips import random_clip
 from ovs_lite.clip import load_clip, text_cache, wrap_clip
 from ovs_lite.data import prompts
+from ovs_lite.tensors import read_tensors, write_tensors
 
 NAMES = ["cat", "traffic light", "grass"]
 
@@ -121,6 +125,41 @@ def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):
     assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 16 * 3
     with pytest.raises(ValueError, match="'twenty', expected one of vild14, single"):
         clip.text_embeddings(NAMES, "twenty")
+
+
+def test_no_flipped_bit_of_a_file_changes_an_embedding(clip, cache):
+    first = clip.text_embeddings(NAMES, "single")
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(whole)), 150):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert (clip.text_embeddings(NAMES, "single") == first).all()
+        assert path.read_bytes() == whole, "what was damaged is written again"
+
+
+WRONG = {
+    "nan": lambda e: e * float("nan"), "infinite": lambda e: e / 0, "shape": lambda e: e[:-1],
+    "matrix": lambda e: e[None], "type": lambda e: e.double(), "length": lambda e: 2 * e, "zero": lambda e: 0 * e,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_entry_counts_as_absent_and_the_others_stay(wrong, clip, encoded, cache):
+    first = clip.text_embeddings(NAMES, "single")
+    (path,) = cache.iterdir()
+    tensors, _ = read_tensors(path)
+    write_tensors(path, tensors | {"cat": WRONG[wrong](tensors["cat"])})
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 3 + 1
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 3 + 1, "mended"
+
+
+def test_a_file_without_digest_is_not_trusted(clip, encoded, cache):
+    first = clip.text_embeddings(NAMES, "single")
+    (path,) = cache.iterdir()
+    save_file({name: torch.eye(clip.embed_dim)[0] for name in NAMES}, path)
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 6
 
 
 @pytest.mark.parametrize("damage", ["empty", "noise", "half", "folder"])

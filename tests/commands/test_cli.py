@@ -19,7 +19,7 @@ from ovs_lite.iconworld.build import split_folder
 
 COMMANDS = [
     [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
-    ["data", "show"], *(["evaluate", kind] for kind in EVALUATIONS),
+    ["data", "show"], ["data", "verify"], *(["evaluate", kind] for kind in EVALUATIONS),
 ]  # fmt: skip
 
 
@@ -246,6 +246,27 @@ def test_data_build_list_and_show(tmp_path, capsys, monkeypatch):
         sheet = tmp_path / f"{name}.png"
         assert main(["data", "show", name, "--profile", "smoke", "--count", "6", "--out", str(sheet)]) == 0
         assert len(Image.open(sheet).convert("RGB").getcolors(10**6)) > 1000, "a sheet of pictures"
+
+
+def test_data_verify_names_what_is_damaged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OVS_DATA", str(tmp_path))
+    assert "nothing is built" in in_one_line(capsys, "data", "verify", "--profile", "smoke")
+    assert "icon-coco" in in_one_line(capsys, "data", "verify", "--only", "icon-cocoa")
+    good, bad = (tmp_path / "icon-smoke" / "icon-coco" / split for split in ("train", "val"))
+    for folder in (good, bad):
+        write_split([three_segments(0)], folder, progress=False)
+    for words in (["--profile", "smoke"], ["--profile", "smoke", "--only", "icon-coco"], [tmp_path], [good, bad]):
+        assert main(["data", "verify", *map(str, words)]) == 0
+        assert capsys.readouterr().out.splitlines() == [f"ok    {good}", f"ok    {bad}"]
+    (arrow,) = bad.glob("*.arrow")
+    content = bytearray(arrow.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrow.write_bytes(content)
+    assert main(["data", "verify", str(tmp_path)]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"ok    {good}"
+    assert second.startswith(f"FAIL  {bad} is damaged ({arrow.name} differs from its sha256")
+    assert main(["data", "verify", str(tmp_path / "absent")]) == 1 and "absent" in capsys.readouterr().out
 
 
 def test_a_scene_without_caption_is_titled_by_its_classes():

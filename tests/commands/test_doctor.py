@@ -6,8 +6,12 @@ import sys
 from collections import namedtuple
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.commands import doctor
+from ovs_lite.tensors import write_tensors
 
 Found = namedtuple("Found", "status detail cure")
 
@@ -55,6 +59,27 @@ def test_missing_and_damaged_weights_are_named(monkeypatch, tmp_path):
     path.write_bytes(b"half of a file")
     found = finding(doctor.shipped_weights)
     assert found.status == "FAIL" and "ViT-Lite-8" in found.detail and "ovs-lite train clip" in found.cure
+
+
+def test_weights_with_a_flipped_bit_or_without_digest_are_named(monkeypatch, tmp_path):
+    """Of the CLIPs and of the methods."""
+    places = {}
+    for name in (*SHIPPED, "tcl"):
+        places[name] = tmp_path / f"{name}.safetensors"
+        write_tensors(places[name], {"w": torch.arange(4.0)})
+    monkeypatch.setattr("ovs_lite.clip.lite.files.shipped_path", places.__getitem__)
+    kinds = "ovs_lite.methods.trained.shipped_weights"
+    monkeypatch.setattr(kinds, lambda kind: places.get(kind.name, tmp_path / "none"))
+    assert finding(doctor.shipped_weights)[:2] == ("ok", "ViT-Lite-8, ConvNeXt-Lite, tcl")
+    for name, path in places.items():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        found = finding(doctor.shipped_weights)
+        assert found.status == "FAIL" and f"{name}.safetensors: damaged" in found.detail
+        save_file({"w": torch.arange(4.0)}, path)
+        found = finding(doctor.shipped_weights)
+        assert found.status == "note" and f"no digest in {name}, " in found.detail
+        path.write_bytes(whole)
 
 
 def test_a_full_disk_is_named(monkeypatch):
@@ -140,4 +165,4 @@ def test_exit_code_and_report(monkeypatch, capsys):
 def test_every_check_ends_with_ok_where_nothing_is_wrong():
     statuses = {check.__name__: finding(check).status for check in doctor.CHECKS}
     assert len(statuses) == 10 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
-    assert statuses["torch_pair"] == statuses["shipped_sprites"] == statuses["shipped_weights"] == "ok"
+    assert statuses["torch_pair"] == statuses["shipped_sprites"] == "ok"

@@ -15,12 +15,14 @@ from PIL import Image
 
 from kit.processes import environment, working_process
 from kit.records import three_segments
+from ovs_lite.data import record
 from ovs_lite.data.images import encode_image
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
 from ovs_lite.data.schema import FEATURES
 from ovs_lite.data.segments import decode_segments, describe_segment, encode_segments, semantic_map
+from ovs_lite.files import file_digest
 
 
 def tree_digest(folder):
@@ -270,6 +272,8 @@ def test_missing_and_damaged_folders(tmp_path):
     data.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(ValueError, match="sha256"):
         load_split(tmp_path / "a", verify=True)
+    with pytest.raises(ValueError, match="sha256.*remove that folder and make it again .ovs-lite data build."):
+        load_split(tmp_path / "a")  # not this content, though the process has read the file before
     data.unlink()
     with pytest.raises(ValueError, match="missing"):
         load_split(tmp_path / "a")
@@ -280,6 +284,25 @@ def test_missing_and_damaged_folders(tmp_path):
     manifest.write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         load_split(tmp_path / "a")
+
+
+def test_each_file_is_verified_once_per_process_and_no_flipped_bit_passes(tmp_path, monkeypatch):
+    write(tmp_path / "a", count=3)
+    digests, files = [], sorted(path for path in (tmp_path / "a").iterdir() if path.name != "manifest.json")
+    monkeypatch.setattr(record, "file_digest", lambda path: digests.append(path) or file_digest(path))
+    for verify, expected in ((False, 0), (None, 3), (None, 3), (True, 6), (False, 6)):
+        load_split(tmp_path / "a", verify)
+        assert len(digests) == expected
+    for file in files:
+        whole = file.read_bytes()
+        for place in np.random.default_rng(0).integers(8 * len(whole), size=40).tolist():
+            damaged = bytearray(whole)
+            damaged[place // 8] ^= 1 << place % 8
+            file.write_bytes(damaged)
+            with pytest.raises(ValueError, match=f"a is damaged .{file.name} differs from its sha256"):
+                load_split(tmp_path / "a")
+        file.write_bytes(whole)
+    assert len(load_split(tmp_path / "a")) == 3
 
 
 def test_segments_round_trip_and_refuse_other_pngs():

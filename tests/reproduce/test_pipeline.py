@@ -10,8 +10,10 @@ import nbformat
 import pytest
 
 from kit.processes import working_process
+from kit.records import three_segments
 from ovs_lite.claims import load_claims
 from ovs_lite.cli import main
+from ovs_lite.data.record import write_split
 from ovs_lite.reproduce import fingerprint as prints
 from ovs_lite.reproduce import pipeline
 from ovs_lite.reproduce.products import write_stage
@@ -42,6 +44,17 @@ def world(tmp_path, monkeypatch):
     write_notebook(tmp_path / "notebooks" / "00_first.ipynb", "print(profile, seed)")
     write_notebook(tmp_path / "notebooks" / "01_second.ipynb", "open(out + '/ran', 'a').write('x')")
     return tmp_path
+
+
+def test_prepared_data_is_verified_before_anything_runs(world, monkeypatch):
+    write_split([three_segments(0)], world / "split", progress=False)
+    (arrow,) = (world / "split").glob("*.arrow")
+    content = arrow.read_bytes()
+    arrow.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr("ovs_lite.iconworld.build.build_all", lambda *_, **__: [world / "split"])
+    with pytest.raises(ValueError, match=f"split is damaged .{arrow.name} differs from its sha256"):
+        reproduce(world)
+    assert not list(world.rglob("ran"))
 
 
 def reproduce(world, **options):

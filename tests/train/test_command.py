@@ -166,6 +166,12 @@ def test_more_steps_resume_with_a_warning_and_fresh_starts_over(tmp_path):
     with pytest.warns(UserWarning, match="steps 1 -> 2"):
         _, seen = train_command("openseg-proposals", tmp_path, *tiny, "--steps", 2)
     assert [row["step"] for row in seen] == [1] and [row["step"] for row in rows(tmp_path)] == [0, 1]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(ValueError, match="step-00000002: has 2 steps done, got steps=1; ask for as many or more"):
+            train_command("openseg-proposals", tmp_path, *tiny, "--steps", 1)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}, "weights of 2 steps"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         _, seen = train_command("openseg-proposals", tmp_path, *tiny, "--fresh")

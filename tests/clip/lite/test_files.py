@@ -34,7 +34,7 @@ def test_round_trip_keeps_everything_but_unused_rows(name, tmp_path):
     ids = used(name)
     save_lite(before, path, ids, {"steps": "7", "command": "ovs-lite train clip"})
     load_lite(after, path)
-    assert read_tensors(path)[1] == {"steps": "7", "command": "ovs-lite train clip"}
+    assert read_tensors(path)[1].items() >= {"steps": "7", "command": "ovs-lite train clip"}.items()
     old, new = before.state_dict(), after.state_dict()
     assert (old[TABLE][ids].half().float() == new[TABLE][ids]).all()
     unused = torch.ones(len(old[TABLE]), dtype=torch.bool).index_fill(0, ids, False)
@@ -93,7 +93,7 @@ def test_a_damaged_or_missing_file_is_named(saved, tmp_path, monkeypatch):
     content = saved.read_bytes()
     for damaged in (b"", content[:100], content[: len(content) // 2], bytes(range(256)) * 9):
         saved.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{saved}: not a readable safetensors file"):
+        with pytest.raises(ValueError, match=f"{saved}: (an empty file|not a readable safetensors file)"):
             load_lite(network(), saved)
     with pytest.raises(FileNotFoundError, match="none.safetensors: no such weights"):
         load_lite(network(), tmp_path / "none.safetensors")
