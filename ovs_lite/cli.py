@@ -4,16 +4,15 @@ import argparse
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from ovs_lite import __version__
 from ovs_lite.config import PROFILES, Profile, get_profile, override, read_changes
-from ovs_lite.files import one_line, printable
+from ovs_lite.files import one_line, printable, usable_home
 from ovs_lite.methods.registry import DEFAULT_METHOD, METHODS, RECIPES, split_changes
 
 EVALUATIONS = ("clip", "proposals", "segmentation")
@@ -148,25 +147,11 @@ def _add_data(commands) -> None:
 
 def _reproduce(args: argparse.Namespace) -> int:
     folders = (args.notebooks, args.runs)
-    with _home():
+    with usable_home():
         from ovs_lite.reproduce.pipeline import reproduce
 
         results = reproduce(args.profile, args.only, args.fresh, args.seed, *folders, args.cell_timeout, args.config)
     return int(any(result.status == "failed" for result in results))
-
-
-@contextmanager
-def _home():
-    """Jupyter needs a home folder: for a user who has none that can be written, a temporary one."""
-    before = os.environ.get("HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        if not os.access(os.path.expanduser("~"), os.W_OK):
-            os.environ["HOME"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("HOME", None)
-            os.environ.update({} if before is None else {"HOME": before})
 
 
 def _segment(args: argparse.Namespace) -> None:

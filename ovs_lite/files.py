@@ -238,6 +238,20 @@ def cache_root() -> Path:
         return Path(os.devnull) / "ovs-lite"
 
 
+@contextmanager
+def usable_home():
+    """A temporary home folder, which Jupyter and NLTK need, for a user without one that can be written."""
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        if not os.access(os.path.expanduser("~"), os.W_OK):
+            os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("HOME", None)
+            os.environ.update({} if before is None else {"HOME": before})
+
+
 def data_path(name: str | Path) -> Path:
     """A path as given where it is absolute or leads somewhere from the working folder, else below `data_root`.
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ovs_lite.files import cache_root, data_root, runs_root
+from ovs_lite.files import cache_root, data_root, runs_root, usable_home
 
 NEEDED_DISK_GB = 2.0
 REINSTALL = "pip install --force-reinstall -r requirements.txt"
@@ -50,10 +50,11 @@ def shipped_sprites() -> str:
 
 def nltk_data() -> str:
     """The tagger for words of free captions; IconWorld's captions need none."""
-    import nltk
-
     try:
-        nltk.data.find(f"taggers/{TAGGER}")
+        with usable_home():
+            import nltk
+
+            nltk.data.find(f"taggers/{TAGGER}")
     except LookupError:
         raise Nuisance("no NLTK tagger data; the built-in word list is used") from None
     return TAGGER
@@ -77,9 +78,21 @@ def gpu() -> str:
     return torch.cuda.get_device_name(0)
 
 
+def home() -> str:
+    """The user has a home folder that can be written."""
+    try:
+        folder = Path.home()
+    except RuntimeError:
+        raise Nuisance(f"none: HOME is not set, and the system knows no user {os.getuid()}") from None
+    if not os.access(folder, os.W_OK):
+        raise Nuisance(f"{folder} cannot be written")
+    return str(folder)
+
+
 def writable_folders() -> str:
-    """Data, runs and cache can be written."""
+    """Data, runs and cache can be written; without a home folder and without OVS_CACHE there is no cache."""
     folders = [data_root(), runs_root(), cache_root()]
+    folders = [folder for folder in folders if Path(os.devnull) not in folder.parents]
     for folder in folders:
         with tempfile.NamedTemporaryFile(dir=_existing(folder)):
             pass
@@ -105,7 +118,8 @@ def jupyter_kernel() -> str:
     """Notebooks run with this Python: there is a kernel python3, and where it says a full path it is ours."""
     from jupyter_client.kernelspec import KernelSpecManager
 
-    program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    with usable_home():
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
     if not os.path.isabs(program):
         return sys.executable
     if not os.path.exists(program):
@@ -129,6 +143,7 @@ CHECKS = {
     shipped_sprites: "pip install --force-reinstall pillow, and reinstall ovs-lite",
     shipped_weights: "reinstall ovs-lite, or train them: ovs-lite train clip NAME, ovs-lite train METHOD",
     jupyter_kernel: "python -m ipykernel install --sys-prefix",
+    home: "set HOME to a folder of yours; without one texts are not cached (see OVS_CACHE), all else works",
     writable_folders: "set OVS_DATA, OVS_RUNS and OVS_CACHE to folders of yours",
     disk: "free some space, or set OVS_DATA and OVS_RUNS to folders on a larger disk",
     nltk_data: f"python -m nltk.downloader {TAGGER}, or unpack it under a folder taggers of NLTK's data",

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from collections import namedtuple
 
@@ -164,5 +165,17 @@ def test_exit_code_and_report(monkeypatch, capsys):
 
 def test_every_check_ends_with_ok_where_nothing_is_wrong():
     statuses = {check.__name__: finding(check).status for check in doctor.CHECKS}
-    assert len(statuses) == 10 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
+    assert len(statuses) == 11 and {name for name, status in statuses.items() if status == "FAIL"} <= {"disk"}
     assert statuses["torch_pair"] == statuses["shipped_sprites"] == "ok"
+
+
+def test_a_user_without_a_home_folder_is_named_and_is_no_failure(monkeypatch, tmp_path):
+    assert finding(doctor.home).status == "ok"
+    monkeypatch.delenv("OVS_CACHE", raising=False)
+    monkeypatch.delenv("HOME")
+    known = os.path.expanduser  # to which users that the system does not know are as they were given
+    monkeypatch.setattr("os.path.expanduser", lambda path: known(path) if "HOME" in os.environ else path)
+    found = finding(doctor.home)
+    assert found.status == "note" and "HOME is not set" in found.detail and "set HOME" in found.cure
+    for check in (doctor.jupyter_kernel, doctor.writable_folders):
+        assert finding(check).status == "ok", finding(check)
