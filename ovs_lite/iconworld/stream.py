@@ -62,19 +62,21 @@ def object_stages(steps: int) -> tuple[Stage, ...]:
     """For a tower that knows shapes: single things and colours first, then scenes of one to four."""
     return (
         Stage(round(0.3 * steps), (1, 1), (0.70, 1.10), bare=0.80, stuff=0.05, twins=2),
-        Stage(steps, (1, 4), alone=0.3, bare=0.30, listing=0.35, stuff=0.10, twins=2, double=0.2),
+        Stage(steps, (1, 4), alone=0.5, bare=0.30, listing=0.35, stuff=0.10, twins=2, double=0.2),
     )
 
 
 def scene_stages(steps: int) -> tuple[Stage, ...]:
     """For a class token from scratch: single things for a start, then mostly scenes with captions that name everything;
-    from single things alone the patches learn nothing about place. Company, and small and hidden things, come in the
-    last part: before a tower knows things it learns places from them."""
-    easy = {"size": (0.80, 1.10), "stuff": 0.05, "colour": 0.2, "company": 0.0, "hard": 0.0, "turned": 0.0}
+    from single things alone the patches learn nothing about place. Glyphs and turned hues come second, when drawings
+    are known; company, and small and hidden things, come last: before a tower knows things it learns places from them.
+    """
+    easy = {"size": (0.80, 1.10), "stuff": 0.05, "colour": 0.2, "company": 0.0, "hard": 0.0}
     return (
-        Stage(round(0.02 * steps), (1, 1), bare=0.90, glyphs=False, **easy),
-        Stage(round(0.60 * steps), (2, 4), alone=0.2, listing=0.95, glyphs=False, **easy),
-        Stage(steps, (2, 4), alone=0.2, bare=0.05, listing=0.70, stuff=0.10),
+        Stage(round(0.02 * steps), (1, 1), bare=0.90, turned=0.0, glyphs=False, **easy),
+        Stage(round(0.30 * steps), (2, 4), alone=0.3, listing=0.95, turned=0.0, glyphs=False, **easy),
+        Stage(round(0.55 * steps), (2, 4), alone=0.3, listing=0.95, **easy),
+        Stage(steps, (2, 4), alone=0.3, bare=0.05, listing=0.70, stuff=0.10),
     )
 
 

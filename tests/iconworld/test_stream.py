@@ -174,7 +174,7 @@ def test_a_stream_of_some_styles_shows_the_nouns_that_they_draw():
 
 
 def test_an_easy_stage_has_no_glyph_no_turned_hue_and_no_company():
-    easy, world = scene_stages(100)[1:]
+    easy, _, world = scene_stages(100)[1:]
     stream = CaptionStream(8, 16, stages=(replace(easy, until=1), world))
     drawings, scenes = load_drawings(), []
     for step in (0, 1):

@@ -18,7 +18,7 @@ OWN_SETTINGS = {
     },
 }  # fmt: skip
 CURRICULA = ("objects", "scenes")
-LOOP = LoopConfig(steps=6500, lr=1e-3, muon_lr=0.02, warmup=50, ema=0.998, checkpoint_every=200)
+LOOP = LoopConfig(steps=7000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.998, checkpoint_every=200)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ClipPretrainingConfig:
 
     loop: LoopConfig = LOOP
     model: str = "ViT-Lite-8"  # ViT-Lite-8 or ConvNeXt-Lite
-    batch: int = 64  # pairs per step, of all processes
+    batch: int = 96  # pairs per step, of all processes
     initial: str = OWN  # weights to start from: a file, lite for the shipped ones, random, or the model's own recipe
     text: str = OWN  # text tower to start from instead: a shipped model's name, random, or the model's own recipe
     teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe

@@ -4,11 +4,13 @@ B images in the batch of all processes, H W pixels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import save_lite, shipped_path
@@ -19,10 +21,11 @@ from ovs_lite.iconworld.caption_grammar import vocabulary_texts
 from ovs_lite.iconworld.stream import CaptionStream, object_stages, scene_stages
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConfig
+from ovs_lite.methods.clip_pretraining.late_reading import late_reading, reading_bias
 from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors
 
-IMITATION = 30.0  # weight of the teacher's term
+IMITATION = 10.0  # weight of the teacher's term
 STAGES = {"objects": object_stages, "scenes": scene_stages}
 
 Batch = tuple[torch.Tensor, list[str], torch.Tensor]
@@ -34,6 +37,7 @@ class ClipPretraining(Task):
     images: step -> ((B, 3, H, W) RGB in [0, 1], B captions).
     freeze: "text" trains the image tower against the text tower as it is, "image" the reverse, None trains both.
     teacher: a trained CLIP with the same joint space, whose embeddings of whole images are imitated too.
+    late_steps: the class token of a ViT reads late in a training run of so many steps, see `late_reading`; 0 for never.
     """
 
     def __init__(
@@ -42,12 +46,14 @@ class ClipPretraining(Task):
         images: Callable[[int], tuple[torch.Tensor, list[str]]],
         freeze: str | None = None,
         teacher: Clip | None = None,
+        late_steps: int = 0,
     ):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         taught = {} if teacher is None else {"teacher": teacher.image_fingerprint()}
         super().__init__(nn.ModuleList([clip, teacher] if taught else [clip]), clip.network, images, taught)
-        self.clip, self.freeze, self.teacher = clip, freeze, teacher
+        self.clip, self.freeze, self.teacher, self.late_steps = clip, freeze, teacher, late_steps
+        self.step = 0  # of the last batch
         self.weights = {"contrastive": 1.0} | ({"imitation": IMITATION} if taught else {})
         clip.network.text.requires_grad_(freeze != "text")
         clip.network.visual.requires_grad_(freeze != "image")
@@ -57,6 +63,7 @@ class ClipPretraining(Task):
 
         The stream draws the whole batch in every process, because its lead nouns differ.
         """
+        self.step = index
         images, captions = self.batches(index)
         return _share(images), _share(captions), same_caption(captions)
 
@@ -78,7 +85,7 @@ class ClipPretraining(Task):
             self.clip.network.visual.eval()  # the loop sets training mode, in which batch statistics would move
         pixels = self.clip.normalise(batch[0].to(self.clip.device))
         with torch.set_grad_enabled(self.freeze != "image"):
-            images = F.normalize(self.clip.network.encode_image(pixels), dim=-1)
+            images = F.normalize(self._encoded(pixels), dim=-1)
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = self.clip.encode_text(batch[1])
         similarity = gather_with_gradient(images).float() @ gather_with_gradient(texts).float().T
@@ -89,6 +96,15 @@ class ClipPretraining(Task):
                 wanted = self.teacher.encode_image(pixels)
             terms["imitation"] = 1 - F.cosine_similarity(images, wanted).mean()
         return terms
+
+    def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, D) embeddings. On a CPU attention is written out: there PyTorch's fused kernel takes four times as long
+        backwards in bfloat16."""
+        visual = self.clip.network.visual
+        late = late_reading(visual, reading_bias(self.step / self.late_steps)) if self.late_steps else nullcontext()
+        written_out = sdpa_kernel(SDPBackend.MATH) if pixels.device.type == "cpu" else nullcontext()
+        with late, written_out:
+            return self.clip.network.encode_image(pixels)
 
 
 def same_caption(captions: Sequence[str]) -> torch.Tensor:
@@ -117,7 +133,9 @@ def build(config: ClipPretrainingConfig) -> ClipPretraining:
     clip = _initial_clip(config)
     images = Prefetched(_stream(config, clip.image_size))
     teacher = load_clip(config.teacher).requires_grad_(False) if config.teacher else None
-    return ClipPretraining(clip, images, config.freeze or None, teacher)
+    from_scratch = config.curriculum == "scenes" and hasattr(clip.network.visual, "class_embedding")
+    late_steps = config.loop.steps if from_scratch else 0
+    return ClipPretraining(clip, images, config.freeze or None, teacher, late_steps)
 
 
 def _stream(config: ClipPretrainingConfig, size: int) -> CaptionStream:
