@@ -113,8 +113,8 @@ def get_profile(name: str) -> Profile:
 
 def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
     """An entry by name. Raises ValueError that lists the valid names and the nearest one. what: for the message."""
-    if name not in table:
-        raise ValueError(f"got {what} {name!r}, expected one of {', '.join(table)}{_hint(name, table)}")
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"got {what} {name!r}, expected one of {', '.join(table)}{_hint(str(name), table)}")
     return table[name]
 
 

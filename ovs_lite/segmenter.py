@@ -186,11 +186,20 @@ def load(
         none, and reads it from `checkpoint`, a folder or a name on the Hugging Face hub.
     device: default the GPU where there is one.
     Raises ValueError for unknown names, for a checkpoint of a method that trains nothing and for a CLIP that the method
-    would not use, FileNotFoundError for missing weights.
+    would not use and for a device that is not there, FileNotFoundError for missing weights.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     chosen = None if (clip, pretrained) == DEFAULT_CLIP else (clip, pretrained)
     return Segmenter(load_method(name, chosen, checkpoint, device))
+
+
+def _device(given: Any) -> torch.device:
+    """The device, once something was put there; None is the GPU where there is one."""
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if given is None else given
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # a torch without CUDA asserts
+        raise ValueError(f"got device {given!r}, expected one of this machine's such as 'cpu' ({error})") from None
 
 
 def _threshold(background: Any, method: Method) -> float | None:

@@ -250,3 +250,15 @@ def test_groupvit_takes_no_clip_and_needs_transformers(monkeypatch):
     for words in ({"clip": "ViT-B-16"}, {"pretrained": None}):
         with pytest.raises(ValueError, match="groupvit has an encoder of its own"):
             load("groupvit", **words)
+
+
+@pytest.mark.parametrize("device", ["gpu", 3.5, "cuda:99", [1]])
+def test_a_device_that_is_not_there_is_refused_in_words(device):
+    with pytest.raises(ValueError, match=r"^got device .*, expected one of this machine's"):
+        ovs_lite.load("maskclip", device=device)
+
+
+@pytest.mark.parametrize("name", [3, None, ["tcl"], b"tcl"])
+def test_a_method_that_is_no_name_is_refused_in_words(name):
+    with pytest.raises(ValueError, match=r"^got method .*, expected one of maskclip, "):
+        ovs_lite.load(name)
