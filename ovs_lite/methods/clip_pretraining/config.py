@@ -18,7 +18,7 @@ OWN_SETTINGS = {
     },
 }  # fmt: skip
 CURRICULA = ("objects", "scenes")
-LOOP = LoopConfig(steps=7000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.998, checkpoint_every=200)
+LOOP = LoopConfig(steps=6000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.998, checkpoint_every=200)
 
 
 @dataclass(frozen=True)
