@@ -115,9 +115,9 @@ def test_the_default_bank_shows_every_noun_and_words_find_it():
     clip, nouns = load_clip("ConvNeXt-Lite"), load_nouns()
     bank = iconworld_bank(clip, len(nouns))
     captions = CaptionStream(len(nouns), 64, ICONWORLD_SEED, (ALONE,))(0)[1]
-    names = ["cat", "umbrella", "airplane", "guitar", "castle", "fish", "bus", "banana", "bicycle", "key"]
+    names = [noun.noun for noun in nouns]
     found = [captions[int(bank.nearest(text, 1))] for text in clip.text_embeddings(names)]
-    assert sum(name in caption for name, caption in zip(names, found, strict=True)) >= 4, found
+    assert sum(name in caption for name, caption in zip(names, found, strict=True)) > 0.4 * len(names), found
     first = iconworld_bank(clip, 70)  # crosses a chunk
     torch.testing.assert_close(first.embeddings, bank.embeddings[:70], atol=1e-5, rtol=1e-4)
     other = iconworld_bank(clip, 2, seed=1)

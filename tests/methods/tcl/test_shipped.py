@@ -14,18 +14,19 @@ from ovs_lite.methods import get_method
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["icon-voc20", "icon-context59"])
 @torch.no_grad()
-def test_the_shipped_weights_segment_better_than_the_clip_they_stand_on():
+def test_the_shipped_weights_segment_better_than_the_clip_they_stand_on(name):
     """Held-out scenes, half of them in unseen styles; PAMR on and off."""
-    clip, vocabulary = load_clip("ViT-Lite-8"), load_vocabulary("icon-context59")
+    clip, vocabulary = load_clip("ViT-Lite-8"), load_vocabulary(name)
     methods = {"maskclip": (get_method("maskclip", clip), {}), "refined": (load_method("tcl", clip), {})}
     methods["bare"] = load_method("tcl", clip), {"refine": False, "kp_weight": 0.0}
     matrices = {name: ConfusionMatrix(len(vocabulary), vocabulary.ignore_index) for name in methods}
     texts = clip.text_embeddings(list(vocabulary.names))
-    for scene, rendering in held_out_scenes(icon_sets("icon-context59")[0].style, 60, 128, 0, "shipped tcl"):
+    for scene, rendering in held_out_scenes(icon_sets(name)[0].style, 60, 128, 0, "shipped tcl"):
         targets = label_maps(scene, rendering, vocabulary)
-        for name, (method, options) in methods.items():
+        for kind, (method, options) in methods.items():
             scores = method.predict(clip.normalise(rendering.images), texts, **options)
-            matrices[name].update(scores.argmax(1), targets)
+            matrices[kind].update(scores.argmax(1), targets)
     found = {name: 100 * matrix.compute().miou for name, matrix in matrices.items()}
-    assert min(found["refined"], found["bare"]) > found["maskclip"] + 2, found
+    assert min(found["refined"], found["bare"]) > found["maskclip"] + 5, found
