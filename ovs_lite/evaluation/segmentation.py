@@ -61,8 +61,8 @@ def evaluate_segmentation(
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for queries of no
-    class, for no record, for records without segments or with classes that the vocabulary lacks, and for scores that
-    are NaN.
+    class, for records without segments or with classes that the vocabulary lacks, and for scores that are NaN. Without
+    any record the report is that of an empty shard: it can be merged, and its scores are an error.
     """
     if batch < 1:
         raise ValueError(f"got batch={batch}, expected at least 1")
@@ -96,8 +96,6 @@ def evaluate_segmentation(
                 counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
             ignored += int((targets == len(names)).sum())
-    if not image_ids:
-        raise ValueError(f"got no record of {vocabulary.name}, expected at least one; see what its reader skipped")
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
     protocol |= {"present_only": present_only, "options": options}
     protocol |= {} if queries is None else {"queries": parse_queries(queries)}

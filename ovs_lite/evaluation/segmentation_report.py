@@ -48,7 +48,7 @@ class SegmentationReport:
 
     @property
     def scores(self) -> SegmentationScores:
-        """Scores over all images at `background`, with absent="union"."""
+        """Scores over all images at `background`, with absent="union". Raises ValueError where there is no image."""
         return self._scores(self.background)
 
     @property
@@ -77,4 +77,7 @@ class SegmentationReport:
         return replace(self, image_ids=ids, counts=counts, ignored=ignored)
 
     def _scores(self, background: float | None) -> SegmentationScores:
+        if not self.images:
+            name = self.protocol.get("vocabulary", "the set")
+            raise ValueError(f"got no record of {name}, expected at least one; see what its reader skipped")
         return scores_of_counts(self.counts[background].sum(0, dtype=np.int64), self.ignored)

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from kit.records import three_segments
-from ovs_lite import __version__, cli
+from ovs_lite import __version__
 from ovs_lite.cli import EVALUATIONS, main
 from ovs_lite.commands.data import _title
 from ovs_lite.config import get_profile
 from ovs_lite.data.record import write_split
 from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.files import usable_home
 from ovs_lite.iconworld.build import split_folder
 
 COMMANDS = [
@@ -170,7 +171,7 @@ def test_numbers_that_cannot_be_are_one_line_before_the_work(
 def test_a_user_without_a_home_gets_one_while_notebooks_run(tmp_path, monkeypatch):
     for home, kept in (("/nonexistent", False), (str(tmp_path), True)):
         monkeypatch.setenv("HOME", home)
-        with cli._home():
+        with usable_home():
             assert (os.environ["HOME"] == home) is kept and os.access(os.environ["HOME"], os.W_OK)
         assert os.environ["HOME"] == home
 

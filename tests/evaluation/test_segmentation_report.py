@@ -34,8 +34,11 @@ def test_pictures_without_a_labelled_pixel_count_as_pictures_only():
         assert np.isnan(report.scores.miou)
     more = evaluate_segmentation(Plain(), [*RECORDS[:2], *void], FOUR, window=SLIDE, classes=["red", "green", "blue"])
     assert more.images == 4 and not more.per_image[2:].any() and more.scores.miou > 0
-    with pytest.raises(ValueError, match="got no record of toy"):
-        evaluate_segmentation(Plain(), [], GROUND, background=0.1)
+    none = evaluate_segmentation(Plain(), [], GROUND, background=0.1)
+    assert none.images == 0 and none.at(0.1).counts[0.1].shape == (0, 3, 4)
+    for metric in (lambda: none.scores, lambda: none.by_background, lambda: none.background):
+        with pytest.raises(ValueError, match="got no record of toy"):
+            metric()
 
 
 def test_the_protocol_is_recorded():

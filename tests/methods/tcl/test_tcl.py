@@ -95,7 +95,7 @@ def test_kp_weight_mixes_in_the_frozen_masks(trained, size):
             expected = (1 - weight) * grounded + weight * frozen
             found = trained.predict(images, text, refine=refine, kp_weight=weight)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-        assert (grounded - frozen).abs().max() > 0.1
+        assert (grounded - frozen).abs().max() > 0.08
     assert torch.equal(trained.predict(images, text), trained.predict(images, text, refine=True, kp_weight=0.3))
 
 
@@ -113,7 +113,7 @@ def test_refinement_is_pamr_at_the_masks_own_size(trained):
     torch.testing.assert_close(trained.predict(images, text, refine=True, kp_weight=0), expected, rtol=0, atol=1e-5)
     unrefined = trained.predict(images, text, refine=False, kp_weight=0)
     torch.testing.assert_close(unrefined, enlarged(masks, (64, 96)), rtol=0, atol=1e-5)
-    assert (unrefined - expected).abs().max() > 0.1
+    assert (unrefined - expected).abs().max() > 0.08
 
 
 @pytest.mark.parametrize(
