@@ -4,7 +4,7 @@
 
 CAPTIONS.json: COCO's layout, such as captions_val2017.json; the captions of the first 60 % of its images are learned,
 and the script prints how often both taggers agree on the others. Needs NLTK's averaged_perceptron_tagger_eng once.
-The same captions give the same file. A minute or two.
+The same captions give the same file. Half a minute.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Files: written so that a crash leaves the old one or the new one; their digests; the folders where things lie.
 
-Also one run at a time in a folder (`exclusive`), and names and errors as terminals show them (`printable`, `one_line`).
+Also how names and the system's errors about files are shown (`printable`, `one_line`).
 """
 
 import errno
@@ -8,18 +8,14 @@ import hashlib
 import json
 import os
 import re
-import socket
 import stat
 import tempfile
-import time
-import warnings
 from contextlib import contextmanager, suppress
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-LOCK = ".lock"
 PROBE = bytes(1 << 16)
 # Of the system's errors, by name: not every system knows all of them.
 CURES = {
@@ -30,17 +26,6 @@ CURES = {
 }  # fmt: skip
 # What a name must not send to a terminal: control characters, other line ends, reversed text, undecodable bytes.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_held: dict[Path, BinaryIO] = {}  # the locks of this process
-
-
-def _forget_locks() -> None:
-    """A forked process (a loader's worker) does not hold what its parent holds: else it would outlive that."""
-    while _held:
-        _held.popitem()[1].close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
@@ -82,78 +67,6 @@ def check_writable(path: str | Path) -> None:
     with suppress(_Enough), replacing(path) as temporary:
         temporary.write_bytes(PROBE)
         raise _Enough
-
-
-@contextmanager
-def exclusive(folder: str | Path, name: str = LOCK):
-    """Work alone in a folder, which is made where it is missing: a file `name` in it is locked while the block runs.
-
-    The system gives the lock back when the process dies, so what a killed run left there is taken over; a block inside
-    another one of the same process is let in. Raises BlockingIOError that says who works there, OSError where the
-    folder cannot be written.
-    """
-    folder = Path(folder)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / name
-    if path in _held:
-        yield
-        return
-    stream = _locked(path, folder)
-    _held[path] = stream
-    try:
-        _sign(stream, path)
-        yield
-    finally:
-        if _held.pop(path, None):
-            with suppress(OSError):  # Windows removes no open file; there it stays, unlocked
-                path.unlink()
-            stream.close()
-            with suppress(OSError):  # something was written
-                if made:
-                    folder.rmdir()
-
-
-def _locked(path: Path, folder: Path) -> BinaryIO:
-    """The lock's file, open and locked."""
-    while True:
-        stream = open(path, "a+b", buffering=0)
-        try:
-            _lock(stream)
-        except (BlockingIOError, PermissionError):
-            stream.seek(0)
-            who = stream.read().decode(errors="replace") or "another process"
-            stream.close()
-            message = f"{folder}: {who} works there; wait until it ends, or choose another folder"
-            raise BlockingIOError(message) from None
-        except OSError as error:
-            warnings.warn(f"{folder}: no locks there ({error.strerror}), so two runs are not noticed", stacklevel=5)
-        if path.exists() and os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
-            return stream
-        stream.close()  # its owner ended, and removed it, between the two calls
-
-
-def _sign(stream: BinaryIO, path: Path) -> None:
-    """Write who works here. Raises OSError naming the file: the first thing that a full disk does not take."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _lock(stream: BinaryIO) -> None:
-    """Raises BlockingIOError or PermissionError where another process holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows locks bytes, which nobody else can read then: one far behind the text
-        import msvcrt
-
-        stream.seek(1 << 20)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def printable(text: Any) -> str:

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "ovs_lite"
 
 # Rooms from left to right. A module may import from its own room and from any room to the left of it.
-SPINE = ["files", "tensors", "config", "distributed", "data", "iconworld", "clip", "models", "matching", "losses",
-         "regions", "pamr", "methods", "checkpoints"]  # fmt: skip
+SPINE = ["files", "locks", "tensors", "config", "distributed", "data", "iconworld", "clip", "models", "matching",
+         "losses", "regions", "pamr", "methods", "checkpoints"]  # fmt: skip
 TRAINING = ["train"]
 INFERENCE = ["inference", "evaluation", "viz", "segmenter"]
 ENTRANCES = ["claims", "notebook", "reproduce", "commands", "__init__", "cli", "__main__"]

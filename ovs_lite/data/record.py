@@ -23,7 +23,8 @@ from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
 from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, encode_record
-from ovs_lite.files import exclusive, file_digest, write_json
+from ovs_lite.files import file_digest, write_json
+from ovs_lite.locks import exclusive
 
 MANIFEST = "manifest.json"
 BATCH_RECORDS = 32

@@ -25,7 +25,8 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
-from ovs_lite.files import data_root, exclusive, printable, project_root, runs_root, write_json
+from ovs_lite.files import data_root, printable, project_root, runs_root, write_json
+from ovs_lite.locks import exclusive
 from ovs_lite.methods.registry import split_changes
 from ovs_lite.notebook.logs import CLAIMS, METRICS
 from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.files import LOCK, file_digest, to_json, write_json
+from ovs_lite.files import file_digest, to_json, write_json
+from ovs_lite.locks import LOCK
 
 STAGE, EXECUTED, PAGE = "stage.json", "executed.ipynb", "executed.html"
 CHECKPOINTS = "checkpoints"  # they only serve to resume, have digests of their own, and may be deleted

@@ -18,7 +18,8 @@ import torch
 
 from ovs_lite.config import PROFILES, field_help, override, override_from_file, to_dict
 from ovs_lite.distributed import destroy_process_group, is_first, is_main
-from ovs_lite.files import exclusive, printable, runs_root
+from ovs_lite.files import printable, runs_root
+from ovs_lite.locks import exclusive
 from ovs_lite.methods import Recipe, get_recipe
 from ovs_lite.methods.registry import FORMER_NAMES, RECIPES
 from ovs_lite.train.loop import OnStep, train

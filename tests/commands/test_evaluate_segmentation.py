@@ -63,6 +63,7 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
         assert facts["images"] == 4 and facts["pixels"] == scores.pixels and facts["absent"] == "union"
         assert facts["protocol"]["method"] == "maskclip" and facts["folder"].endswith(f"{name}/val")
         assert list(facts["iou"]) == list(load_vocabulary(name).names)
+        assert [value is None for value in facts["iou"].values()] == np.isnan(scores.iou).tolist()
     compared = written["sets"]["icon-voc21"]["by_background"]
     assert list(compared) == ["0.2", "0.26"] and max(compared.values()) == written["sets"]["icon-voc21"]["miou"]
     assert lines[4:7] == ["", "| background of icon-voc21 | mIoU |", "| --- | ---: |"]

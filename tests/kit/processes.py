@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ovs_lite import distributed
-from ovs_lite.files import LOCK
+from ovs_lite.locks import LOCK
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def launch(function: str, *words: object) -> subprocess.CompletedProcess:
 @contextmanager
 def working_process(folder: Path, name: str = LOCK):
     """Another process that works alone in a folder; gives its Popen."""
-    code = "import sys\nfrom ovs_lite.files import exclusive\nwith exclusive(*sys.argv[1:]): print(flush=True); input()"
+    code = "import sys\nfrom ovs_lite.locks import exclusive\nwith exclusive(*sys.argv[1:]): print(flush=True); input()"
     command = [sys.executable, "-c", code, str(folder), name]
     with subprocess.Popen(command, env=environment(), stdin=-1, stdout=-1, text=True) as other:
         other.stdout.readline()

@@ -13,8 +13,8 @@ from kit.runs import assert_same_bits, crash_then_resume, last_checkpoint, rows,
 from ovs_lite import cli
 from ovs_lite.config import PROFILES, LoopConfig, get_profile, to_dict
 from ovs_lite.data.record import write_split
-from ovs_lite.files import LOCK
 from ovs_lite.iconworld.build import build_set, split_folder
+from ovs_lite.locks import LOCK
 from ovs_lite.methods import RECIPES, get_recipe
 from ovs_lite.train.command import build_parser, resolve, settings
 

@@ -40,16 +40,6 @@ def find_coco(root: str | Path) -> list[CocoSplit]:
     return splits
 
 
-def find_captions(root: str | Path) -> list[Path]:
-    """Files of COCO's captions, with or without their images."""
-    return sorted(
-        path
-        for pattern in ("*.json", "*/*.json", "*/*/*.json")
-        for path in Path(root).glob(pattern)
-        if path.stem.startswith("captions_val2017")
-    )
-
-
 def find_ade20k(root: str | Path) -> list[tuple[Path, Path]]:
     """(images, annotations) folders for `iter_ade20k`: those of ADEChallengeData2016, or flat ones."""
     pairs = [(folder.parent / "images", folder) for folder in _annotations(root) if not any(folder.glob("*.json"))]

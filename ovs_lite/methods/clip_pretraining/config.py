@@ -7,14 +7,17 @@ from ovs_lite.config import LoopConfig
 from ovs_lite.iconworld.atlas import STYLES, TRAINING_STYLES
 
 RANDOM = "random"
-OWN = "own"
+OWN, OWN_NUMBER = "own", -1
 # What `own` stands for: the shipped ConvNet goes on from its weights; the class token starts from scratch in the joint
 # space of the trained ConvNet, which it imitates.
 OWN_SETTINGS = {
-    "ConvNeXt-Lite": {"initial": "lite", "text": "", "teacher": "", "freeze": "", "curriculum": "objects"},
+    "ConvNeXt-Lite": {
+        "initial": "lite", "text": "", "teacher": "", "freeze": "", "curriculum": "objects",
+        "closed_blocks": 0,
+    },
     "ViT-Lite-8": {
         "initial": RANDOM, "text": "ConvNeXt-Lite", "teacher": "ConvNeXt-Lite", "freeze": "text",
-        "curriculum": "scenes",
+        "curriculum": "scenes", "closed_blocks": 4,
     },
 }  # fmt: skip
 CURRICULA = ("objects", "scenes")
@@ -33,6 +36,7 @@ class ClipPretrainingConfig:
     teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe
     freeze: str = OWN  # tower that is not trained: text or image, or the model's own recipe
     curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
+    closed_blocks: int = OWN_NUMBER  # first blocks in which a ViT's class token reads late; -1: the model's own recipe
     styles: tuple[str, ...] = TRAINING_STYLES  # of drawing
     draw_on: str = "cpu"  # device that draws the images, such as cuda
 
@@ -50,6 +54,10 @@ class ClipPretrainingConfig:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {expected}")
         if not self.styles or set(self.styles) - set(STYLES):
             raise ValueError(f"got styles={self.styles}, expected some of {', '.join(STYLES)}")
+        if self.closed_blocks > 0 and not OWN_SETTINGS[self.model]["closed_blocks"]:
+            raise ValueError(f"got closed_blocks={self.closed_blocks} for {self.model}, which has no class token")
+        if self.closed_blocks < OWN_NUMBER:
+            raise ValueError(f"got closed_blocks={self.closed_blocks}, expected 0 or more, or -1 for the model's own")
         if self.batch < 1:
             raise ValueError(f"got batch={self.batch}, expected at least 1")
 
@@ -58,7 +66,7 @@ class ClipPretrainingConfig:
         own = OWN_SETTINGS[self.model]
         if self.initial != OWN:
             own = own | {"text": ""}
-        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) == OWN})
+        return replace(self, **{k: value for k, value in own.items() if getattr(self, k) in (OWN, OWN_NUMBER)})
 
 
 LITE = ClipPretrainingConfig()

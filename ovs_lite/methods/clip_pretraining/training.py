@@ -21,7 +21,7 @@ from ovs_lite.iconworld.caption_grammar import vocabulary_texts
 from ovs_lite.iconworld.stream import CaptionStream, object_stages, scene_stages
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConfig
-from ovs_lite.methods.clip_pretraining.late_reading import late_reading, reading_bias
+from ovs_lite.methods.clip_pretraining.late_reading import LateReading
 from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors
 
@@ -37,7 +37,7 @@ class ClipPretraining(Task):
     images: step -> ((B, 3, H, W) RGB in [0, 1], B captions).
     freeze: "text" trains the image tower against the text tower as it is, "image" the reverse, None trains both.
     teacher: a trained CLIP with the same joint space, whose embeddings of whole images are imitated too.
-    late_steps: the class token of a ViT reads late in a training run of so many steps, see `late_reading`; 0 for never.
+    late: keeps the class token of a ViT from looking at patches in the first blocks, until late in the training run.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class ClipPretraining(Task):
         images: Callable[[int], tuple[torch.Tensor, list[str]]],
         freeze: str | None = None,
         teacher: Clip | None = None,
-        late_steps: int = 0,
+        late: LateReading | None = None,
     ):
         if freeze not in ("text", "image", None):
             raise ValueError(f"got freeze={freeze!r}, expected 'text', 'image' or None")
         taught = {} if teacher is None else {"teacher": teacher.image_fingerprint()}
         super().__init__(nn.ModuleList([clip, teacher] if taught else [clip]), clip.network, images, taught)
-        self.clip, self.freeze, self.teacher, self.late_steps = clip, freeze, teacher, late_steps
+        self.clip, self.freeze, self.teacher, self.late = clip, freeze, teacher, late
         self.step = 0  # of the last batch
         self.weights = {"contrastive": 1.0} | ({"imitation": IMITATION} if taught else {})
         clip.network.text.requires_grad_(freeze != "text")
@@ -100,8 +100,7 @@ class ClipPretraining(Task):
     def _encoded(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, D) embeddings. On a CPU attention is written out: there PyTorch's fused kernel takes four times as long
         backwards in bfloat16."""
-        visual = self.clip.network.visual
-        late = late_reading(visual, reading_bias(self.step / self.late_steps)) if self.late_steps else nullcontext()
+        late = self.late.at(self.step) if self.late else nullcontext()
         written_out = sdpa_kernel(SDPBackend.MATH) if pixels.device.type == "cpu" else nullcontext()
         with late, written_out:
             return self.clip.network.encode_image(pixels)
@@ -133,9 +132,8 @@ def build(config: ClipPretrainingConfig) -> ClipPretraining:
     clip = _initial_clip(config)
     images = Prefetched(_stream(config, clip.image_size))
     teacher = load_clip(config.teacher).requires_grad_(False) if config.teacher else None
-    from_scratch = config.curriculum == "scenes" and hasattr(clip.network.visual, "class_embedding")
-    late_steps = config.loop.steps if from_scratch else 0
-    return ClipPretraining(clip, images, config.freeze or None, teacher, late_steps)
+    late = LateReading(clip.network.visual, config.closed_blocks, config.loop.steps) if config.closed_blocks else None
+    return ClipPretraining(clip, images, config.freeze or None, teacher, late)
 
 
 def _stream(config: ClipPretrainingConfig, size: int) -> CaptionStream:
