@@ -32,10 +32,11 @@ from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods.registry import get_recipe, split_changes
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
+from ovs_lite.notebook.real_pictures import photographs
 from ovs_lite.train import OnStep
 from ovs_lite.train.launch import launch
 
-__all__ = ["Context", "LiveCurve", "MaskFilm", "progress", "record", "setup", "show"]
+__all__ = ["Context", "LiveCurve", "MaskFilm", "photographs", "progress", "record", "setup", "show"]
 
 FIGURE_DPI = 110
 
