@@ -1,10 +1,9 @@
 """The class token looks at patches in the last blocks only, at first: so that what it reads there is about places.
 
-In a miniature whose class token looks at patches in every block, the last block's values, which MaskCLIP reads, name a
-thing's pixels no more often than by chance: the class token has gathered the names before, and the patches need not
-know them. Here attention from the class token to patches is closed in the first blocks during the first part of a
-training run, and opened step by step; what is trained, and shipped, is a plain ViT. Not in any of the papers. The card
-`clip/lite/weights/ViT-Lite-8.md` has the figures with and without.
+A class token that looks at patches in every block can gather names in the first ones, and then the last block's values,
+which MaskCLIP reads, need not know them. Here attention from the class token to patches is closed in the first blocks
+during the first part of a training run, and opened step by step; what is trained, and shipped, is a plain ViT. Not in
+any of the papers. The card `clip/lite/weights/ViT-Lite-8.md` has the figures with and without.
 """
 
 from collections.abc import Iterator
