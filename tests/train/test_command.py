@@ -73,7 +73,8 @@ def test_every_field_has_a_flag_with_a_help_text_and_the_flag_sets_that_field_al
 
 
 def changed_value(key, value):
-    return {"loop.ema": 0.5, "unfreeze": 0.25, "alone": 0.25, "channels": 32, "heads": 2}.get(key, 2 * value or 1)
+    others = {"loop.ema": 0.5, "unfreeze": 0.25, "alone": 0.25, "channels": 32, "heads": 2, "closed_blocks": 2}
+    return others.get(key, 2 * value or 1)
 
 
 def leaf_items(config, prefix=""):
