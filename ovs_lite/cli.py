@@ -19,6 +19,7 @@ EVALUATIONS = ("clip", "proposals", "segmentation")
 # These parse the rest of the line themselves: command -> module with main(argv).
 FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
 FORWARDED["train",] = "ovs_lite.train.command"
+FORWARDED["pseudo-masks",] = "ovs_lite.commands.pseudo_masks"
 QUERIES = "words or phrases, separated by commas; cat|kitten is one class; @FILE holds one query per line"
 
 
@@ -74,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_data(commands)
     _command(commands, "train", None, f"train a model: {', '.join(RECIPES)}", "ovs-lite train tcl --steps 40")
+    example = "ovs-lite pseudo-masks runs/openseg-proposals/proposals.safetensors icon-lite/icon-caption/train --out X"
+    _command(commands, "pseudo-masks", None, "draw masks for a split that has captions only", example)
     evaluate = _command(commands, "evaluate", None, "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
     evaluate.add_argument("what", choices=EVALUATIONS, help="more on each: ovs-lite evaluate clip --help")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")
@@ -126,7 +129,7 @@ def threshold(word: str) -> float | str:
 
 
 def _add_data(commands) -> None:
-    parser = _command(commands, "data", None, "build, list, show or verify data", "ovs-lite data list")
+    parser = _command(commands, "data", None, "build, list, show or verify data, or look for NLTK's", "ovs-lite data list")
     actions = parser.add_subparsers(required=True, metavar="action", dest="action")
     build = _command(actions, "build", _data_build, "render the sets", "ovs-lite data build --profile lite")
     build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")
@@ -143,6 +146,9 @@ def _add_data(commands) -> None:
     verify.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all that are built")
     for action in (build, listing, show, verify):
         _add_profile(action)
+    text = "look for NLTK's tagger, try it, and say how to get it; without it the shipped one reads captions"
+    tagger = _command(actions, "nltk", _data_nltk, text, "ovs-lite data nltk --nltk-data ~/nltk_data")
+    tagger.add_argument("--nltk-data", default="", metavar="FOLDER", help="look here first")
 
 
 def _reproduce(args: argparse.Namespace) -> int:
@@ -209,6 +215,19 @@ def _data_verify(args: argparse.Namespace) -> int:
         print(f"FAIL  {reason}" if reason else f"ok    {folder}")
         damaged += bool(reason)
     return int(damaged > 0)
+
+
+def _data_nltk(args: argparse.Namespace) -> int:
+    from ovs_lite.data.tagging import load_tagger
+
+    try:
+        tagger = load_tagger("nltk", os.path.expanduser(args.nltk_data))
+    except (FileNotFoundError, ValueError) as error:
+        print(printable(f"FAIL  {error}; until then captions are read by the shipped tagger"))
+        return 1
+    tagged = " ".join(f"{word}/{tag}" for word, tag in tagger.tag("a small dog beside two fire hydrants"))
+    print(printable(f"ok    {tagger.name}: {tagged}"))
+    return 0
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -68,6 +68,14 @@ def total_count(count: int, device: torch.device) -> int:
     return int(reduce_sum(torch.tensor(float(count), dtype=torch.float64, device=device))) if _active() else count
 
 
+def largest(count: int, device: torch.device) -> int:
+    """The largest of all processes' counts. device: where the group can reduce."""
+    most = torch.tensor(count, device=device)
+    if _active():
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in at least one process; the same answer in all. device: where the group can reduce."""
     return bool(reduce_sum(torch.tensor(float(flag), device=device)))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import inflect
+import numpy as np
 
 from ovs_lite.data.tagging import Tagger, load_tagger
 
@@ -90,7 +91,7 @@ def extract_words(
     return list(found)
 
 
-def keep_words(words: Sequence[str], probability: float, rng: random.Random) -> list[str]:
+def keep_words(words: Sequence[str], probability: float, rng: random.Random | np.random.Generator) -> list[str]:
     """Each word with a probability kp, as OpenSeg keeps them (section 4.1: 0.5); perhaps none. In order.
 
     Raises ValueError for a probability outside [0, 1].

@@ -18,6 +18,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "There is a medium {} in the scene.",
         "There is a large {} in the scene.",
     ),
+    "bare": ("{}",),
     "single": ("a photo of a {}.",),
     # The 7 that CLIP's authors chose on ImageNet, and two plurals: what TCL's released code evaluates with.
     "tcl9": (

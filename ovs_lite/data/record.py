@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -104,6 +104,12 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
     except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is damaged ({error}); {REMEDY}") from error
     return dataset
+
+
+def is_made(folder: Path, creator: Mapping[str, Any]) -> bool:
+    """Whether a whole split lies in the folder that was written with these facts on where it comes from."""
+    manifest = folder / MANIFEST
+    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["creator"] == creator
 
 
 def _rows(records: Iterable[dict[str, Any]], masks: bool, bar: tqdm) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Write IconWorld to disk: every set and split of a configuration as a `datasets` folder. Same seed, same bytes."""
 
-import json
 import random
 import zlib
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ovs_lite.config import DataConfig
-from ovs_lite.data.record import MANIFEST, write_split
+from ovs_lite.data.record import is_made, write_split
 from ovs_lite.iconworld.annotate import granular_masks, panoptic, segment_names
 from ovs_lite.iconworld.caption_grammar import captions_for, scene_contents
 from ovs_lite.iconworld.render import Rendering, render
@@ -67,7 +66,7 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
         folder = split_folder(root, config, name, icon_set.split)
         count = scene_count(icon_set, config)
         creator = {"set": name, "split": icon_set.split, "seed": seed, "format": FORMAT, "config": asdict(config)}
-        if not _is_built(folder, creator):
+        if not is_made(folder, creator):
             records = iter_records(icon_set, count, config.image_size, seed)
             write_split(
                 records, folder, creator=creator, masks=icon_set.masks, total=count, overwrite=True, progress=progress
@@ -79,8 +78,3 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
 def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = True) -> list[Path]:
     """Write every set of a configuration; what is there already is kept. Returns all folders."""
     return [folder for name in SET_NAMES for folder in build_set(name, config, root, seed, progress)]
-
-
-def _is_built(folder: Path, creator: dict) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["creator"] == creator

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import Clip
+from ovs_lite.config import ClipConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Method(nn.Module):
     templates: prompt set of `ovs_lite.data.prompts`.
     background: score below which a pixel is background, where the authors give one.
     load_released: (path, clip) -> method, reads the layout that the authors released, where that can be read.
+    default_clip: (name, pretrained) of the CLIP that is taken where none is given.
+    weights_of: the method whose weights it uses, where that is another.
+    tied_to: towers of the CLIP that the trained weights belong to, of "text" and "image".
     load_own: (checkpoint or None, device) -> method, of a method that brings an encoder of its own and takes no CLIP.
     """
 
@@ -45,12 +49,24 @@ class Method(nn.Module):
     trains = False
     templates = "vild14"
     background: float | None = None
+    default_clip: tuple[str, str | None] = (ClipConfig.name, ClipConfig.pretrained)
+    weights_of = ""
+    tied_to: tuple[str, ...] = ("text", "image")
     load_released: Callable[[Path, Clip], "Method"] | None = None
     load_own: Callable[[str | Path | None, str | torch.device], "Method"] | None = None
 
     def __init__(self, clip: Clip):
         super().__init__()
         self.clip = clip
+
+    @classmethod
+    def stored(cls, clip: Clip, about: dict[str, str]) -> "Method":
+        """A method that a file of weights with these notes (`about` and what `save_method` adds) will fill."""
+        return cls(clip)
+
+    def about(self) -> dict[str, str]:
+        """What `stored` has to know to build the method again."""
+        return {}
 
     def encode(self, images: torch.Tensor) -> Any:
         """(B, 3, H, W) normalised -> what `scores` needs of them, whatever its texts and options. No gradient."""

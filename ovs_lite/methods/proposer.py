@@ -99,10 +99,18 @@ class MaskProposer(nn.Module):
     def propose(self, image: np.ndarray, budget: int | None = None, objects_only: bool = False) -> torch.Tensor:
         """(H, W, 3) uint8 RGB -> at most `budget` soft masks (N, H, W), the best first.
 
-        Ordered by a score times how sure a mask is of its own pixels, the mean of s where s > 0.5. The score is the
-        model's objectness where it has one, else how many proposals found the same region (`agreement`). Duplicates of
-        a better mask come after all others, empty ones last. objects_only: leave out what the model calls "no object".
-        Images larger than those of the training run are seen at that size.
+        Duplicates of a better mask come after all others, empty ones last. objects_only: leave out what the model calls
+        "no object". Images larger than those of the training run are seen at that size.
+        """
+        masks, _ = self.ranked(image, objects_only)
+        return F.interpolate(masks[:budget, None], image.shape[:2], mode="bilinear", align_corners=False)[:, 0]
+
+    @torch.no_grad()
+    def ranked(self, image: np.ndarray, objects_only: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `propose`: all masks (N, h, w), at the size at which the image was seen, and their scores (N,).
+
+        The score is the model's objectness where it has one, else how many proposals found the same region
+        (`agreement`), times how sure a mask is of its own pixels, the mean of s where s > 0.5.
         """
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.mean.device) / 255
         factor = min(1.0, self.config.image_size / max(pixels.shape[-2:]))
@@ -115,8 +123,8 @@ class MaskProposer(nn.Module):
         order = scores.argsort(descending=True, stable=True)
         if objects_only and objectness is not None:
             order = order[objectness[order] > 0.5]
-        chosen = masks[order[nms_order(inside[order])][:budget]]
-        return F.interpolate(chosen[:, None], pixels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        order = order[nms_order(inside[order])]
+        return masks[order], scores[order]
 
     def save(self, path: str | Path) -> None:
         """Write weights and configuration to one safetensors file. Atomic."""

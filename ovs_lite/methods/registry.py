@@ -30,7 +30,10 @@ ENTRIES = {
     "reco": Entry("reco"),
     "tcl": Entry("tcl", trains=True),
     "groupvit": Entry("groupvit"),
-    "openseg-proposals": Entry("openseg", predicts=False, trains=True),
+    "openseg": Entry("openseg", trains=True),
+    "lseg": Entry("lseg", trains=True),
+    "clip-proposals": Entry("openseg.clip_proposals"),
+    "openseg-proposals": Entry("openseg.proposals", predicts=False, trains=True),
     "maskformer": Entry("maskformer", predicts=False, trains=True),
     "clip": Entry("clip_pretraining", predicts=False, trains=True),
 }

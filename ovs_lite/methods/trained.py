@@ -7,12 +7,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.config import ClipConfig
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
 from ovs_lite.tensors import check_kind, load_exactly, read_tensors, write_tensors
 
-DEFAULT_CLIP = (ClipConfig.name, ClipConfig.pretrained)
+DEFAULT_CLIP = Method.default_clip
+TOWERS = ("text", "image")
 
 
 def save_method(method: Method, path: str | Path, notes: dict[str, str] | None = None) -> None:
@@ -25,7 +25,7 @@ def save_method(method: Method, path: str | Path, notes: dict[str, str] | None =
         raise ValueError(f"got the method {method.name}, expected one with trained weights of its own")
     tensors = {key: value.half() if value.is_floating_point() else value for key, value in part.state_dict().items()}
     about = {"method": method.name, "clip": method.clip.name, "clip_fingerprint": _fingerprint(method.clip)}
-    write_tensors(path, tensors, {**(notes or {}), **about})
+    write_tensors(path, tensors, {**(notes or {}), **method.about(), **about})
 
 
 def load_method(
@@ -51,19 +51,23 @@ def load_method(
         return kind.load_own(checkpoint, device)
     path = check_checkpoint(name, checkpoint)
     if not isinstance(clip, Clip):
-        clip = load_clip(*(clip or DEFAULT_CLIP), device)
+        clip = load_clip(*(clip or kind.default_clip), device)
     if path is None:
         return kind(clip).eval()
     if kind.load_released is not None and not _is_ours(path):
         return kind.load_released(path, clip)
-    method, (tensors, about) = kind(clip), read_tensors(path)
-    if about.get("method") != name:
-        raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {name!r}")
-    if about.get("clip_fingerprint") != _fingerprint(clip):
+    tensors, about = read_tensors(path)
+    if about.get("method") != (wanted := kind.weights_of or name):
+        raise ValueError(f"{path}: weights of {about.get('method', 'no method')!r}, expected those of {wanted!r}")
+    if not _belongs(about, clip, kind.tied_to):
         raise ValueError(
             f"{path}: trained on the CLIP {about.get('clip')!r}, whose weights or configuration are not those of the "
             f"given {clip.name!r}; give that CLIP, or train {name} on this one and pass checkpoint=..."
         )
+    try:
+        method = kind.stored(clip, about)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not weights that `ovs-lite train {name}` writes ({error})") from error
     load_exactly(method.trained_part(), tensors, path)
     return method.to(clip.device).eval()
 
@@ -78,14 +82,16 @@ def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:
         raise ValueError(f"got checkpoint={str(checkpoint)!r}, but {own}")
     path = shipped_weights(kind) if checkpoint is None else Path(checkpoint)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such weights; train them with: ovs-lite train {name}")
+        raise FileNotFoundError(f"{path}: no such weights; train them with: ovs-lite train {kind.weights_of or name}")
     check_kind(path)
     return path
 
 
 def shipped_weights(kind: type[Method]) -> Path:
     """Where a trained method's shipped weights lie: weights/NAME.safetensors in its folder."""
-    return Path(sys.modules[kind.__module__].__file__).parent / "weights" / f"{kind.name}.safetensors"
+    return (
+        Path(sys.modules[kind.__module__].__file__).parent / "weights" / f"{kind.weights_of or kind.name}.safetensors"
+    )
 
 
 def _is_ours(path: Path) -> bool:
@@ -101,3 +107,10 @@ def _is_ours(path: Path) -> bool:
 
 def _fingerprint(clip: Clip) -> str:
     return f"{clip.fingerprint()}-{clip.image_fingerprint()}"
+
+
+def _belongs(about: dict[str, str], clip: Clip, towers: tuple[str, ...]) -> bool:
+    """Whether these towers of a CLIP are those that the weights were trained on."""
+    known = dict(zip(TOWERS, about.get("clip_fingerprint", "").split("-"), strict=False))
+    found = dict(zip(TOWERS, _fingerprint(clip).split("-"), strict=True))
+    return all(known.get(tower) == found[tower] for tower in towers)

@@ -32,6 +32,16 @@ class PyramidSum(nn.Module):
         return sum(F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels)
 
 
+class EmbeddingHead(nn.Sequential):
+    """`PixelHead`, then a 1 x 1 convolution to a text tower's D: (B, C, h, w) -> (B, D, h, w), not normalised.
+
+    Departure: in OpenSeg's paper C, 640, is D.
+    """
+
+    def __init__(self, channels: int, embed_dim: int):
+        super().__init__(PixelHead(channels), nn.ReLU(), nn.Conv2d(channels, embed_dim, 1))
+
+
 class PixelHead(nn.Sequential):
     """A fully connected layer per pixel, then `convs` 3x3 convolutions: (B, C, h, w) -> (B, C, h, w).
 

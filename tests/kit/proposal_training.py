@@ -11,8 +11,8 @@ from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.maskformer.training import MaskFormerTraining
+from ovs_lite.methods.openseg.proposal_training import BestMatchTraining
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
-from ovs_lite.methods.openseg.training import BestMatchTraining
 from ovs_lite.methods.proposer import ProposalConfig
 
 TERMS = {BestMatchTraining: {"best_match_dice"}, MaskFormerTraining: {"class", "focal", "dice"}}

@@ -3,8 +3,8 @@
 B images in the batch of all processes, b of them in this one, M masks, S pixels of the square that a model sees.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from ovs_lite.data.captions import keep_words, swap_sides
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.places import Places
 from ovs_lite.data.segments import record_masks
@@ -27,6 +28,7 @@ class MaskBatch:
     labels: list of b (M,) int64 category ids, -1 for unlabelled masks.
     image_ids: list of b names.
     total: B.
+    words: list of b lists of words of one of the image's captions; all empty unless they were asked for.
     """
 
     images: torch.Tensor
@@ -34,6 +36,7 @@ class MaskBatch:
     labels: list[torch.Tensor]
     image_ids: list[str]
     total: int
+    words: list[list[str]] = field(default_factory=list)
 
 
 class MaskBatches:
@@ -45,6 +48,8 @@ class MaskBatches:
     scale: the image's long side becomes S times a factor from this range (OpenSeg, section 4.1: 0.8 to 1.2); the image
         is then padded with `fill` or cropped to S x S. (1, 1) without flip gives the images as they are.
     per: see `ovs_lite.data.segments.record_masks`. Masks that a crop leaves empty are dropped.
+    words: caption -> its words, of which each is kept with probability `keep`, of one caption of the image at random.
+        None: no words. A mirrored image has those of its caption with left and right swapped.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class MaskBatches:
         flip: bool = True,
         per: str = "segment",
         fill: tuple[float, float, float] = (0.48, 0.46, 0.41),
+        words: Callable[[str], list[str]] | None = None,
+        keep: float = 1.0,
     ):
         if len(split) == 0 or batch_size < 1 or size < 1 or not 0 < scale[0] <= scale[1]:
             given = f"{len(split)} records, batch_size={batch_size}, size={size}, scale={scale}"
@@ -64,27 +71,37 @@ class MaskBatches:
         self.split, self.batch_size, self.size, self.seed = split, batch_size, size, seed
         self.places = Places(len(split), batch_size, seed)
         self.scale, self.flip, self.per, self.fill = scale, flip, per, torch.tensor(fill).view(3, 1, 1)
+        self.words, self.keep = words, keep
 
     def __call__(self, index: int) -> MaskBatch:
         examples = (self._example(*place) for place in self.places(index))
-        images, masks, labels, names = zip(*examples, strict=True)
-        return MaskBatch(torch.stack(images), list(masks), list(labels), list(names), self.batch_size)
+        images, masks, labels, names, words = map(list, zip(*examples, strict=True))
+        return MaskBatch(torch.stack(images), masks, labels, names, self.batch_size, words)
 
-    def _example(self, epoch: int, number: int, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
+    def _example(self, epoch: int, number: int, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str, list]:
         record = self.split[row]
         rng = np.random.default_rng((self.seed, epoch, number))
         masks, labels = record_masks(record, self.per)
         image = transforms.to_dtype(transforms.to_image(read_image(record["image"])), torch.float32, scale=True)
+        mirrored = self.flip and rng.random() < 0.5
+        if mirrored:
+            image, masks = image.flip(-1), np.ascontiguousarray(masks[..., ::-1])
         image, targets = self._placed(image, torch.from_numpy(masks), rng)
         kept = targets.flatten(1).any(1)
-        return image, targets[kept], torch.from_numpy(labels)[kept], record["image_id"]
+        words = self._words(record["captions"], mirrored, rng)
+        return image, targets[kept], torch.from_numpy(labels)[kept], record["image_id"], words
+
+    def _words(self, captions: Sequence[str] | None, mirrored: bool, rng: np.random.Generator) -> list[str]:
+        captions = [caption for caption in captions or [] if caption.strip()]
+        if self.words is None or not captions:
+            return []
+        caption = captions[rng.integers(len(captions))]
+        return keep_words(self.words(swap_sides(caption) if mirrored else caption), self.keep, rng)
 
     def _placed(
         self, image: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flip, scale, and crop or pad to S x S, the same for image and masks."""
-        if self.flip and rng.random() < 0.5:
-            image, masks = image.flip(-1), masks.flip(-1)
+        """Scale, and crop or pad to S x S, the same for image and masks."""
         factor = self.size * rng.uniform(*self.scale) / max(image.shape[1:])
         height, width = (max(1, round(side * factor)) for side in image.shape[1:])
         if (height, width) != tuple(image.shape[1:]):
@@ -97,6 +114,20 @@ class MaskBatches:
         seen = (..., slice(max(0, top), max(0, top) + self.size), slice(max(0, left), max(0, left) + self.size))
         canvas[inside], room[inside] = image[seen], masks[seen]
         return canvas, room
+
+
+class MixedBatches:
+    """index -> one MaskBatch of an equal share of several `MaskBatches` (OpenSeg, section 4.1)."""
+
+    def __init__(self, parts: Sequence[Callable[[int], MaskBatch]]):
+        self.parts = parts
+
+    def __call__(self, index: int) -> MaskBatch:
+        found = [part(index) for part in self.parts]
+        lists = [sum((getattr(b, name) for b in found), []) for name in ("masks", "labels", "image_ids", "words")]
+        masks, labels, names, words = lists
+        images, total = torch.cat([batch.images for batch in found]), sum(batch.total for batch in found)
+        return MaskBatch(images, masks, labels, names, total, words)
 
 
 def _offset(side: int, room: int, rng: np.random.Generator) -> int:

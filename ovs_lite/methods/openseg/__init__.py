@@ -1,22 +1,28 @@
-"""OpenSeg: class-agnostic masks first, then caption words aligned to masks. So far: the masks.
+"""OpenSeg: class-agnostic masks first, then caption words aligned to masks.
 
-Paper: Ghiasi, Gu, Cui and Lin, "Scaling Open-Vocabulary Image Segmentation with Image-Level Labels" (ECCV 2022),
-section 3.1, Eq. 1. Proposals have no class and no score; regions that nobody annotated cost nothing in training.
+Paper: Ghiasi, Gu, Cui and Lin, "Scaling Open-Vocabulary Image Segmentation with Image-Level Labels" (ECCV 2022): masks
+by best match (section 3.1, Eq. 1), words to regions by the grounding loss (3.2, Eq. 2-5), pseudo masks for images that
+have captions only (3.3), inference (3.4, Eq. 6). The losses are in `ovs_lite.losses.masks` and `.grounding`. The paper
+leaves open, or puts into an appendix that we have not: alpha of Eq. 5 (4 by its authors' slides), where tau starts, the
+number of decoder layers, how a teacher's proposals become pseudo masks. Its ALIGN is not public: the backbone starts
+from the CLIP that also reads the words. Departures: AdamW and Muon; a proposer trained by masks alone may be the start
+(`initial`), instead of both losses from the first step.
 """
 
+from ovs_lite.clip import load_clip
 from ovs_lite.methods.openseg.config import PRESETS
-from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.training import build
-from ovs_lite.methods.proposer import WEIGHTS, load_proposer
 from ovs_lite.methods.recipe import Recipe
+from ovs_lite.methods.trained import load_method, save_method
 
+METHOD = OpenSeg
 RECIPE = Recipe(
-    name="openseg-proposals",
+    name="openseg",
     presets=PRESETS,
     build=build,
-    save=lambda task, path, config: task.proposer.save(path),
-    load=lambda path, config: load_proposer(path),
-    weights=lambda config: WEIGHTS,
-    example="openseg-proposals --steps 2000 --ema 0.999 --out runs/openseg-proposals",
-    model=OpenSegProposer,
+    save=lambda task, path, config: save_method(task.method, path, task.about()),
+    load=lambda path, config: load_method("openseg", load_clip(config.clip, config.pretrained), path),
+    weights=lambda config: "openseg.safetensors",
+    example="openseg --steps 300 --alpha 0 --out runs/openseg-without-masks",
 )

@@ -1,20 +1,70 @@
-"""Settings of OpenSeg's mask proposals: the miniature's, a handful of steps, and the paper's."""
+"""Settings of OpenSeg, and of its mask proposals alone: the miniature's, a handful of steps, and the paper's."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ovs_lite.config import LoopConfig
+from ovs_lite.data.captions import ALL, KINDS
+from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.proposer import ProposalConfig
+from ovs_lite.regions.pooling import POOLINGS
 
-LITE = ProposalConfig()
-PRESETS = {
-    "smoke": replace(LITE, loop=replace(LITE.loop, steps=4), batch=4, data="icon-smoke/icon-coco/train"),
-    "lite": LITE,
-    # Section 4.1. Not in the paper: heads, layers, clipping, warm-up, and the optimiser (ours is AdamW). ALIGN's
-    # weights are not public; EfficientNet-B7 from NoisyStudent is the paper's nearest (its Table 3; there lr 0.08).
-    "paper": ProposalConfig(
-        loop=LoopConfig(steps=30_000, lr=0.005, muon_lr=0.0, weight_decay=1e-5, warmup=500),
-        data="coco-panoptic/train", batch=1024, image_size=640, rescale=(0.8, 1.2),
-        backbone="tf_efficientnet_b7.ns_jft_in1k", backbone_pretrained=True,
-        channels=640, queries=128, layers=6, heads=8,
-    ),
+
+@dataclass(frozen=True)
+class OpenSegConfig(ProposalConfig):
+    """OpenSeg's network and its training; the defaults are the `lite` preset. Raises ValueError for what cannot run."""
+
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=600, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
+    )
+    data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
+    initial: str = ""  # proposals to start from: a file of `ovs-lite train openseg-proposals`; none: the backbone alone
+    clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
+    pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
+    templates: str = "bare"  # sentences that a word is put into; bare: none
+    alpha: float = 4.0  # Eq. 5: weight of the masks' loss beside the grounding loss; 0: no mask is shown
+    keep: float = 0.5  # kp: probability that a word of a caption is kept
+    kinds: tuple[str, ...] = ("noun", "adj")  # words that are kept: noun, adj, verb, or all
+    compounds: tuple[str, ...] = ("icon-coco",)  # vocabularies whose names of several words are kept together
+    tagger: str = "auto"  # parts of speech: shipped, nltk, or nltk where its data is found
+    nltk_data: str = ""  # folder to look for NLTK's data in first
+    pooling: str = "sum"  # of F_z under a mask: sum, or hard
+    sync: bool = True  # whether images are told from those of all processes, or of their own alone
+
+    def __post_init__(self):
+        super().__post_init__()
+        choices = {"tagger": TAGGERS, "pooling": POOLINGS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if not self.kinds or set(self.kinds) - {*KINDS, ALL}:
+            raise ValueError(f"got kinds={self.kinds}, expected some of {', '.join(KINDS)}, or {ALL}")
+        if self.alpha < 0 or not 0 <= self.keep <= 1:
+            raise ValueError(f"got alpha={self.alpha}, keep={self.keep}, expected 0 or more, and 0..1")
+        if not self.data or self.batch % len(self.data):
+            given = f"got batch={self.batch} for {len(self.data)} data sets"
+            raise ValueError(f"{given}, expected at least one, and a batch that they share equally")
+
+
+# Section 4.1. Not in the paper: heads, layers, clipping, warm-up, and the optimiser (ours is AdamW). ALIGN's
+# weights are not public; EfficientNet-B7 from NoisyStudent is the paper's nearest (its Table 3; there lr 0.08).
+PAPER = {
+    "loop": LoopConfig(steps=30_000, lr=0.005, muon_lr=0.0, weight_decay=1e-5, warmup=500),
+    "batch": 1024, "image_size": 640, "rescale": (0.8, 1.2),
+    "backbone": "tf_efficientnet_b7.ns_jft_in1k", "backbone_pretrained": True,
+    "channels": 640, "queries": 128, "layers": 6, "heads": 8,
 }  # fmt: skip
+MASKS_ALONE = ProposalConfig()
+PROPOSAL_PRESETS = {
+    "smoke": replace(MASKS_ALONE, loop=replace(MASKS_ALONE.loop, steps=4), batch=4, data="icon-smoke/icon-coco/train"),
+    "lite": MASKS_ALONE,
+    "paper": ProposalConfig(data="coco-panoptic/train", **PAPER),
+}
+LITE = OpenSegConfig()
+PRESETS = {
+    "smoke": replace(LITE, loop=replace(LITE.loop, steps=4), batch=4, data=("icon-smoke/icon-coco/train",)),
+    "lite": LITE,
+    # The released model reads words with CLIP's ViT-L/14; per core of 16 images, as most of the paper's rows: sync off.
+    "paper": OpenSegConfig(
+        data=("coco-panoptic/train",), compounds=(), clip="ViT-L-14-336", pretrained="openai", sync=False, **PAPER
+    ),
+}

@@ -15,7 +15,7 @@ from kit.proposers import CLASSES, texts
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.methods.maskformer.proposer import MaskFormer, MaskFormerOutput
 from ovs_lite.methods.maskformer.training import MaskFormerTraining
-from ovs_lite.methods.openseg.training import BestMatchTraining, covered_share
+from ovs_lite.methods.openseg.proposal_training import BestMatchTraining, covered_share
 
 BOTH = pytest.mark.parametrize("kind", TERMS)
 
