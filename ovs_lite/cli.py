@@ -129,7 +129,9 @@ def threshold(word: str) -> float | str:
 
 
 def _add_data(commands) -> None:
-    parser = _command(commands, "data", None, "build, list, show or verify data, or look for NLTK's", "ovs-lite data list")
+    parser = _command(
+        commands, "data", None, "build, list, show or verify data, or look for NLTK's", "ovs-lite data list"
+    )
     actions = parser.add_subparsers(required=True, metavar="action", dest="action")
     build = _command(actions, "build", _data_build, "render the sets", "ovs-lite data build --profile lite")
     build.add_argument("--only", nargs="+", default=[], metavar="SET", help="these sets instead of all")

@@ -24,6 +24,9 @@ TINY = {  # a run of each recipe in a moment
     "--image-size 64 --backbone test_convnext",
     "maskformer": "--profile smoke --steps 3 --batch 3 --channels 16 --queries 6 --layers 2 --heads 2 "
     "--image-size 64 --backbone test_convnext",
+    "openseg": "--profile smoke --steps 3 --batch 3 --channels 16 --queries 6 --layers 1 --heads 2 "
+    "--image-size 64 --backbone test_convnext",
+    "lseg": "--profile smoke --steps 3 --batch 3 --channels 16 --image-size 64 --backbone test_convnext",
     "clip": "ConvNeXt-Lite --profile smoke --steps 3 --batch 4 --warmup 1",
 }  # fmt: skip
 

@@ -92,7 +92,6 @@ class MaskBatches:
         return image, targets[kept], torch.from_numpy(labels)[kept], record["image_id"], words
 
     def _words(self, captions: Sequence[str] | None, mirrored: bool, rng: np.random.Generator) -> list[str]:
-        captions = [caption for caption in captions or [] if caption.strip()]
         if self.words is None or not captions:
             return []
         caption = captions[rng.integers(len(captions))]

@@ -53,6 +53,10 @@ class OpenSegTraining(Task):
         found = {"grounding": grounding_loss(regions, words, valid, self.model.temperature)}
         return found | ({"best_match_dice": mask_loss(masks, batch.masks)} if config.alpha else {})
 
+    def notes(self) -> list[str]:
+        """Who told nouns from adjectives."""
+        return [f"words of captions by the tagger {self.found['tagger']!r}, kept: {', '.join(self.config.kinds)}"]
+
     def about(self) -> dict[str, str]:
         """For the file of weights: how long, on what, and who told nouns from adjectives."""
         loop, config = self.config.loop, self.config

@@ -1,0 +1,128 @@
+"""OpenSeg's inference against loops, its options, its weights on disk, and CLIP with its proposals."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kit.clips import random_clip, random_texts, shaken, tiny_clip
+from kit.images import randn
+from kit.openseg import make_openseg
+from kit.proposal_training import SMALL
+from ovs_lite.checkpoints import load_method, save_method
+from ovs_lite.methods.openseg.clip_proposals import ClipProposals
+from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
+from ovs_lite.methods.openseg.method import OpenSeg
+
+TEXT = random_texts(3, 16)
+
+
+def slow_scores(masks, regions, text):
+    """Eq. 6 for one image: (N, h, w), (N, D), (K, D) -> (K, h, w)."""
+    found = torch.zeros(len(text), *masks.shape[1:])
+    for k, w in enumerate(text):
+        for s, z in zip(masks, regions, strict=True):
+            found[k] += (z @ w) / (z.norm() * w.norm()) * s
+    return found
+
+
+def test_scores_are_eq_6():
+    method, images = make_openseg(), randn(2, 3, 32, 48)
+    features = method.encode(images)
+    assert features.masks.shape == (2, SMALL["queries"], 8, 12) and features.pixels.shape == (2, 16, 8, 12)
+    assert features.masks.min() >= 0 and features.masks.max() <= 1
+    regions = torch.einsum("bnhw,bdhw->bnd", features.masks, features.pixels)
+    small = torch.stack([slow_scores(*pair, TEXT) for pair in zip(features.masks, regions, strict=True)])
+    expected = F.interpolate(small, (32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(method.predict(images, TEXT), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_without_proposals_every_pixel_answers_for_itself():
+    method, images = make_openseg(), randn(1, 3, 32, 32)
+    features = method.encode(images)
+    cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(features.pixels, dim=1), TEXT)
+    expected = F.interpolate(cosines, (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(method.scores(features, TEXT, proposals=False), expected)
+
+
+def test_masks_from_elsewhere_take_the_place_of_the_proposals():
+    method, images = make_openseg(), randn(1, 3, 32, 32)
+    halves = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
+    halves[0, 0, :, :16] = halves[0, 1, :, 16:] = True
+    features = method.encode(images).with_masks(halves)
+    labels = method.scores(features, TEXT).argmax(1)[0]
+    means = F.normalize(torch.stack([features.pixels[0, ..., part].sum((1, 2)) for part in (slice(4), slice(4, 8))]))
+    for columns, z in zip((slice(0, 14), slice(18, 32)), means, strict=True):
+        assert (labels[:, columns] == (TEXT @ z).argmax()).all(), "one answer for the whole region"
+    nothing = method.scores(method.encode(images).with_masks(halves[:, :0]), TEXT)
+    assert torch.equal(nothing, torch.zeros(1, 3, 32, 32))
+
+
+def test_the_temperature_says_how_sure_and_never_which():
+    """Eq. 6 has none; softer masks and order of proposals matter, tau does not."""
+    method, images = make_openseg(), randn(1, 3, 32, 32)
+    before = method.predict(images, TEXT)
+    with torch.no_grad():
+        method.network.log_temperature.fill_(-9.0)
+    assert torch.equal(method.predict(images, TEXT), before)
+    assert float(method.network.temperature.detach()) == pytest.approx(0.01), "cosines times 100 at most"
+
+
+def test_a_file_brings_the_sizes_and_belongs_to_the_text_tower_alone(tmp_path):
+    method, path = make_openseg(queries=5, layers=1), tmp_path / "openseg.safetensors"
+    shaken(method.network)
+    save_method(method, path)
+    clip = tiny_clip()
+    shaken(clip.network.visual)  # another image tower
+    loaded = load_method("openseg", clip, path)
+    assert loaded.config == method.config and not loaded.training
+    images = clip.normalise(torch.rand(1, 3, 32, 32))
+    torch.testing.assert_close(loaded.predict(images, TEXT), method.predict(images, TEXT), atol=2e-2, rtol=0)
+    shaken(clip.network.transformer)
+    with pytest.raises(ValueError, match="trained on the CLIP 'tiny', whose weights or configuration are not those"):
+        load_method("openseg", clip, path)
+
+
+def test_files_of_others_and_damaged_notes_are_refused(tmp_path):
+    method, path = make_openseg(), tmp_path / "weights.safetensors"
+    save_method(method, path)
+    with pytest.raises(ValueError, match="weights of 'openseg', expected those of 'lseg'"):
+        load_method("lseg", tiny_clip(), path)
+    method.about = lambda: {"config": "{}"}
+    save_method(method, path)
+    with pytest.raises(ValueError):
+        load_method("openseg", tiny_clip(), path)
+    method.about = dict
+    save_method(method, path)
+    with pytest.raises(ValueError, match="not weights that `ovs-lite train openseg` writes"):
+        load_method("openseg", tiny_clip(), path)
+
+
+def test_settings_that_cannot_run_are_refused():
+    for changes, message in (
+        ({"alpha": -1.0}, "alpha=-1.0"), ({"keep": 1.5}, "keep=1.5"), ({"kinds": ("nouns",)}, "got kinds="),
+        ({"pooling": "mean"}, "expected one of sum, hard"), ({"tagger": "spacy"}, "expected one of auto, shipped"),
+        ({"data": ()}, "expected at least one"), ({"data": ("a", "b", "c")}, "that they share equally"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            OpenSegConfig(**changes)
+    assert PRESETS["paper"].keep == 0.5 and not PRESETS["paper"].sync
+
+
+class Test_clip_with_proposals:
+    def test_is_eq_6_with_clips_own_map_under_openseg_s_masks(self):
+        clip = random_clip("ConvNeXt-Lite")
+        network = OpenSeg(clip, OpenSegConfig(**SMALL)).eval().network
+        method, images, text = ClipProposals(clip, network).eval(), randn(2, 3, 64, 96), random_texts(4)
+        masks = network.proposer(images * clip.std + clip.mean)[0]
+        dense = clip.dense(images, "last")
+        cells = F.avg_pool2d(masks, 32)
+        regions = torch.einsum("bnhw,bdhw->bnd", cells, dense)
+        expected = torch.stack([slow_scores(*pair, text) for pair in zip(masks, regions, strict=True)])
+        torch.testing.assert_close(method.predict(images, text), expected.detach(), atol=1e-4, rtol=1e-3)
+
+    def test_reads_openseg_s_file_on_any_clip(self, tmp_path):
+        path = tmp_path / "openseg.safetensors"
+        save_method(make_openseg(), path)
+        clip = random_clip("ConvNeXt-Lite")  # 128 dimensions, the file's words have 16
+        method = load_method("clip-proposals", clip, path)
+        assert method.predict(randn(1, 3, 64, 64), random_texts(3)).shape == (1, 3, 64, 64)

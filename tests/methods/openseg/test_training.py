@@ -1,0 +1,141 @@
+"""OpenSeg's training: terms are the two losses, words and their absence, two processes, what decides a run."""
+
+import math
+
+import pytest
+import torch
+
+from kit.openseg import BATCHES, WORDS, gradients, lseg_task, openseg_task, two_processes, word_batch
+from kit.oracles.grounding import slow_grounding_loss
+from kit.processes import launch, load
+from ovs_lite.data.loaders.mask_batches import MaskBatch
+from ovs_lite.data.record import write_split
+from ovs_lite.losses.masks import best_match_dice_loss
+from ovs_lite.methods import get_recipe
+from ovs_lite.methods.openseg.config import OpenSegConfig
+from ovs_lite.methods.openseg.proposal_training import covered_share
+
+
+def test_terms_are_eq_4_and_eq_1_of_what_the_network_sees():
+    task, batch = openseg_task(), word_batch(2, 0, 3, 1)
+    logits, pixels = task.model(batch.images)
+    masks = logits.sigmoid().detach()
+    regions = torch.einsum("bnhw,bdhw->bnd", masks, pixels).detach()
+    words, valid = task.words.padded(batch.words, 3)
+    assert valid.sum(1).tolist() == [3, 0, 1, 2]
+    assert torch.equal(words[0, 1], task.method.clip.text_embeddings(["red"], "bare")[0])
+    found = {name: value.item() for name, value in task.losses(batch).items()}
+    expected = slow_grounding_loss(regions, words, valid, 0.07)
+    assert found["grounding"] == pytest.approx(expected, rel=1e-4)
+    targets = [covered_share(some, (8, 8)) for some in batch.masks]
+    assert found["best_match_dice"] == pytest.approx(float(best_match_dice_loss(masks, targets)), rel=1e-5)
+    assert task.weights == {"grounding": 1.0, "best_match_dice": 4.0}
+
+
+def test_words_teach_the_masks_too_unless_pooling_is_hard():
+    found = {}
+    for pooling in ("sum", "hard"):
+        task = openseg_task(alpha=0.0, pooling=pooling)
+        assert task.losses(word_batch(2, 1)).keys() == {"grounding"}, "alpha = 0: no mask is shown"
+        found[pooling] = gradients(task, word_batch(2, 1, 1))
+    decoder = "proposer.network.to_mask.weight"
+    assert found["sum"][decoder].abs().sum() > 0
+    assert decoder not in found["hard"] or found["hard"][decoder].abs().sum() == 0
+
+
+def test_images_without_words_count_for_masks_alone():
+    three = word_batch(2, 1, 1, words=[["dog"], ["cat"], []])
+    two = MaskBatch(three.images[:2], three.masks[:2], three.labels[:2], three.image_ids[:2], 2, three.words[:2])
+    with torch.no_grad():
+        first, second = (openseg_task().losses(batch)["grounding"] for batch in (three, two))
+    torch.testing.assert_close(first, second)
+    nothing = openseg_task().losses(BATCHES["no words"])
+    assert nothing["grounding"] == 0 and nothing["best_match_dice"] > 0
+    assert all(g.isfinite().all() for g in gradients(openseg_task(), BATCHES["no words"]).values())
+
+
+def test_two_processes_train_as_one(tmp_path):
+    done = launch("kit.openseg.two_processes", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = load(tmp_path)
+    for kind, task in (("openseg", openseg_task), ("lseg", lseg_task)):
+        for name, batch in BATCHES.items():
+            expected, key = gradients(task(), batch), f"{kind} {name}"
+            for parameter, gradient in expected.items():
+                assert torch.equal(first[key][parameter], second[key][parameter])
+                torch.testing.assert_close(first[key][parameter], gradient, atol=2e-5, rtol=1e-3)
+    assert two_processes.__module__ == "kit.openseg"
+
+
+def split_of(tmp_path, captions, name="set"):
+    from kit.records import scene, toy
+
+    records = [toy(f"{name}{i}", scene(), {1: 0, 2: 1, 3: 2}) | {"captions": list(c)} for i, c in enumerate(captions)]
+    write_split(records, tmp_path / name, progress=False)
+    return str(tmp_path / name)
+
+
+def built(tmp_path, captions, **changes):
+    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
+    config = OpenSegConfig(data=(split_of(tmp_path, captions),), batch=len(captions), **sizes | {"keep": 1.0} | changes)
+    return get_recipe("openseg").build(config)
+
+
+CAPTIONS = [["a photo of two red fire hydrants"], ["the dog runs"], [], ["狗"]]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("noun", "adj"), [["dog"], ["red", "fire hydrant"], [], []]),
+        (("noun",), [["dog"], ["fire hydrant"], [], []]),
+        (("noun", "verb"), [["dog", "runs"], ["fire hydrant"], [], []]),
+        (("all",), [["the", "dog", "runs"], ["photo", "of", "two", "red", "fire hydrant"], [], []]),
+    ],
+)
+def test_words_of_captions_reach_the_batch(kinds, expected, tmp_path):
+    task = built(tmp_path, CAPTIONS, kinds=kinds)
+    assert sorted(task.batch(0).words, reverse=True) == sorted(expected, reverse=True)
+    assert task.found["tagger"] in task.notes()[0]
+
+
+def test_kp_drops_words_by_chance_and_the_same_at_every_call(tmp_path):
+    task = built(tmp_path, [["a dog, a cat, a tree and a boat"]] * 8, keep=0.5)
+    seen = [task.batch(index).words for index in range(40)]
+    assert seen == [task.batch(index).words for index in range(40)]
+    counts = [len(words) for batch in seen for words in batch]
+    assert abs(sum(counts) / len(counts) - 2) < 4 * math.sqrt(1 / len(counts)) and {0, 4} <= set(counts)
+
+
+def test_several_data_sets_have_equal_shares(tmp_path):
+    first, second = split_of(tmp_path, [["a dog"]] * 3, "a"), split_of(tmp_path, [["a cat"]] * 30, "b")
+    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
+    task = get_recipe("openseg").build(OpenSegConfig(data=(first, second), batch=6, keep=1.0, **sizes))
+    for index in range(5):
+        batch = task.batch(index)
+        assert [name[0] for name in batch.image_ids] == [*"aaabbb"] and batch.total == 6
+        assert batch.words == [["dog"]] * 3 + [["cat"]] * 3 and len(batch.images) == len(batch.masks) == 6
+    assert task.found["records"] == [3, 30]
+
+
+def test_proposals_are_where_a_run_may_start(tmp_path):
+    from kit.proposers import make_proposer
+
+    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
+    teacher = make_proposer("openseg-proposals", **sizes)
+    teacher.save(tmp_path / "teacher.safetensors")
+    task = built(tmp_path, CAPTIONS, initial=str(tmp_path / "teacher.safetensors"))
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(task.model.proposer.state_dict()[name], value), name
+    with pytest.raises(ValueError, match="proposals of other sizes than the settings give"):
+        built(tmp_path / "again", CAPTIONS, initial=str(tmp_path / "teacher.safetensors"), queries=5)
+
+
+def test_every_word_is_embedded_once(monkeypatch):
+    task, asked = openseg_task(), []
+    embed = task.method.clip.text_embeddings
+    monkeypatch.setattr(task.method.clip, "text_embeddings", lambda w, t: asked.append(list(w)) or embed(w, t))
+    for _ in range(3):
+        task.words.padded(WORDS, 4)
+    task.words.padded([["dog", "boat"]], 2)
+    assert asked == [["cat", "dog", "grass", "red", "sky", "tree"], ["boat"]]
