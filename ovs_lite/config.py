@@ -54,6 +54,10 @@ class LoopConfig:
             raise ValueError(f"got ema={self.ema}, expected a decay in [0, 1), e.g. 0.999")
 
 
+# Raise it when the same seed should give other images, so that old builds are refused, and remade by `data build`.
+ICONWORLD_FORMAT = 2
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """How much of IconWorld to render."""

@@ -87,6 +87,26 @@ def _convolutional(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return visual.head(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+@torch.no_grad()
+def map_projection(visual: nn.Module) -> nn.Conv2d:
+    """A new 1 x 1 convolution that does to a ConvNet's last feature map what its head does: (B, C, h, w) -> (B, D, h,
+    w) in the joint space. Raises ValueError for image towers of which no such convolution exists."""
+    head = [layer for layer in getattr(visual, "head", ()) if not isinstance(layer, nn.Dropout)]
+    if not hasattr(visual, "trunk") or not is_mean_of_map(visual) or [type(layer) for layer in head] != [nn.Linear]:
+        given = f"got image tower {type(getattr(visual, 'trunk', visual)).__name__}"
+        raise ValueError(f"{given}, expected a ConvNet whose pooled map is projected by one matrix, as ConvNeXt-Lite's")
+    norm, (linear,) = _head_norm(visual), head
+    weight, bias = linear.weight, 0 if linear.bias is None else linear.bias
+    if not isinstance(norm, nn.Identity):
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        bias = bias + weight @ (norm.bias - scale * norm.running_mean)
+        weight = weight * scale
+    found = nn.Conv2d(*reversed(weight.shape), 1)
+    found.weight.copy_(weight[:, :, None, None])
+    found.bias.copy_(bias)
+    return found
+
+
 def _head_norm(visual: nn.Module) -> nn.Module:
     return getattr(getattr(visual.trunk, "head", None), "norm", nn.Identity())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ovs_lite.files import data_path, printable
-from ovs_lite.methods.openseg.pseudo_masks import LEAST, MOST, write_pseudo_masks
+from ovs_lite.methods.pseudo_masks import LEAST, MOST, write_pseudo_masks
 
 EXAMPLE = """ovs-lite pseudo-masks runs/openseg-proposals/proposals.safetensors icon-lite/icon-caption/train \\
     --out icon-lite/icon-caption-pseudo/train"""

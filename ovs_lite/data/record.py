@@ -22,6 +22,7 @@ import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
+from ovs_lite.config import ICONWORLD_FORMAT
 from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, encode_record
 from ovs_lite.files import file_digest, write_json
 from ovs_lite.locks import exclusive
@@ -88,7 +89,8 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
 
     verify: None reads a file for its sha256 only where this process has not yet (about 1 s per GB), True always, False
         never.
-    Raises FileNotFoundError where the folder is missing, ValueError where its files are not those of its manifest.
+    Raises FileNotFoundError where the folder is missing, ValueError where its files are not those of its manifest, and
+    for scenes that another version of IconWorld drew.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
@@ -103,13 +105,21 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
             raise ValueError(f"{len(dataset)} records, {manifest['count']} in the manifest")
     except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is damaged ({error}); {REMEDY}") from error
+    drawn = manifest["creator"].get("source", manifest["creator"]).get("format", ICONWORLD_FORMAT)
+    if drawn != ICONWORLD_FORMAT:
+        given = f"got scenes of IconWorld's version {drawn} in {folder}"
+        raise ValueError(f"{given}, expected version {ICONWORLD_FORMAT}; {REMEDY}")
     return dataset
+
+
+def read_creator(folder: str | Path) -> dict[str, Any]:
+    """The facts on where a split comes from, as `write_split` was given them."""
+    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["creator"]
 
 
 def is_made(folder: Path, creator: Mapping[str, Any]) -> bool:
     """Whether a whole split lies in the folder that was written with these facts on where it comes from."""
-    manifest = folder / MANIFEST
-    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["creator"] == creator
+    return (folder / MANIFEST).exists() and read_creator(folder) == creator
 
 
 def _rows(records: Iterable[dict[str, Any]], masks: bool, bar: tqdm) -> Iterator[dict[str, Any]]:

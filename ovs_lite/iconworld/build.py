@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ovs_lite.config import DataConfig
+from ovs_lite.config import ICONWORLD_FORMAT, DataConfig
 from ovs_lite.data.record import is_made, write_split
 from ovs_lite.iconworld.annotate import granular_masks, panoptic, segment_names
 from ovs_lite.iconworld.caption_grammar import captions_for, scene_contents
@@ -17,7 +17,6 @@ from ovs_lite.iconworld.scene import SceneBatch, sample_scenes
 from ovs_lite.iconworld.sets import SET_NAMES, IconSet, icon_sets, scene_count
 
 BATCH = 64
-FORMAT = 2  # raise it when the same seed should give other images, so that old builds are remade
 
 
 def split_folder(root: Path, config: DataConfig, name: str, split: str) -> Path:
@@ -65,7 +64,13 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
     for icon_set in icon_sets(name):
         folder = split_folder(root, config, name, icon_set.split)
         count = scene_count(icon_set, config)
-        creator = {"set": name, "split": icon_set.split, "seed": seed, "format": FORMAT, "config": asdict(config)}
+        creator = {
+            "set": name,
+            "split": icon_set.split,
+            "seed": seed,
+            "format": ICONWORLD_FORMAT,
+            "config": asdict(config),
+        }
         if not is_made(folder, creator):
             records = iter_records(icon_set, count, config.image_size, seed)
             write_split(

@@ -26,7 +26,10 @@ class PyramidSum(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised -> (B, C, h, w)."""
-        maps = self.backbone(images)
+        return self.merge(self.backbone(images))
+
+    def merge(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """The backbone's maps P2..P5 -> (B, C, h, w)."""
         levels = list(self.pyramid({str(i): level for i, level in enumerate(maps)}).values())
         size = levels[0].shape[-2:]
         return sum(F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels)

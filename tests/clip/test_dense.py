@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
+from torch import nn
 
 from kit.clips import random_clip, shaken
 from kit.images import randn
 from ovs_lite.clip import wrap_clip
-from ovs_lite.clip.dense import check_family, dense_maps, is_mean_of_map, patch_stride, resize_positions
+from ovs_lite.clip.dense import check_family, dense_maps, is_mean_of_map, map_projection, patch_stride, resize_positions
 
 
 def dense_map(tower, images, mode="value"):
@@ -287,3 +288,19 @@ def test_other_convnets_of_timm(name):
     if name == "resnet18":  # no norm after its last block: pooling and projecting change places
         torch.testing.assert_close(dense_map(tower, randn(1, 3, 64, 64)).mean((2, 3)),
                                    tower(randn(1, 3, 64, 64)), atol=1e-5, rtol=1e-4)  # fmt: skip
+
+
+def test_a_convnets_head_as_a_convolution_gives_its_dense_map():
+    clip = random_clip("ConvNeXt-Lite")
+    shaken(clip.network.visual)
+    for module in clip.network.visual.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    visual, images = clip.network.visual.eval(), randn(2, 3, 64, 96)
+    found = map_projection(visual)(visual.trunk.forward_features(images))
+    torch.testing.assert_close(found, clip.dense(images, "last"), atol=1e-4, rtol=1e-4)
+    normed = TimmModel("convnext_atto", 16, pool="", proj="linear", image_size=64)  # layer normalisation after pooling
+    for other in (random_clip("ViT-Lite-8").network.visual, normed):
+        with pytest.raises(ValueError, match="got image tower .*, expected a ConvNet whose pooled map is projected by"):
+            map_projection(other)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kit.processes import environment, working_process
-from kit.records import three_segments
+from kit.records import scene, three_segments, toy
 from ovs_lite.data import record
 from ovs_lite.data.images import encode_image
 from ovs_lite.data.readers.reader_report import ReaderReport
@@ -85,7 +85,7 @@ def test_same_records_same_bytes(tmp_path):
     write(tmp_path / "b" / "a")
     code = """
 import sys
-from kit.records import three_segments
+from kit.records import scene, three_segments, toy
 from ovs_lite.data.record import write_split
 write_split(map(three_segments, range(70)), sys.argv[1], progress=False)
 """
@@ -186,7 +186,7 @@ def test_a_killed_process_leaves_the_old_folder(tmp_path, when):
     before = tree_digest(tmp_path / "a")
     code = """
 import os, signal, sys, datasets
-from kit.records import three_segments
+from kit.records import scene, three_segments, toy
 from ovs_lite.data.record import write_split
 die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 def source():
@@ -366,3 +366,15 @@ def test_report_counts_lists_and_judges():
         report.check(max_fraction=0.05)
     with pytest.raises(ValueError, match="no image"):
         ReaderReport().check(max_fraction=1.0)
+
+
+def test_scenes_of_another_version_of_the_world_are_refused(tmp_path):
+    """Also where somebody's masks were drawn on them."""
+    for name, creator in (("old", {"set": "icon-coco", "format": 1}), ("masks", {"source": {"format": 1}})):
+        write_split([toy("p", scene())], tmp_path / name, creator=creator, progress=False)
+        with pytest.raises(
+            ValueError, match="got scenes of IconWorld's version 1 in .*, expected version 2; remove that"
+        ):
+            load_split(tmp_path / name)
+    write_split([toy("p", scene())], tmp_path / "new", creator={"format": 2}, progress=False)
+    assert len(load_split(tmp_path / "new")) == 1

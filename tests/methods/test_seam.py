@@ -20,9 +20,14 @@ OPTIONS = {
     "clip-cam": [{}],
     "maskclip": [{}, {"prompt_denoising": 0.5}, *KEYS],
     "reco": [{}, {"text_attention": False}],
+    "openseg": [{}, {"proposals": False}, {"pooling": "hard"}],
+    "lseg": [{}],
+    "clip-proposals": [{}],
     "tcl": [{}, {"refine": False}, {"kp_weight": 0.0}, {"kp_weight": 0.7, "kp_variant": "paper"}],
 }
-CASES = [("ViT-Lite-8", name) for name in OPTIONS] + [("ConvNeXt-Lite", name) for name in OPTIONS if name != "tcl"]
+OWN_BACKBONE = ("openseg", "lseg")
+CASES = [("ViT-Lite-8", name) for name in OPTIONS if name not in OWN_BACKBONE]
+CASES += [("ConvNeXt-Lite", name) for name in OPTIONS if name != "tcl"]
 
 
 @functools.cache
@@ -41,6 +46,8 @@ def encoded(method):
     """How many images the tower's first layer has seen, added to at each call."""
     visual, seen = method.clip.network.visual, []
     first = visual.trunk.stem if hasattr(visual, "trunk") else visual.conv1
+    if method.name in OWN_BACKBONE:
+        first = next(module for name, module in method.network.named_modules() if name.endswith("model.stem"))
     handle = first.register_forward_hook(lambda layer, given, found: seen.append(len(given[0])))
     yield seen
     handle.remove()

@@ -43,7 +43,9 @@ class ClipProposals(Method):
     @classmethod
     def stored(cls, clip: Clip, about: dict[str, str]) -> "ClipProposals":
         """With the network that a file of OpenSeg's weights was saved with."""
-        return cls(clip, OpenSegNetwork(OpenSegProposer(stored_config(about), fresh=False), int(about["embed_dim"])))
+        config = stored_config(about)
+        proposer = OpenSegProposer(config, fresh=False)
+        return cls(clip, OpenSegNetwork(proposer, int(about["embed_dim"]), config.starts_as_clip))
 
     def trained_part(self) -> OpenSegNetwork:
         """OpenSeg's network, of which only the masks are used."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from ovs_lite.config import LoopConfig
 from ovs_lite.data.captions import ALL, KINDS
 from ovs_lite.data.tagging import TAGGERS
-from ovs_lite.methods.proposer import ProposalConfig
+from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
 from ovs_lite.regions.pooling import POOLINGS
 
 
@@ -17,6 +17,7 @@ class OpenSegConfig(ProposalConfig):
         default_factory=lambda: LoopConfig(steps=600, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
+    clip_map: bool = True  # whether F_z starts as CLIP's own last feature map, where the backbone is its tower
     initial: str = ""  # proposals to start from: a file of `ovs-lite train openseg-proposals`; none: the backbone alone
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
@@ -29,6 +30,11 @@ class OpenSegConfig(ProposalConfig):
     nltk_data: str = ""  # folder to look for NLTK's data in first
     pooling: str = "sum"  # of F_z under a mask: sum, or hard
     sync: bool = True  # whether images are told from those of all processes, or of their own alone
+
+    @property
+    def starts_as_clip(self) -> bool:
+        """Whether the network has CLIP's own map to start from."""
+        return self.clip_map and self.backbone == LITE_TRUNK
 
     def __post_init__(self):
         super().__post_init__()
@@ -65,6 +71,12 @@ PRESETS = {
     "lite": LITE,
     # The released model reads words with CLIP's ViT-L/14; per core of 16 images, as most of the paper's rows: sync off.
     "paper": OpenSegConfig(
-        data=("coco-panoptic/train",), compounds=(), clip="ViT-L-14-336", pretrained="openai", sync=False, **PAPER
+        data=("coco-panoptic/train",),
+        compounds=(),
+        clip_map=False,
+        clip="ViT-L-14-336",
+        pretrained="openai",
+        sync=False,
+        **PAPER,
     ),
 }

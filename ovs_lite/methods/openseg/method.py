@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
+from ovs_lite.clip.dense import map_projection
 from ovs_lite.config import flatten, override, to_dict
 from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
@@ -54,7 +55,10 @@ class OpenSeg(Method):
         super().__init__(clip)
         self.config = config or PRESETS["lite"]
         clip.requires_grad_(False)
-        self.network = OpenSegNetwork(OpenSegProposer(self.config, fresh), clip.embed_dim).to(clip.device)
+        self.network = OpenSegNetwork(OpenSegProposer(self.config, fresh), clip.embed_dim, self.config.starts_as_clip)
+        if fresh and self.config.starts_as_clip:
+            self.network.clip_map.load_state_dict(map_projection(clip.network.visual).state_dict())
+        self.network.to(clip.device)
 
     @classmethod
     def stored(cls, clip: Clip, about: dict[str, str]) -> "OpenSeg":

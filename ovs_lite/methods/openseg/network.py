@@ -7,6 +7,7 @@ H W pixels, h w a quarter of them.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip.model import MAX_SCALE
@@ -18,12 +19,22 @@ SMALLEST = 1 / MAX_SCALE
 
 
 class OpenSegNetwork(nn.Module):
-    """What OpenSeg trains: the proposer (backbone, pyramid, F_s, queries), F_z's head and the temperature."""
+    """What OpenSeg trains: the proposer (backbone, pyramid, F_s, queries), F_z's head and the temperature.
 
-    def __init__(self, proposer: OpenSegProposer, embed_dim: int):
+    clip_map: from the backbone's last map to the joint space, as its CLIP does it (`clip.dense.map_projection`).
+        Departure, for trainings a thousand times shorter than the paper's: its output, enlarged and of unit length, is
+        what F_z starts as, and the head, whose last layer starts at 0, adds what it learns. None: the head alone.
+    """
+
+    def __init__(self, proposer: OpenSegProposer, embed_dim: int, clip_map: bool = False):
         super().__init__()
         self.proposer = proposer
         self.meaning_head = EmbeddingHead(proposer.config.channels, embed_dim)
+        width = proposer.network.features.backbone.channels[-1]
+        self.clip_map = nn.Conv2d(width, embed_dim, 1) if clip_map else None
+        if clip_map:
+            nn.init.zeros_(self.meaning_head[-1].weight)
+            nn.init.zeros_(self.meaning_head[-1].bias)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
 
     @property
@@ -34,5 +45,10 @@ class OpenSegNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) RGB in [0, 1] -> mask logits (B, N, h, w) and F_z (B, D, h, w), not normalised."""
         proposals = self.proposer.network
-        features = proposals.pixel_features(self.proposer.normalise(images))
-        return proposals.masks(features), self.meaning_head(features)
+        maps = proposals.features.backbone(self.proposer.normalise(images))
+        features = proposals.features.merge(maps)
+        meaning = self.meaning_head(features)
+        if self.clip_map is not None:
+            start = F.interpolate(self.clip_map(maps[-1]), meaning.shape[-2:], mode="bilinear", align_corners=False)
+            meaning = meaning + F.normalize(start, dim=1)
+        return proposals.masks(features), meaning

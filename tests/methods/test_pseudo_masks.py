@@ -16,8 +16,8 @@ from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
 from ovs_lite.files import file_digest
 from ovs_lite.matching import pairwise_iou
-from ovs_lite.methods.openseg import pseudo_masks as module
-from ovs_lite.methods.openseg.pseudo_masks import pseudo_masks, write_pseudo_masks
+from ovs_lite.methods import pseudo_masks as module
+from ovs_lite.methods.pseudo_masks import pseudo_masks, write_pseudo_masks
 
 LEAST = 0.5
 
@@ -125,7 +125,7 @@ def test_what_another_process_works_at_is_left_to_it(files, small_parts):
 
 
 def test_two_processes_share_the_work(files):
-    code = "import sys; from ovs_lite.methods.openseg import pseudo_masks as m; m.PART = 1; from pathlib import Path\n"
+    code = "import sys; from ovs_lite.methods import pseudo_masks as m; m.PART = 1; from pathlib import Path\n"
     code += f"print(m.write_pseudo_masks(*map(Path, sys.argv[1:]), least={LEAST}, progress=False))"
     command = [sys.executable, "-c", code, *map(str, files)]
     pair = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ovs_lite.data.images import read_image
-from ovs_lite.data.record import is_made, load_split, write_split
+from ovs_lite.data.record import is_made, load_split, read_creator, write_split
 from ovs_lite.data.rle import encode_rle
 from ovs_lite.files import file_digest
 from ovs_lite.locks import exclusive
@@ -48,7 +48,7 @@ def write_pseudo_masks(
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it to make it again")
     proposer = load_proposer(teacher).to(device)
-    creator = {"teacher": file_digest(teacher), "least": least, "most": most, "source": split._fingerprint}
+    creator = {"teacher": file_digest(teacher), "least": least, "most": most, "source": read_creator(source)}
     home, starts = folder.with_name(f".{folder.name}.parts"), range(0, len(split), PART)
     parts = [home / f"{start:09d}" for start in starts]
     for start, part in zip(tqdm(starts, "pseudo masks", unit=" parts", disable=not progress), parts, strict=True):
