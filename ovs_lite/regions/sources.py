@@ -8,7 +8,7 @@ masks: (N <= budget, H, W) float in [0, 1], best first; where one exceeds 0.5 th
 `MaskProposer.propose` is one, so what measures or names regions takes any of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.regions.classical import grid_masks, proposals, slic_masks, slic_merges
 
@@ -31,6 +32,26 @@ def ground_truth(record: Mapping[str, Any]) -> MaskSource:
     if record["segments"] is None:
         raise ValueError(f"record {record['image_id']!r} has no segments, expected an annotated image")
     return lambda image, budget: torch.from_numpy(record_masks(record)[0][:budget]).float()
+
+
+def ground_truths(records: Iterable[Mapping[str, Any]]) -> MaskSource:
+    """The labelled segments of all records as one source, which knows each image by its pixels.
+
+    Raises ValueError for a record without segments, and, when asked, for an image of none of the records.
+    """
+    known = {_key(np.array(read_image(record["image"]))): record for record in records}
+    sources = {key: ground_truth(record) for key, record in known.items()}
+
+    def masks(image: np.ndarray, budget: int) -> torch.Tensor:
+        if _key(image) not in sources:
+            raise ValueError(f"got an image {image.shape} of none of the {len(sources)} records, expected one as it is")
+        return sources[_key(image)](image, budget)
+
+    return masks
+
+
+def _key(image: np.ndarray) -> tuple[Any, ...]:
+    return image.shape, image.tobytes()
 
 
 def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:

@@ -5,8 +5,8 @@ by best match (section 3.1, Eq. 1), words to regions by the grounding loss (3.2,
 have captions only (3.3), inference (3.4, Eq. 6). The losses are in `ovs_lite.losses.masks` and `.grounding`. The paper
 leaves open, or puts into an appendix that we have not: alpha of Eq. 5 (4 by its authors' slides), where tau starts, the
 number of decoder layers, how a teacher's proposals become pseudo masks. Its ALIGN is not public: the backbone starts
-from the CLIP that also reads the words. Departures: AdamW and Muon; a proposer trained by masks alone may be the start
-(`initial`), instead of both losses from the first step.
+from the CLIP that also reads the words. Departures: AdamW and Muon; F_z may start as that CLIP's own last feature map
+(`network.OpenSegNetwork`), so that it begins as CLIP with proposals and grounding has to add to it.
 """
 
 from ovs_lite.clip import load_clip

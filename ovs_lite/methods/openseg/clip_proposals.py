@@ -19,7 +19,7 @@ from ovs_lite.regions.pooling import mask_pool
 
 
 @dataclass(frozen=True)
-class NamedRegions:
+class RegionFeatures:
     """What is kept of B images: their (H, W), masks (B, N, h, w) in [0, 1], and regions (B, N, D), not normalised."""
 
     size: tuple[int, int]
@@ -52,15 +52,15 @@ class ClipProposals(Method):
         return self.network
 
     @encodes
-    def encode(self, images: torch.Tensor) -> NamedRegions:
+    def encode(self, images: torch.Tensor) -> RegionFeatures:
         """(B, 3, H, W) normalised -> OpenSeg's masks, and CLIP's last feature map pooled under them."""
         dense = self.clip.dense(images, "last").float()
         masks = self.network.proposer(images * self.clip.std + self.clip.mean)[0]
         small = F.interpolate(masks, dense.shape[-2:], mode="area")
-        return NamedRegions(images.shape[-2:], masks, mask_pool(dense, small))
+        return RegionFeatures(images.shape[-2:], masks, mask_pool(dense, small))
 
-    @scores_from(NamedRegions)
-    def scores(self, features: NamedRegions, text_embeddings: torch.Tensor) -> torch.Tensor:
+    @scores_from(RegionFeatures)
+    def scores(self, features: RegionFeatures, text_embeddings: torch.Tensor) -> torch.Tensor:
         """-> (B, K, H, W): Eq. 6, y = <w, z> . s."""
         cosines = F.normalize(features.regions, dim=2) @ text_embeddings.T.to(features.regions.dtype)
         return torch.einsum("bnk,bnhw->bkhw", cosines, features.masks)

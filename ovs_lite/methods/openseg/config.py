@@ -18,7 +18,6 @@ class OpenSegConfig(ProposalConfig):
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
     clip_map: bool = True  # whether F_z starts as CLIP's own last feature map, where the backbone is its tower
-    initial: str = ""  # proposals to start from: a file of `ovs-lite train openseg-proposals`; none: the backbone alone
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
     templates: str = "bare"  # sentences that a word is put into; bare: none

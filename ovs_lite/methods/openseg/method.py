@@ -4,11 +4,16 @@ Paper: see the folder; section 3.4, Eq. 6, and Table 4. B images, N proposals, K
 h w a quarter of them.
 """
 
+import copy
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import map_projection
@@ -19,6 +24,7 @@ from ovs_lite.methods.openseg.network import OpenSegNetwork
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.models.text_masks import patch_cosines
 from ovs_lite.regions.pooling import mask_pool
+from ovs_lite.regions.sources import MaskSource, checked_masks
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,13 @@ class OpenSegFeatures:
     """What OpenSeg keeps of B images.
 
     size: (H, W) of the images.
-    masks: s, (B, N, h, w) in [0, 1].
+    masks: s, (B, N, h, w) in [0, 1]; images with fewer than N have masks of zeros.
     pixels: F_z, (B, D, h, w), not normalised.
     """
 
     size: tuple[int, int]
     masks: torch.Tensor
     pixels: torch.Tensor
-
-    def with_masks(self, masks: torch.Tensor) -> "OpenSegFeatures":
-        """The same with masks from elsewhere, (B, N, H, W) in [0, 1], such as the ground truth's (Table 4)."""
-        return replace(self, masks=F.interpolate(masks.float(), self.pixels.shape[-2:], mode="area"))
 
 
 class OpenSeg(Method):
@@ -54,11 +56,19 @@ class OpenSeg(Method):
     def __init__(self, clip: Clip, config: OpenSegConfig | None = None, fresh: bool = False):
         super().__init__(clip)
         self.config = config or PRESETS["lite"]
+        self.elsewhere: Callable[[np.ndarray], torch.Tensor] | None = None
         clip.requires_grad_(False)
         self.network = OpenSegNetwork(OpenSegProposer(self.config, fresh), clip.embed_dim, self.config.starts_as_clip)
         if fresh and self.config.starts_as_clip:
             self.network.clip_map.load_state_dict(map_projection(clip.network.visual).state_dict())
         self.network.to(clip.device)
+
+    def with_masks(self, source: MaskSource, budget: int = 128) -> "OpenSeg":
+        """The same method, weights shared, with masks from elsewhere in place of its proposals, such as the ground
+        truth's (Table 4): see `regions.sources`."""
+        other = copy.copy(self)
+        other.elsewhere = partial(source, budget=budget)
+        return other
 
     @classmethod
     def stored(cls, clip: Clip, about: dict[str, str]) -> "OpenSeg":
@@ -76,8 +86,18 @@ class OpenSeg(Method):
     @encodes
     def encode(self, images: torch.Tensor) -> OpenSegFeatures:
         """(B, 3, H, W) normalised -> masks and F_z."""
-        logits, pixels = self.network(images * self.clip.std + self.clip.mean)
-        return OpenSegFeatures(images.shape[-2:], logits.float().sigmoid(), pixels.float())
+        images = images * self.clip.std + self.clip.mean
+        logits, pixels = self.network(images)
+        masks = logits.float().sigmoid() if self.elsewhere is None else self._from_elsewhere(images, pixels.shape[-2:])
+        return OpenSegFeatures(images.shape[-2:], masks, pixels.float())
+
+    def _from_elsewhere(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(B, 3, H, W) RGB in [0, 1] -> another source's masks (B, N, h, w)."""
+        found = []
+        for image in (255 * images).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy():
+            masks = checked_masks(self.elsewhere(image), image, "the source").to(images.device)
+            found.append(F.interpolate(masks[None], size, mode="area")[0] if len(masks) else masks.new_zeros(0, *size))
+        return pad_sequence(found, batch_first=True)
 
     @scores_from(OpenSegFeatures)
     def scores(

@@ -23,7 +23,6 @@ from ovs_lite.losses.grounding import grounding_loss
 from ovs_lite.methods.openseg.config import OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.proposal_training import mask_loss
-from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
 from ovs_lite.regions.pooling import mask_pool
 
@@ -85,18 +84,9 @@ class WordTable:
 
 
 def build(config: OpenSegConfig) -> OpenSegTraining:
-    """A network that starts from the configuration's proposals or backbone, and its images, masks and words.
-
-    Raises ValueError where `initial` holds proposals of other sizes.
-    """
+    """A network that starts from the configuration's backbone, and its images, masks and words."""
     clip = load_clip(config.clip, config.pretrained)
-    method = OpenSeg(clip, config, fresh=not config.initial)
-    if config.initial:
-        start = load_proposer(config.initial)
-        try:
-            method.network.proposer.load_state_dict(start.state_dict())
-        except RuntimeError as error:
-            raise ValueError(f"{config.initial}: proposals of other sizes than the settings give ({error})") from None
+    method = OpenSeg(clip, config, fresh=True)
     tagger = load_tagger(config.tagger, config.nltk_data)
     asked = {"keep": config.kinds, "stop": () if ALL in config.kinds else NO_REGION, "tagger": tagger}
     names = [name for vocabulary in config.compounds for name in load_vocabulary(vocabulary).names]

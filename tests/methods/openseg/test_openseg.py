@@ -1,5 +1,6 @@
 """OpenSeg's inference against loops, its options, its weights on disk, and CLIP with its proposals."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,10 +9,12 @@ from kit.clips import random_clip, random_texts, shaken, tiny_clip
 from kit.images import randn
 from kit.openseg import make_openseg
 from kit.proposal_training import SMALL
+from kit.records import scene, toy
 from ovs_lite.checkpoints import load_method, save_method
 from ovs_lite.methods.openseg.clip_proposals import ClipProposals
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
+from ovs_lite.regions.sources import ground_truths
 
 TEXT = random_texts(3, 16)
 
@@ -48,13 +51,30 @@ def test_masks_from_elsewhere_take_the_place_of_the_proposals():
     method, images = make_openseg(), randn(1, 3, 32, 32)
     halves = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
     halves[0, 0, :, :16] = halves[0, 1, :, 16:] = True
-    features = method.encode(images).with_masks(halves)
+    images = (images * 0.2 + 0.5).clamp(0, 1).mul(255).round() / 255  # as an image has them
+    images = method.clip.normalise(images)
+    features = method.with_masks(lambda image, budget: halves[0, :budget]).encode(images)
+    assert torch.equal(features.pixels, method.encode(images).pixels)
     labels = method.scores(features, TEXT).argmax(1)[0]
     means = F.normalize(torch.stack([features.pixels[0, ..., part].sum((1, 2)) for part in (slice(4), slice(4, 8))]))
     for columns, z in zip((slice(0, 14), slice(18, 32)), means, strict=True):
         assert (labels[:, columns] == (TEXT @ z).argmax()).all(), "one answer for the whole region"
-    nothing = method.scores(method.encode(images).with_masks(halves[:, :0]), TEXT)
+    nothing = method.with_masks(lambda image, budget: halves[0, :0]).predict(images, TEXT)
     assert torch.equal(nothing, torch.zeros(1, 3, 32, 32))
+    assert method.elsewhere is None and method.encode(images).masks.shape[1] == SMALL["queries"], "no change of its own"
+
+
+def test_ground_truth_finds_each_image_by_its_pixels_and_images_may_have_different_numbers():
+    records = [toy("a", scene(32, 32), {1: 0, 2: 1, 3: 2}), toy("b", np.ones((32, 32), int), {1: 0})]
+    method = make_openseg()
+    images = torch.stack([torch.from_numpy(r["image"]).permute(2, 0, 1) / 255 for r in records])
+    images = method.clip.normalise(images)
+    knowing = method.with_masks(ground_truths(records))
+    both = knowing.predict(images, TEXT)
+    for image, expected in zip(images, both, strict=True):
+        torch.testing.assert_close(knowing.predict(image[None], TEXT)[0], expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="of none of the 2 records, expected one as it is"):
+        knowing.encode(-images)
 
 
 def test_the_temperature_says_how_sure_and_never_which():

@@ -118,19 +118,6 @@ def test_several_data_sets_have_equal_shares(tmp_path):
     assert task.found["records"] == [3, 30]
 
 
-def test_proposals_are_where_a_run_may_start(tmp_path):
-    from kit.proposers import make_proposer
-
-    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
-    teacher = make_proposer("openseg-proposals", **sizes)
-    teacher.save(tmp_path / "teacher.safetensors")
-    task = built(tmp_path, CAPTIONS, initial=str(tmp_path / "teacher.safetensors"))
-    for name, value in teacher.state_dict().items():
-        assert torch.equal(task.model.proposer.state_dict()[name], value), name
-    with pytest.raises(ValueError, match="proposals of other sizes than the settings give"):
-        built(tmp_path / "again", CAPTIONS, initial=str(tmp_path / "teacher.safetensors"), queries=5)
-
-
 def test_every_word_is_embedded_once(monkeypatch):
     task, asked = openseg_task(), []
     embed = task.method.clip.text_embeddings
