@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder to write, or one below data/")
     add("--least", type=float, default=LEAST, help=f"proposals that must agree on a region ({LEAST})")
     add("--most", type=int, default=MOST, help=f"masks per image ({MOST})")
+    add("--limit", type=int, help="annotate only so many images, the first ones")
     return parser
 
 
@@ -37,5 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = data_path(args.out)
-    whole = write_pseudo_masks(args.teacher, data_path(args.source), out, args.least, args.most, device=device)
+    whole = write_pseudo_masks(
+        args.teacher, data_path(args.source), out, args.least, args.most, args.limit, device=device
+    )
     print(printable(f"wrote {out}" if whole else f"others still work on {out}; the last of them puts it together"))

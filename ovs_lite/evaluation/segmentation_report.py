@@ -3,6 +3,7 @@
 How sure its mIoU is: `ovs_lite.evaluation.metrics.intervals`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +62,14 @@ class SegmentationReport:
         if background not in self.counts:
             raise ValueError(f"got background={background!r}, expected one of {', '.join(map(str, self.counts))}")
         return replace(self, counts={background: self.counts[background]})
+
+    def only(self, names: Sequence[str]) -> "SegmentationReport":
+        """The report on some of the classes, though all have competed. Raises ValueError for a name that is no class."""
+        if unknown := [name for name in names if name not in self.names] or not names:
+            raise ValueError(f"got classes {unknown or names}, expected some of those that were counted")
+        chosen = [self.names.index(name) for name in names]
+        counts = {number: rows[:, :, chosen] for number, rows in self.counts.items()}
+        return replace(self, names=tuple(names), counts=counts, protocol=self.protocol | {"only": list(names)})
 
     def merge(self, other: "SegmentationReport") -> "SegmentationReport":
         """A new report on the images of both, as if counted at once; for records that were sharded.

@@ -34,17 +34,18 @@ MOST = 24  # masks per image
 
 def write_pseudo_masks(
     teacher: str | Path, source: str | Path, folder: str | Path, least: float = LEAST, most: int = MOST,
-    progress: bool = True, device: str | torch.device = "cpu",
+    limit: int | None = None, progress: bool = True, device: str | torch.device = "cpu",
 ) -> bool:  # fmt: skip
     """Annotate a prepared split with a teacher's masks and write it to `folder`. Returns whether it is complete.
 
     teacher: file of `ovs-lite train openseg-proposals`. source: a prepared split with captions. least, most: see
-    `pseudo_masks`.
+    `pseudo_masks`. limit: the first images only.
     Start it several times to share the work; the one that ends last puts the parts together, and False means that
     others still work. Parts that lie there from a run that was stopped are kept, unless teacher or settings differ.
     Raises FileExistsError where `folder` exists, ValueError and FileNotFoundError for what cannot be read.
     """
     folder, split = Path(folder), load_split(source)
+    split = split if limit is None else split.select(range(min(limit, len(split))))
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it to make it again")
     proposer = load_proposer(teacher).to(device)

@@ -7,6 +7,7 @@ from kit.colour_methods import RECORDS, SLIDE, Likeness, Plain
 from kit.records import by_name
 from kit.vocabularies import FOUR, GROUND, RGB
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
+from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 
 def test_of_several_backgrounds_the_best_speaks_and_each_equals_itself_alone():
@@ -68,3 +69,16 @@ def test_shards_merge_to_the_whole():
     for other in (measured([], background=-1), measured([], classes=["red", "background"]), measured([], gain=3.0)):
         with pytest.raises(ValueError, match="expected the same classes and protocol"):
             whole.merge(other)
+
+
+def test_some_of_the_classes_are_reported_as_they_were_counted_in_the_race_of_all():
+    counts = np.array([[[4, 1, 0], [6, 3, 1], [5, 4, 2]]], np.int32)
+    report = SegmentationReport(("a", "b", "c"), ("p",), {None: counts}, 0, {"vocabulary": "toy"})
+    part = report.only(["c", "a"])
+    assert part.names == ("c", "a") and part.scores.iou.tolist() == [0 / 3, 4 / 7]
+    assert part.scores.miou == pytest.approx(2 / 7) and report.scores.iou[[2, 0]].tolist() == part.scores.iou.tolist()
+    with pytest.raises(ValueError, match="expected the same classes and protocol"):
+        part.merge(report)
+    for wrong in (["d"], []):
+        with pytest.raises(ValueError, match="expected some of those that were counted"):
+            report.only(wrong)

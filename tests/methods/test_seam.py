@@ -20,7 +20,7 @@ OPTIONS = {
     "clip-cam": [{}],
     "maskclip": [{}, {"prompt_denoising": 0.5}, *KEYS],
     "reco": [{}, {"text_attention": False}],
-    "openseg": [{}, {"proposals": False}, {"pooling": "hard"}],
+    "openseg": [{}, {"proposals": False}, {"attention": True}, {"pooling": "hard"}],
     "lseg": [{}],
     "clip-proposals": [{}],
     "tcl": [{}, {"refine": False}, {"kp_weight": 0.0}, {"kp_weight": 0.7, "kp_variant": "paper"}],

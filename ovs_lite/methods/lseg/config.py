@@ -11,7 +11,7 @@ class LSegConfig:
     """LSeg+'s network and its training; the defaults are the `lite` preset. Raises ValueError for what cannot run."""
 
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=600, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
+        default_factory=lambda: LoopConfig(steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
     )
     data: str = "icon-lite/icon-coco/train"  # prepared split with classes: a folder, or one below data/
     vocabulary: str = "icon-coco"  # names of its categories

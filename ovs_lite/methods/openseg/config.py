@@ -8,16 +8,18 @@ from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
 from ovs_lite.regions.pooling import POOLINGS
 
+STARTS = ("clip", "backbone", "random")
+
 
 @dataclass(frozen=True)
 class OpenSegConfig(ProposalConfig):
     """OpenSeg's network and its training; the defaults are the `lite` preset. Raises ValueError for what cannot run."""
 
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=600, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
+        default_factory=lambda: LoopConfig(steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
-    clip_map: bool = True  # whether F_z starts as CLIP's own last feature map, where the backbone is its tower
+    start: str = "clip"  # with CLIP's backbone and its last map for F_z, backbone (that alone), or random
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
     templates: str = "bare"  # sentences that a word is put into; bare: none
@@ -33,11 +35,11 @@ class OpenSegConfig(ProposalConfig):
     @property
     def starts_as_clip(self) -> bool:
         """Whether the network has CLIP's own map to start from."""
-        return self.clip_map and self.backbone == LITE_TRUNK
+        return self.start == "clip" and self.backbone == LITE_TRUNK
 
     def __post_init__(self):
         super().__post_init__()
-        choices = {"tagger": TAGGERS, "pooling": POOLINGS}
+        choices = {"start": STARTS, "tagger": TAGGERS, "pooling": POOLINGS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
@@ -72,7 +74,7 @@ PRESETS = {
     "paper": OpenSegConfig(
         data=("coco-panoptic/train",),
         compounds=(),
-        clip_map=False,
+        start="backbone",
         clip="ViT-L-14-336",
         pretrained="openai",
         sync=False,

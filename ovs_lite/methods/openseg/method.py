@@ -58,7 +58,8 @@ class OpenSeg(Method):
         self.config = config or PRESETS["lite"]
         self.elsewhere: Callable[[np.ndarray], torch.Tensor] | None = None
         clip.requires_grad_(False)
-        self.network = OpenSegNetwork(OpenSegProposer(self.config, fresh), clip.embed_dim, self.config.starts_as_clip)
+        proposer = OpenSegProposer(self.config, fresh and self.config.start != "random")
+        self.network = OpenSegNetwork(proposer, clip.embed_dim, self.config.starts_as_clip)
         if fresh and self.config.starts_as_clip:
             self.network.clip_map.load_state_dict(map_projection(clip.network.visual).state_dict())
         self.network.to(clip.device)
@@ -101,18 +102,26 @@ class OpenSeg(Method):
 
     @scores_from(OpenSegFeatures)
     def scores(
-        self, features: OpenSegFeatures, text_embeddings: torch.Tensor, proposals: bool = True, pooling: str = "sum"
+        self,
+        features: OpenSegFeatures,
+        text_embeddings: torch.Tensor,
+        proposals: bool = True,
+        attention: bool = False,
+        pooling: str = "sum",
     ) -> torch.Tensor:
         """-> (B, K, H, W): Eq. 6, y = <w, z> . s, bilinear to input size.
 
         proposals: False compares words with every pixel of F_z and leaves the masks out (Table 4); then cosines.
+        attention: weighs masks by each word's softmax over the regions (Eq. 2) instead: where a word looks in training.
         pooling: see `mask_pool`.
         """
+        text = text_embeddings.to(features.pixels.dtype)
         if proposals:
-            regions = F.normalize(mask_pool(features.pixels, features.masks, pooling), dim=2)
-            found = torch.einsum("bnd,kd,bnhw->bkhw", regions, text_embeddings.to(regions.dtype), features.masks)
+            cosines = F.normalize(mask_pool(features.pixels, features.masks, pooling), dim=2) @ text.T  # (B, N, K)
+            weights = (cosines / self.network.temperature).softmax(1) if attention else cosines
+            found = torch.einsum("bnk,bnhw->bkhw", weights, features.masks)
         else:
-            found = patch_cosines(features.pixels, text_embeddings.to(features.pixels.dtype))
+            found = patch_cosines(features.pixels, text)
         return F.interpolate(found, features.size, mode="bilinear", align_corners=False)
 
 

@@ -47,6 +47,19 @@ def test_without_proposals_every_pixel_answers_for_itself():
     torch.testing.assert_close(method.scores(features, TEXT, proposals=False), expected)
 
 
+def test_a_words_attention_is_eq_2():
+    method, images = make_openseg(), randn(1, 3, 32, 32)
+    features, expected = method.encode(images), torch.zeros(3, 8, 8)
+    regions = torch.einsum("nhw,dhw->nd", features.masks[0], features.pixels[0])
+    for k, w in enumerate(TEXT):
+        powers = [torch.exp(F.cosine_similarity(z, w, dim=0) / 0.07) for z in regions]
+        for power, s in zip(powers, features.masks[0], strict=True):
+            expected[k] += power / sum(powers) * s
+    found = method.scores(features, TEXT, attention=True)[0]
+    expected = F.interpolate(expected[None], (32, 32), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_masks_from_elsewhere_take_the_place_of_the_proposals():
     method, images = make_openseg(), randn(1, 3, 32, 32)
     halves = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
