@@ -180,10 +180,11 @@ def load(
     """A method by name on a CLIP of your choice.
 
     name: one of `ovs_lite.methods.METHODS`.
-    checkpoint: the method's own trained weights, default the shipped ones (which belong to ViT-Lite-8).
+    checkpoint: the method's own trained weights, default the shipped ones.
     clip, pretrained: see `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing
-        where ConvNeXt-Lite sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. groupvit brings its own encoder, takes
-        none, and reads it from `checkpoint`, a folder or a name on the Hugging Face hub.
+        where ConvNeXt-Lite sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. The default stands for the CLIP that
+        the method's shipped weights belong to. groupvit brings its own encoder, takes none, and reads it from
+        `checkpoint`, a folder or a name on the Hugging Face hub.
     device: default the GPU where there is one.
     Raises ValueError for unknown names, for a checkpoint of a method that trains nothing and for a CLIP that the method
     would not use and for a device that is not there, FileNotFoundError for missing weights.

@@ -64,7 +64,7 @@ class SegmentationReport:
         return replace(self, counts={background: self.counts[background]})
 
     def only(self, names: Sequence[str]) -> "SegmentationReport":
-        """The report on some of the classes, though all have competed. Raises ValueError for a name that is no class."""
+        """The report on some of the classes, while all have competed. Raises ValueError for names that are none."""
         if unknown := [name for name in names if name not in self.names] or not names:
             raise ValueError(f"got classes {unknown or names}, expected some of those that were counted")
         chosen = [self.names.index(name) for name in names]
