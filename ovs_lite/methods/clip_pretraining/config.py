@@ -17,7 +17,7 @@ OWN_SETTINGS = {
     },
     "ViT-Lite-8": {
         "initial": RANDOM, "text": "ConvNeXt-Lite", "teacher": "ConvNeXt-Lite", "freeze": "text",
-        "curriculum": "scenes", "closed_blocks": 4,
+        "curriculum": "scenes", "closed_blocks": 5,
     },
 }  # fmt: skip
 CURRICULA = ("objects", "scenes")

@@ -104,7 +104,7 @@ def test_a_training_run_closes_it_by_the_step_of_its_batch():
 
 def test_the_recipes_close_it_where_there_is_a_class_token():
     vit, convnet = (ClipPretrainingConfig(model=model).resolved() for model in ("ViT-Lite-8", "ConvNeXt-Lite"))
-    assert vit.closed_blocks == 4 and convnet.closed_blocks == 0
+    assert vit.closed_blocks == 5 and convnet.closed_blocks == 0
     assert ClipPretrainingConfig(closed_blocks=0).resolved().closed_blocks == 0
     with pytest.raises(ValueError, match="closed_blocks=1 for ConvNeXt-Lite, which has no class token"):
         ClipPretrainingConfig(model="ConvNeXt-Lite", closed_blocks=1)
