@@ -16,7 +16,9 @@ class OpenSegConfig(ProposalConfig):
     """OpenSeg's network and its training; the defaults are the `lite` preset. Raises ValueError for what cannot run."""
 
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
+        default_factory=lambda: LoopConfig(
+            steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10, backbone_factor=0.1, precision="bf16"
+        )
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
     start: str = "clip"  # with CLIP's backbone and its last map for F_z, backbone (that alone), or random
