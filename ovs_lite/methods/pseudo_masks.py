@@ -42,14 +42,18 @@ def write_pseudo_masks(
     `pseudo_masks`. limit: the first images only.
     Start it several times to share the work; the one that ends last puts the parts together, and False means that
     others still work. Parts that lie there from a run that was stopped are kept, unless teacher or settings differ.
-    Raises FileExistsError where `folder` exists, ValueError and FileNotFoundError for what cannot be read.
+    Nothing is done where `folder` is complete. Raises FileExistsError where it comes from elsewhere, ValueError and
+    FileNotFoundError for what cannot be read.
     """
     folder, split = Path(folder), load_split(source)
     split = split if limit is None else split.select(range(min(limit, len(split))))
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it to make it again")
     proposer = load_proposer(teacher).to(device)
-    creator = {"teacher": file_digest(teacher), "least": least, "most": most, "source": read_creator(source)}
+    creator = {"teacher": file_digest(teacher), "least": least, "most": most, "limit": limit}
+    creator["source"] = read_creator(source)
+    if folder.exists():
+        if is_made(folder, creator):
+            return True
+        raise FileExistsError(f"{folder} exists, and comes from other settings; remove it to make it again")
     home, starts = folder.with_name(f".{folder.name}.parts"), range(0, len(split), PART)
     parts = [home / f"{start:09d}" for start in starts]
     for start, part in zip(tqdm(starts, "pseudo masks", unit=" parts", disable=not progress), parts, strict=True):

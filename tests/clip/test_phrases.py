@@ -30,7 +30,7 @@ def test_exactly_the_phrases_whose_sentences_are_truncated_are_named(templates, 
             assert str(caught[0].message).startswith(expected)
         read += max(lengths) <= context
         assert len(caught) == (max(lengths) > context)
-    assert read == count if context == 77 else 0 < read < count
+    assert read == count if context == 77 or (context, templates) == (24, "bare") else 0 < read < count
 
 
 def test_phrases_that_differ_beyond_the_context_are_refused_and_others_are_not():

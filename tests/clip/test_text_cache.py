@@ -123,7 +123,7 @@ def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):
     other = clip.text_embeddings(NAMES, "single")
     assert len(encoded) == 16 * 3 and (single - other).abs().max() > 1e-3
     assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 16 * 3
-    with pytest.raises(ValueError, match="'twenty', expected one of vild14, single"):
+    with pytest.raises(ValueError, match="'twenty', expected one of vild14, bare, single"):
         clip.text_embeddings(NAMES, "twenty")
 
 

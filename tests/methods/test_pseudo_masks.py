@@ -138,7 +138,9 @@ def test_the_command_writes_and_names_mistakes(files, capsys):
     arguments = ["pseudo-masks", str(files[0]), str(files[1]), "--out", str(files[2]), "--least", str(LEAST)]
     assert cli.main(arguments) == 0 and f"wrote {files[2]}" in capsys.readouterr().out
     before = digests(files[2])
-    assert cli.main(arguments) == 1 and "exists; remove it to make it again" in capsys.readouterr().err
+    assert cli.main(arguments) == 0, "a second time there is nothing to do"
+    assert cli.main([*arguments[:-1], "0.6"]) == 1
+    assert "exists, and comes from other settings; remove it to make it again" in capsys.readouterr().err
     assert digests(files[2]) == before
     assert cli.main([*arguments[:2], "nowhere", "--out", "x"]) == 2 and "no data set at" in capsys.readouterr().err
     arguments[1] = "none.safetensors"

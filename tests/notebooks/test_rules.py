@@ -11,7 +11,7 @@ from kit import notebook_rules as rules
 from kit.notebooks import FOLDER
 
 ROOT = Path(__file__).parents[2]
-EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals", "04_tcl"]
+EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals", "03_grounding_loss", "04_tcl"]
 
 
 def read(name):

@@ -85,7 +85,7 @@ class MaskBatches:
         image = transforms.to_dtype(transforms.to_image(read_image(record["image"])), torch.float32, scale=True)
         mirrored = self.flip and rng.random() < 0.5
         if mirrored:
-            image, masks = image.flip(-1), np.ascontiguousarray(masks[..., ::-1])
+            image, masks = image.flip(-1), masks[..., ::-1].copy()
         image, targets = self._placed(image, torch.from_numpy(masks), rng)
         kept = targets.flatten(1).any(1)
         words = self._words(record["captions"], mirrored, rng)
