@@ -5,6 +5,7 @@ import json
 import nltk
 import pytest
 
+from ovs_lite import cli
 from ovs_lite.data.tagging import NLTK_DATA, load_tagger, tokens
 
 TINY = [{"bias": {"NN": 1.0, "JJ": 0.0}}, {"red": "JJ"}, ["JJ", "NN"]]
@@ -58,3 +59,15 @@ def test_tokens_are_those_of_the_treebank():
         *"The dog 's ball is n't red / blue . It rolls !".split()
     ]
     assert tokens("") == []
+
+
+def test_the_command_tries_nltks_tagger_and_says_how_to_get_it(tmp_path, capsys):
+    assert cli.main(["data", "nltk", "--nltk-data", str(installed(tmp_path))]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"ok    nltk {nltk.__version__}: ") and "dog/NN" in said
+    load_tagger.cache_clear()
+    assert cli.main(["data", "nltk"]) == 1
+    said = capsys.readouterr().out
+    assert (
+        said.startswith("FAIL  no averaged_perceptron_tagger_eng") and "nltk.downloader" in said and "shipped" in said
+    )
