@@ -3,7 +3,6 @@
 B images, K classes, C channels, D joint embedding, H W pixels, h w a quarter of them.
 """
 
-import json
 import math
 
 import torch
@@ -13,9 +12,9 @@ from torchvision.transforms.v2.functional import normalize
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.model import MAX_SCALE
-from ovs_lite.config import flatten, override, to_dict
-from ovs_lite.methods.base import Method, PatchFeatures, encodes, scores_from
+from ovs_lite.methods.base import PatchFeatures, encodes, scores_from
 from ovs_lite.methods.lseg.config import PRESETS, LSegConfig
+from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.methods.proposer import start_backbone
 from ovs_lite.models.fpn import EmbeddingHead, PyramidSum
 from ovs_lite.models.text_masks import patch_cosines
@@ -44,36 +43,17 @@ class LSegNetwork(nn.Module):
         return self.head(self.features(normalize(images, self.mean, self.std)))
 
 
-class LSeg(Method):
-    """See the module docstring. clip: only its text tower is used, frozen.
-
-    config: sizes of the network. fresh: its backbone starts from weights, else a file will bring them.
-    """
+class LSeg(OwnBackbone):
+    """See the module docstring. clip, config: see `OwnBackbone`. fresh: the backbone starts from weights, else a file
+    will bring them."""
 
     name = "lseg"
-    trains = True
-    templates = "bare"
-    default_clip = ("ConvNeXt-Lite", "lite")  # whose image tower the backbone starts from
-    tied_to = ("text",)
+    templates = PRESETS["lite"].templates
+    lite = PRESETS["lite"]
 
     def __init__(self, clip: Clip, config: LSegConfig | None = None, fresh: bool = False):
-        super().__init__(clip)
-        self.config = config or PRESETS["lite"]
-        clip.requires_grad_(False)
+        super().__init__(clip, config)
         self.network = LSegNetwork(self.config, clip.embed_dim, fresh).to(clip.device)
-
-    @classmethod
-    def stored(cls, clip: Clip, about: dict[str, str]) -> "LSeg":
-        """Of the sizes that a file of weights was saved with."""
-        return cls(clip, override(PRESETS["lite"], dict(flatten(json.loads(about["config"])))))
-
-    def about(self) -> dict[str, str]:
-        """The sizes, for a file of weights."""
-        return {"config": json.dumps(to_dict(self.config))}
-
-    def trained_part(self) -> LSegNetwork:
-        """All but the text tower."""
-        return self.network
 
     @encodes
     def encode(self, images: torch.Tensor) -> PatchFeatures:

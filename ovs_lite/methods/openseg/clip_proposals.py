@@ -12,9 +12,10 @@ import torch.nn.functional as F
 
 from ovs_lite.clip import Clip
 from ovs_lite.methods.base import Method, encodes, scores_from
-from ovs_lite.methods.openseg.method import OpenSeg, stored_config
+from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.network import OpenSegNetwork
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.own_backbone import stored_config
 from ovs_lite.regions.pooling import mask_pool
 
 
@@ -43,7 +44,7 @@ class ClipProposals(Method):
     @classmethod
     def stored(cls, clip: Clip, about: dict[str, str]) -> "ClipProposals":
         """With the network that a file of OpenSeg's weights was saved with."""
-        config = stored_config(about)
+        config = stored_config(OpenSeg.lite, about)
         proposer = OpenSegProposer(config, fresh=False)
         return cls(clip, OpenSegNetwork(proposer, int(about["embed_dim"]), config.starts_as_clip))
 

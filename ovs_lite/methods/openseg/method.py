@@ -5,7 +5,6 @@ h w a quarter of them.
 """
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import map_projection
-from ovs_lite.config import flatten, override, to_dict
-from ovs_lite.methods.base import Method, encodes, scores_from
+from ovs_lite.methods.base import encodes, scores_from
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
 from ovs_lite.methods.openseg.network import OpenSegNetwork
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.models.text_masks import patch_cosines
 from ovs_lite.regions.pooling import mask_pool
 from ovs_lite.regions.sources import MaskSource, checked_masks
@@ -41,23 +40,17 @@ class OpenSegFeatures:
     pixels: torch.Tensor
 
 
-class OpenSeg(Method):
-    """See the module docstring. clip: only its text tower is used, frozen.
-
-    config: sizes of the network. fresh: its backbone starts from weights, else a file will bring them.
-    """
+class OpenSeg(OwnBackbone):
+    """See the module docstring. clip, config: see `OwnBackbone`. fresh: the network starts as the configuration says,
+    else a file will bring its weights."""
 
     name = "openseg"
-    trains = True
-    templates = "bare"
-    default_clip = ("ConvNeXt-Lite", "lite")  # whose image tower the backbone starts from
-    tied_to = ("text",)
+    templates = PRESETS["lite"].templates
+    lite = PRESETS["lite"]
 
     def __init__(self, clip: Clip, config: OpenSegConfig | None = None, fresh: bool = False):
-        super().__init__(clip)
-        self.config = config or PRESETS["lite"]
+        super().__init__(clip, config)
         self.elsewhere: Callable[[np.ndarray], torch.Tensor] | None = None
-        clip.requires_grad_(False)
         proposer = OpenSegProposer(self.config, fresh and self.config.start != "random")
         self.network = OpenSegNetwork(proposer, clip.embed_dim, self.config.starts_as_clip)
         if fresh and self.config.starts_as_clip:
@@ -70,19 +63,6 @@ class OpenSeg(Method):
         other = copy.copy(self)
         other.elsewhere = partial(source, budget=budget)
         return other
-
-    @classmethod
-    def stored(cls, clip: Clip, about: dict[str, str]) -> "OpenSeg":
-        """Of the sizes that a file of weights was saved with."""
-        return cls(clip, stored_config(about))
-
-    def about(self) -> dict[str, str]:
-        """The sizes, for a file of weights."""
-        return {"config": json.dumps(to_dict(self.config)), "embed_dim": str(self.clip.embed_dim)}
-
-    def trained_part(self) -> OpenSegNetwork:
-        """Proposals, F_z's head and the temperature."""
-        return self.network
 
     @encodes
     def encode(self, images: torch.Tensor) -> OpenSegFeatures:
@@ -107,24 +87,21 @@ class OpenSeg(Method):
         text_embeddings: torch.Tensor,
         proposals: bool = True,
         attention: bool = False,
-        pooling: str = "sum",
+        pooling: str | None = None,
     ) -> torch.Tensor:
         """-> (B, K, H, W): Eq. 6, y = <w, z> . s, bilinear to input size.
 
         proposals: False compares words with every pixel of F_z and leaves the masks out (Table 4); then cosines.
         attention: weighs masks by each word's softmax over the regions (Eq. 2) instead: where a word looks in training.
-        pooling: see `mask_pool`.
+        pooling: see `mask_pool`; default as in training.
         """
         text = text_embeddings.to(features.pixels.dtype)
         if proposals:
-            cosines = F.normalize(mask_pool(features.pixels, features.masks, pooling), dim=2) @ text.T  # (B, N, K)
+            cosines = (
+                F.normalize(mask_pool(features.pixels, features.masks, pooling or self.config.pooling), dim=2) @ text.T
+            )  # (B, N, K)
             weights = (cosines / self.network.temperature).softmax(1) if attention else cosines
             found = torch.einsum("bnk,bnhw->bkhw", weights, features.masks)
         else:
             found = patch_cosines(features.pixels, text)
         return F.interpolate(found, features.size, mode="bilinear", align_corners=False)
-
-
-def stored_config(about: dict[str, str]) -> OpenSegConfig:
-    """The settings that a file of weights was saved with. Raises KeyError or ValueError where it has none."""
-    return override(PRESETS["lite"], dict(flatten(json.loads(about["config"]))))

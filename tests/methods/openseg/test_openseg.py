@@ -60,6 +60,14 @@ def test_a_words_attention_is_eq_2():
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_what_a_run_was_trained_with_is_what_inference_uses():
+    """Sentences around words, and pooling; both may be asked for otherwise."""
+    images, hard = randn(1, 3, 32, 32), make_openseg(pooling="hard", templates="single")
+    assert hard.templates == "single" and make_openseg().templates == "bare"
+    scores = [hard.predict(images, TEXT, **options) for options in ({}, {"pooling": "hard"}, {"pooling": "sum"})]
+    assert torch.equal(scores[0], scores[1]) and not torch.allclose(scores[0], scores[2], atol=1e-3)
+
+
 def test_masks_from_elsewhere_take_the_place_of_the_proposals():
     method, images = make_openseg(), randn(1, 3, 32, 32)
     halves = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
