@@ -46,10 +46,11 @@ def word_batch(*counts, words=None, side=32):
     return replace(make_batch(*counts, side=side), words=words or WORDS[: len(counts)])
 
 
-def share(batch):
-    """This process's share of a batch."""
+def share(batch, *which):
+    """This process's share of a batch, or that of process `which` = (rank, count)."""
     parts = (batch.images, batch.masks, batch.labels, batch.image_ids)
-    return MaskBatch(*map(distributed.shard, parts), batch.total, distributed.shard(batch.words))
+    parts, words = [distributed.shard(part, *which) for part in parts], distributed.shard(batch.words, *which)
+    return MaskBatch(*parts, batch.total, words)
 
 
 BATCHES = {
@@ -73,4 +74,5 @@ def two_processes(out):
     """What each of two processes saves: averaged gradients of both tasks on every batch."""
     found = {f"openseg {name}": gradients(openseg_task(), share(batch)) for name, batch in BATCHES.items()}
     found |= {f"lseg {name}": gradients(lseg_task(), share(batch)) for name, batch in BATCHES.items()}
+    found["local"] = gradients(openseg_task(sync=False, alpha=0.0), share(BATCHES["a wordless image"]))
     save(found, out)

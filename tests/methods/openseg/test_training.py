@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kit.openseg import BATCHES, WORDS, gradients, lseg_task, openseg_task, word_batch
+from kit.openseg import BATCHES, WORDS, gradients, lseg_task, openseg_task, share, word_batch
 from kit.oracles.grounding import slow_grounding_loss
 from kit.processes import launch, load
 from ovs_lite.data.loaders.mask_batches import MaskBatch
@@ -64,6 +64,12 @@ def test_two_processes_train_as_one(tmp_path):
             for parameter, gradient in expected.items():
                 assert torch.equal(first[key][parameter], second[key][parameter])
                 torch.testing.assert_close(first[key][parameter], gradient, atol=2e-5, rtol=1e-3)
+    batch, whole = BATCHES["a wordless image"], gradients(openseg_task(alpha=0.0), BATCHES["a wordless image"])
+    halves = [gradients(openseg_task(sync=False, alpha=0.0), share(batch, number, 2)) for number in (0, 1)]
+    for parameter, gradient in first["local"].items():
+        torch.testing.assert_close(gradient, (halves[0][parameter] + halves[1][parameter]) / 2, atol=2e-5, rtol=1e-3)
+    key = "meaning_head.2.weight"
+    assert not torch.allclose(first["local"][key], whole[key], rtol=1e-2), "apart, images are told from fewer others"
 
 
 def split_of(tmp_path, captions, name="set"):
