@@ -34,7 +34,7 @@ class LoopConfig:
     warmup: int = 100  # steps of linear warm-up
     schedule: str = "cosine"  # after the warm-up: cosine, poly, step or constant
     grad_norm: float = 1.0  # the gradient is clipped to this norm
-    backbone_factor: float = 1.0  # of the learning rates below a module called `backbone`
+    backbone_factor: float = 1.0  # of the learning rates below a module called `backbone`; 0 freezes it
     accumulation: int = 1  # batches per step
     precision: str = "no"  # mixed precision: no, bf16, or fp16 (GPU only)
     ema: float = 0.0  # decay of a running average of the weights, which are kept at the end; 0: none

@@ -9,7 +9,7 @@ one), H W pixels of the ground truth, h w of the resized image.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby, islice
 from math import isfinite
 from numbers import Real
@@ -44,6 +44,7 @@ def evaluate_segmentation(
     classes: Sequence[str] | None = None,
     queries: str | Sequence[str] | None = None,
     present_only: bool = False,
+    grounding: bool = False,
     batch: int = 16,
     **options: Any,
 ) -> SegmentationReport:
@@ -58,6 +59,7 @@ def evaluate_segmentation(
     queries: other phrases to ask for, see `ovs_lite.data.queries`: "cat|kitten|pet" belongs to the class that its first
         phrase names, whose score is the maximum of all three; classes without a query are asked for by their names.
     present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
+    grounding: count so as well, from the same scores, into the report's `grounding`.
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
     Raises ValueError for a background that is missing, unasked for or no number, for unknown classes, for queries of no
@@ -79,28 +81,39 @@ def evaluate_segmentation(
     window = window or Window.for_clip(method.clip.image_size)
     text = method.clip.text_embeddings(words, templates)
     room = SCORES_AT_ONCE.get(text.device.type, SCORES_AT_ONCE["cuda"]) // len(text)
-    counts: dict[float | None, list[np.ndarray]] = {number: [] for number in thresholds}
+    readings = [present_only, True] if grounding else [present_only]
+    counts: list[dict[float | None, list[np.ndarray]]] = [{number: [] for number in thresholds} for _ in readings]
     image_ids: list[str] = []
     ignored = 0
     prepared = (_prepare(record, vocabulary, counted, window) for record in records)
     with _evaluation_mode(method):
         for ids, pixels, targets in _batches(prepared, batch, room):
             scores = sliding_scores(method, normalised(method, pixels), text, window, **options)
-            present = np.stack([np.isin(asked, target) for target in targets]) if present_only else None
-            best, labels = best_classes(scores, targets.shape[1:], present)
-            if best.isnan().any():
-                raise ValueError(f"got scores of {method.name} that are NaN in {', '.join(ids)}, expected numbers")
-            best, labels = best.cpu(), asked[labels.cpu().numpy()]
-            for number in thresholds:
-                found = labels if number is None else np.where((best < number).numpy(), ground, labels)
-                counts[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
+            for only_present, counted_so in zip(readings, counts, strict=True):
+                present = np.stack([np.isin(asked, target) for target in targets]) if only_present else None
+                best, labels = best_classes(scores, targets.shape[1:], present)
+                if best.isnan().any():
+                    raise ValueError(f"got scores of {method.name} that are NaN in {', '.join(ids)}, expected numbers")
+                best, labels = best.cpu(), asked[labels.cpu().numpy()]
+                for number in thresholds:
+                    found = labels if number is None else np.where((best < number).numpy(), ground, labels)
+                    counted_so[number] += [_count(*pair, len(names)) for pair in zip(found, targets, strict=True)]
             image_ids += ids
             ignored += int((targets == len(names)).sum())
     protocol = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
-    protocol |= {"present_only": present_only, "options": options}
-    protocol |= {} if queries is None else {"queries": parse_queries(queries)}
-    stacked = {number: np.array(rows, np.int32).reshape(-1, 3, len(names)) for number, rows in counts.items()}
-    return SegmentationReport(names, tuple(image_ids), stacked, ignored, protocol)
+    protocol |= {"options": options} | ({} if queries is None else {"queries": parse_queries(queries)})
+    reports = [
+        SegmentationReport(
+            names, tuple(image_ids), _stacked(rows, len(names)), ignored, protocol | {"present_only": only}
+        )
+        for only, rows in zip(readings, counts, strict=True)
+    ]
+    return replace(reports[0], grounding=reports[1]) if grounding else reports[0]
+
+
+def _stacked(counts: Mapping[float | None, list[np.ndarray]], classes: int) -> dict[float | None, np.ndarray]:
+    """Lists of N (3, C) -> (N, 3, C) int32, also of none."""
+    return {number: np.array(rows, np.int32).reshape(-1, 3, classes) for number, rows in counts.items()}
 
 
 def _counted(vocabulary: Vocabulary, classes: Sequence[str] | None) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ class SegmentationReport:
         target; ignored pixels are left out. The only key is None without a background.
     ignored: pixels left out, of all images.
     protocol: how it was measured.
+    grounding: the same images where in each only the classes of its ground truth competed, if that was asked for.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,7 @@ class SegmentationReport:
     counts: dict[float | None, np.ndarray] = field(repr=False)
     ignored: int
     protocol: dict[str, Any]
+    grounding: "SegmentationReport | None" = field(default=None, repr=False)
 
     @property
     def images(self) -> int:
@@ -61,7 +63,8 @@ class SegmentationReport:
         """The report at one of several thresholds alone. Raises ValueError for one that was not measured."""
         if background not in self.counts:
             raise ValueError(f"got background={background!r}, expected one of {', '.join(map(str, self.counts))}")
-        return replace(self, counts={background: self.counts[background]})
+        counts = {background: self.counts[background]}
+        return replace(self, counts=counts, grounding=self.grounding and self.grounding.at(background))
 
     def only(self, names: Sequence[str]) -> "SegmentationReport":
         """The report on some of the classes, while all have competed. Raises ValueError for names that are none."""
@@ -69,21 +72,23 @@ class SegmentationReport:
             raise ValueError(f"got classes {unknown or names}, expected some of those that were counted")
         chosen = [self.names.index(name) for name in names]
         counts = {number: rows[:, :, chosen] for number, rows in self.counts.items()}
-        return replace(self, names=tuple(names), counts=counts, protocol=self.protocol | {"only": list(names)})
+        found = replace(self, names=tuple(names), counts=counts, protocol=self.protocol | {"only": list(names)})
+        return replace(found, grounding=self.grounding and self.grounding.only(names))
 
     def merge(self, other: "SegmentationReport") -> "SegmentationReport":
         """A new report on the images of both, as if counted at once; for records that were sharded.
 
         Raises ValueError for an image that is in both, and for reports made in different ways.
         """
-        ways = [(report.names, report.protocol, list(report.counts)) for report in (self, other)]
+        ways = [(r.names, r.protocol, list(r.counts), r.grounding is None) for r in (self, other)]
         if ways[0] != ways[1]:
             raise ValueError(f"got reports of {ways[1]} and {ways[0]}, expected the same classes and protocol")
         if twice := set(self.image_ids) & set(other.image_ids):
             raise ValueError(f"got {len(twice)} images in both reports, such as {min(twice)!r}, expected none")
         counts = {number: np.concatenate([rows, other.counts[number]]) for number, rows in self.counts.items()}
         ids, ignored = self.image_ids + other.image_ids, self.ignored + other.ignored
-        return replace(self, image_ids=ids, counts=counts, ignored=ignored)
+        grounding = self.grounding and self.grounding.merge(other.grounding)
+        return replace(self, image_ids=ids, counts=counts, ignored=ignored, grounding=grounding)
 
     def _scores(self, background: float | None) -> SegmentationScores:
         if not self.images:

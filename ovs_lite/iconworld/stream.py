@@ -40,6 +40,7 @@ class Stage:
     company, hard, turned: see SceneStyle; a tower that meets company before it knows things learns places instead, and
         one that meets every thing in every colour learns nothing from single patches.
     glyphs: whether the styles of glyphs, which have any colour, appear.
+    only_glyphs: share of the steps drawn in glyphs alone: among drawings, colour gives most of the answer away.
     """
 
     until: int
@@ -56,13 +57,15 @@ class Stage:
     hard: float = HARD
     turned: float = TURNED
     glyphs: bool = True
+    only_glyphs: float = 0.0
 
 
 def object_stages(steps: int) -> tuple[Stage, ...]:
     """For a tower that knows shapes: single things and colours first, then scenes of one to four."""
+    often = {"twins": 2, "hard": 0.4, "only_glyphs": 0.25}
     return (
-        Stage(round(0.3 * steps), (1, 1), (0.70, 1.10), bare=0.80, stuff=0.05, twins=2),
-        Stage(steps, (1, 4), alone=0.5, bare=0.30, listing=0.35, stuff=0.10, twins=2, double=0.2),
+        Stage(round(0.3 * steps), (1, 1), (0.70, 1.10), bare=0.80, stuff=0.05, **often),
+        Stage(steps, (1, 4), alone=0.6, bare=0.30, listing=0.35, stuff=0.10, double=0.2, **often),
     )
 
 
@@ -107,11 +110,17 @@ class CaptionStream:
 
     def scene_style(self, step: int, things: tuple[int, int]) -> SceneStyle:
         """Which scenes a step draws, with so many things."""
-        stage = self.stage(step)
-        styles = self.styles if stage.glyphs else tuple(style for style in self.styles if style not in GLYPHS)
+        stage, styles = self.stage(step), self._styles(step)
         nouns = tuple(drawable(styles).nonzero()[:, 0].tolist())
         shares = {name: getattr(stage, name) for name in ("size", "company", "hard", "turned")}
         return SceneStyle(nouns, things=things, repeat=0.15, styles=styles, **shares)
+
+    def _styles(self, step: int) -> tuple[str, ...]:
+        stage = self.stage(step)
+        glyphs = tuple(style for style in self.styles if style in GLYPHS)
+        if glyphs and random.Random(f"glyphs-{self.seed}-{step}").random() < stage.only_glyphs:
+            return glyphs
+        return self.styles if stage.glyphs else tuple(style for style in self.styles if style not in GLYPHS)
 
     def shape(self, step: int) -> tuple[int, int]:
         """How many images a step has, and their side in pixels; see Stage.double."""

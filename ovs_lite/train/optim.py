@@ -38,16 +38,20 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: LoopConfi
     """Muon on block matrices with `muon_lr`, AdamW on the rest with `lr`; with muon_lr = 0, AdamW on everything.
 
     From scratch on few images Muon decides whether a miniature transformer learns shapes at all. `backbone_factor`:
-    of the learning rates of everything below a module called `backbone` (MaskFormer's ResNets: 0.1). Vectors and
-    scalars (norms, biases, temperatures) have no weight decay. Parameters that are frozen are left out.
+    of the learning rates of everything below a module called `backbone` (MaskFormer's ResNets: 0.1); 0 freezes it, so
+    that no gradient is computed. Vectors and scalars (norms, biases, temperatures) have no weight decay. Parameters
+    that are frozen are left out.
     """
     groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     for name, parameter in named:
+        of_backbone = "backbone" in name.split(".")
+        if of_backbone and config.backbone_factor == 0:
+            parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
         muon, matrix = config.muon_lr > 0 and is_block_matrix(name, parameter), parameter.ndim > 1
         rate = config.muon_lr if muon else config.lr * (1.0 if parameter.ndim else SCALAR_FACTOR)
-        rate *= config.backbone_factor if "backbone" in name.split(".") else 1.0
+        rate *= config.backbone_factor if of_backbone else 1.0
         options = MUON if muon else {**ADAMW, "weight_decay": config.weight_decay if matrix else 0.0}
         rates = {"lr": rate, "peak": rate}  # a schedule scales the peak
         group = groups.setdefault((muon, rate, matrix), {"params": [], "names": [], **rates, **options})

@@ -111,3 +111,20 @@ def test_auto_takes_the_methods_own_threshold_where_there_is_a_background():
     assert evaluate_segmentation(method, RECORDS, FOUR, window=SLIDE, background="auto").background is None
     with pytest.raises(ValueError, match="has a background class"):
         evaluate_segmentation(Likeness(), RECORDS, GROUND, background="auto")
+
+
+def test_both_mious_of_one_pass_equal_two_passes_also_in_parts():
+    method, given = Likeness(), {"window": SLIDE, "background": (-1.5, -0.5), "batch": 4}
+    both = evaluate_segmentation(method, RECORDS, GROUND, grounding=True, **given)
+    free = evaluate_segmentation(method, RECORDS, GROUND, **given)
+    bound = evaluate_segmentation(method, RECORDS, GROUND, present_only=True, **given)
+    assert free.grounding is None and both.protocol == free.protocol and both.grounding.protocol == bound.protocol
+    half = [evaluate_segmentation(method, part, GROUND, grounding=True, **given) for part in (RECORDS[:3], RECORDS[3:])]
+    for report in (both, half[0].merge(half[1])):
+        for cut in (-1.5, -0.5):
+            assert (report.counts[cut] == free.counts[cut]).all()
+            assert (report.grounding.counts[cut] == bound.counts[cut]).all()
+    one = both.at(-0.5).only(["red"])
+    assert one.grounding.names == ("red",) and list(one.grounding.counts) == [-0.5]
+    with pytest.raises(ValueError, match="expected the same classes and protocol"):
+        half[0].merge(evaluate_segmentation(method, RECORDS[3:], GROUND, **given))

@@ -137,6 +137,14 @@ def test_the_backbone_learns_at_its_own_rate(muon_lr):
     assert seen == len(list(model.parameters()))
 
 
+def test_a_factor_of_nothing_freezes_the_backbone():
+    model = torch.nn.ModuleDict({"backbone": TinyModel(), "head": TinyModel()})
+    _, optimizer = make_optimizer(0.02, model, backbone_factor=0.0)
+    names = {name for group in optimizer.param_groups for name in group["names"]}
+    assert names == {name for name, _ in model.named_parameters() if name.startswith("head.")}
+    assert not any(parameter.requires_grad for parameter in model["backbone"].parameters())
+
+
 def test_the_schedules_warm_up_and_end_where_they_say():
     def factors(name):
         return [learning_rate_factor(name, step, 110, 10) for step in range(111)]

@@ -21,6 +21,8 @@ class OpenSegConfig(ProposalConfig):
         )
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
+    limits: tuple[int, ...] = ()  # only so many records of each data set; none: all
+    proposals: str = ""  # weights of openseg-proposals that stay as they are, while F_z alone learns; asks for alpha 0
     start: str = "clip"  # with CLIP's backbone and its last map for F_z, backbone (that alone), or random
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
@@ -47,6 +49,10 @@ class OpenSegConfig(ProposalConfig):
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.kinds or set(self.kinds) - {*KINDS, ALL}:
             raise ValueError(f"got kinds={self.kinds}, expected some of {', '.join(KINDS)}, or {ALL}")
+        if self.proposals and self.alpha:
+            raise ValueError(f"got proposals that stay as they are, and alpha={self.alpha}; expected alpha=0")
+        if self.limits and (len(self.limits) != len(self.data) or min(self.limits) < 1):
+            raise ValueError(f"got limits={self.limits} for {len(self.data)} data sets, expected one, >= 1, of each")
         if self.alpha < 0 or not 0 <= self.keep <= 1:
             raise ValueError(f"got alpha={self.alpha}, keep={self.keep}, expected 0 or more, and 0..1")
         if not self.data or self.batch % len(self.data):

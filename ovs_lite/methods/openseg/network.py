@@ -42,13 +42,22 @@ class OpenSegNetwork(nn.Module):
         """tau of Eq. 2, learned."""
         return self.log_temperature.exp().clamp(min=SMALLEST)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) RGB in [0, 1] -> mask logits (B, N, h, w) and F_z (B, D, h, w), not normalised."""
+    def looked_at(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """(B, 3, H, W) RGB in [0, 1] -> F (B, C, h, w), mask logits (B, N, h, w), and what F_z starts from, coarse."""
         proposals = self.proposer.network
         maps = proposals.features.backbone(self.proposer.normalise(images))
         features = proposals.features.merge(maps)
+        return features, proposals.masks(features), None if self.clip_map is None else self.clip_map(maps[-1])
+
+    def meaning(self, features: torch.Tensor, start: torch.Tensor | None) -> torch.Tensor:
+        """F and the start of `looked_at` -> F_z (B, D, h, w), not normalised."""
         meaning = self.meaning_head(features)
-        if self.clip_map is not None:
-            start = F.interpolate(self.clip_map(maps[-1]), meaning.shape[-2:], mode="bilinear", align_corners=False)
-            meaning = meaning + F.normalize(start, dim=1)
-        return proposals.masks(features), meaning
+        if start is None:
+            return meaning
+        start = F.interpolate(start, meaning.shape[-2:], mode="bilinear", align_corners=False)
+        return meaning + F.normalize(start, dim=1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) RGB in [0, 1] -> mask logits (B, N, h, w) and F_z (B, D, h, w), not normalised."""
+        features, masks, start = self.looked_at(images)
+        return masks, self.meaning(features, start)

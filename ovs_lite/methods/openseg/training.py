@@ -4,6 +4,7 @@ Departure: targets are brought to the predictions' size by averaging, see `propo
 B images of all processes, b of this one, N proposals, K words of a caption at the most, D joint embedding.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -18,13 +19,18 @@ from ovs_lite.data.record import load_split
 from ovs_lite.data.tagging import load_tagger
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import gather_with_gradient, largest
-from ovs_lite.files import data_path
+from ovs_lite.files import data_path, file_digest
 from ovs_lite.losses.grounding import grounding_loss
 from ovs_lite.methods.openseg.config import OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.proposal_training import mask_loss
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
 from ovs_lite.regions.pooling import mask_pool
+
+SIZES = ("backbone", "channels", "queries", "layers", "heads", "image_size")
+KEPT = 4096  # images of which `WordsAlone` keeps what it read: 0.4 MB each in the miniature
 
 
 class OpenSegTraining(Task):
@@ -42,8 +48,7 @@ class OpenSegTraining(Task):
     def losses(self, batch: MaskBatch) -> dict[str, torch.Tensor]:
         """Both terms, or the grounding alone where alpha is 0."""
         clip, config = self.method.clip, self.config
-        logits, pixels = self.model(batch.images.to(clip.device))
-        masks = logits.float().sigmoid()
+        masks, pixels = self.seen(batch.images.to(clip.device))
         regions = mask_pool(pixels, masks, config.pooling)
         most = max(1, max(map(len, batch.words)))
         words, valid = self.words.padded(batch.words, largest(most, clip.device) if config.sync else most)
@@ -51,6 +56,11 @@ class OpenSegTraining(Task):
             regions, words, valid = (gather_with_gradient(given) for given in (regions, words, valid))
         found = {"grounding": grounding_loss(regions, words, valid, self.model.temperature)}
         return found | ({"best_match_dice": mask_loss(masks, batch.masks)} if config.alpha else {})
+
+    def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(b, 3, H, W) RGB in [0, 1] -> masks (b, N, h, w) in [0, 1] and F_z (b, D, h, w)."""
+        logits, pixels = self.model(images)
+        return logits.float().sigmoid(), pixels
 
     def notes(self) -> list[str]:
         """Who told nouns from adjectives."""
@@ -83,17 +93,73 @@ class WordTable:
         return embeddings, valid
 
 
+class WordsAlone(OpenSegTraining):
+    """The same where masks were learned before and stay as they are (`config.proposals`): F_z and tau alone learn.
+
+    Nothing below them changes, so what they read of an image is kept, of `KEPT` images at most; another crop of it is
+    another image.
+    """
+
+    def __init__(self, method: OpenSeg, *others: Any):
+        super().__init__(method, *others)
+        self.model.requires_grad_(False)
+        self.model.meaning_head.requires_grad_(True)
+        self.model.log_temperature.requires_grad_(True)
+        self.kept: dict[bytes, tuple[torch.Tensor, ...]] = {}
+
+    def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `OpenSegTraining.seen`."""
+        features, masks, *start = map(torch.stack, zip(*map(self._read, images), strict=True))
+        return masks.float(), self.model.meaning(features.float(), start[0].float() if start else None)
+
+    @torch.no_grad()
+    def _read(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """F, masks and, where there is one, the start of one image's F_z, in half precision."""
+        key = hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest()
+        if key not in self.kept:
+            features, logits, start = self.model.looked_at(image[None])
+            read = (features, logits.float().sigmoid(), *([] if start is None else [start]))
+            if len(self.kept) >= KEPT:
+                self.kept.pop(next(iter(self.kept)))
+            self.kept[key] = tuple(part[0].half() for part in read)
+        return self.kept[key]
+
+
 def build(config: OpenSegConfig) -> OpenSegTraining:
     """A network that starts from the configuration's backbone, and its images, masks and words."""
     clip = load_clip(config.clip, config.pretrained)
     method = OpenSeg(clip, config, fresh=True)
     tagger = load_tagger(config.tagger, config.nltk_data)
+    splits = [load_split(data_path(name)) for name in config.data]
+    for place, limit in enumerate(config.limits):
+        splits[place] = splits[place].select(range(min(limit, len(splits[place]))))
+    found = {"records": [len(split) for split in splits], "tagger": tagger.name, "text_tower": clip.fingerprint()}
+    if config.proposals:
+        found["proposals"] = _copy_proposals(method, config)
+    batches = Prefetched(_batches(config, splits, tagger, method.network.proposer.mean))
+    return (WordsAlone if config.proposals else OpenSegTraining)(method, batches, config, found)
+
+
+def _batches(config: OpenSegConfig, splits: Sequence[Any], tagger: Any, mean: torch.Tensor) -> MixedBatches:
     asked = {"keep": config.kinds, "stop": () if ALL in config.kinds else NO_REGION, "tagger": tagger}
     names = [name for vocabulary in config.compounds for name in load_vocabulary(vocabulary).names]
     words = lru_cache(maxsize=1 << 18)(partial(extract_words, compounds=names, **asked))
-    splits = [load_split(data_path(name)) for name in config.data]
-    fill, share = tuple(method.network.proposer.mean.flatten().tolist()), config.batch // len(splits)
-    settings = (share, config.image_size, config.loop.seed, config.rescale)
-    parts = [MaskBatches(s, *settings, per=config.per, fill=fill, words=words, keep=config.keep) for s in splits]
-    found = {"records": [len(split) for split in splits], "tagger": tagger.name, "text_tower": clip.fingerprint()}
-    return OpenSegTraining(method, Prefetched(MixedBatches(parts)), config, found)
+    settings = (config.batch // len(splits), config.image_size, config.loop.seed, config.rescale, not config.proposals)
+    about = {"per": config.per, "fill": tuple(mean.flatten().tolist()), "words": words, "keep": config.keep}
+    return MixedBatches([MaskBatches(split, *settings, **about) for split in splits])
+
+
+def _copy_proposals(method: OpenSeg, config: OpenSegConfig) -> str:
+    """Put trained proposals into the method's network; returns what names their weights. Raises ValueError."""
+    path = config.proposals
+    given, own = load_proposer(path), method.network.proposer
+    if not isinstance(given, OpenSegProposer):
+        raise ValueError(f"{path}: got proposals of {given.recipe}, expected those of openseg-proposals")
+    wanted = {
+        name: getattr(config, name) for name in ("backbone", "channels", "queries", "layers", "heads", "image_size")
+    }
+    found = {name: getattr(given.config, name) for name in wanted}
+    if found != wanted:
+        raise ValueError(f"{path}: got proposals with {found}, expected {wanted}, as this run asks for")
+    own.load_state_dict(given.state_dict())
+    return file_digest(path)

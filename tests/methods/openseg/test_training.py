@@ -14,6 +14,11 @@ from ovs_lite.losses.masks import best_match_dice_loss
 from ovs_lite.methods import get_recipe
 from ovs_lite.methods.openseg.config import OpenSegConfig
 from ovs_lite.methods.openseg.proposal_training import covered_share
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.methods.openseg.training import OpenSegTraining
+from ovs_lite.methods.proposer import ProposalConfig
+
+SIZES = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
 
 
 def test_terms_are_eq_4_and_eq_1_of_what_the_network_sees():
@@ -81,8 +86,7 @@ def split_of(tmp_path, captions, name="set"):
 
 
 def built(tmp_path, captions, **changes):
-    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
-    config = OpenSegConfig(data=(split_of(tmp_path, captions),), batch=len(captions), **sizes | {"keep": 1.0} | changes)
+    config = OpenSegConfig(data=(split_of(tmp_path, captions),), batch=len(captions), **SIZES | {"keep": 1.0} | changes)
     return get_recipe("openseg").build(config)
 
 
@@ -114,8 +118,7 @@ def test_kp_drops_words_by_chance_and_the_same_at_every_call(tmp_path):
 
 def test_several_data_sets_have_equal_shares(tmp_path):
     first, second = split_of(tmp_path, [["a dog"]] * 3, "a"), split_of(tmp_path, [["a cat"]] * 30, "b")
-    sizes = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
-    task = get_recipe("openseg").build(OpenSegConfig(data=(first, second), batch=6, keep=1.0, **sizes))
+    task = get_recipe("openseg").build(OpenSegConfig(data=(first, second), batch=6, keep=1.0, **SIZES))
     for index in range(5):
         batch = task.batch(index)
         assert [name[0] for name in batch.image_ids] == [*"aaabbb"] and batch.total == 6
@@ -131,3 +134,62 @@ def test_every_word_is_embedded_once(monkeypatch):
         task.words.padded(WORDS, 4)
     task.words.padded([["dog", "boat"]], 2)
     assert asked == [["cat", "dog", "grass", "red", "sky", "tree"], ["boat"]]
+
+
+def frozen_task(tmp_path, **changes):
+    """A run of words alone on proposals that were saved before, and those proposals."""
+    torch.manual_seed(3)
+    proposer = OpenSegProposer(ProposalConfig(**SIZES))
+    with torch.no_grad():
+        for parameter in proposer.network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    path = tmp_path / "proposals.safetensors"
+    proposer.save(path)
+    captions = [["a dog"], ["a red cat"], ["two trees"], ["the sky"]]
+    return built(tmp_path, captions, proposals=str(path), alpha=0.0, rescale=(1.0, 1.0), **changes), proposer
+
+
+def test_words_alone_leave_the_proposals_as_they_are_and_lose_nothing_by_keeping_them(tmp_path, monkeypatch):
+    task, proposer = frozen_task(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(proposer.parameters(), task.model.proposer.parameters(), strict=True))
+    batch, whole = task.batch(0), openseg_like(task)
+    found, expected = task.losses(batch), whole.losses(batch)
+    assert found.keys() == {"grounding"} and found["grounding"].item() == pytest.approx(
+        expected["grounding"].item(),
+        rel=2e-3,  # half precision
+    )
+    gradient, reference = gradients(task, batch), gradients(whole, batch)
+    assert gradient.keys() == {name for name in reference if name.startswith(("meaning_head", "log_temperature"))}
+    for name, value in gradient.items():
+        torch.testing.assert_close(value, reference[name], atol=2e-3, rtol=2e-2)
+    looks = []
+    monkeypatch.setattr(task.model, "looked_at", lambda images: looks.append(images))
+    assert torch.equal(task.losses(task.batch(7))["grounding"], task.losses(task.batch(7))["grounding"])
+    assert len(task.kept) == 1 and not looks, "all records show one picture, which was looked at once"
+
+
+def openseg_like(task):
+    """The task that trains everything, with the same network."""
+    other = OpenSegTraining(task.method, None, task.config, task.found)
+    other.model.requires_grad_(True)
+    other.model.zero_grad()
+    return other
+
+
+def test_words_alone_ask_for_proposals_of_their_own_kind_and_sizes(tmp_path):
+    with pytest.raises(ValueError, match="expected alpha=0"):
+        OpenSegConfig(proposals="some.safetensors")
+    with pytest.raises(ValueError, match="'channels': 16.*expected.*'channels': 24"):
+        frozen_task(tmp_path, channels=24)
+    with pytest.raises(FileNotFoundError, match="ovs-lite train openseg-proposals"):
+        built(tmp_path / "2", CAPTIONS, proposals=str(tmp_path / "none.safetensors"), alpha=0.0)
+
+
+def test_limits_take_the_first_records_of_each_set(tmp_path):
+    first, second = split_of(tmp_path, [["a dog"]] * 5, "a"), split_of(tmp_path, [["a cat"]] * 5, "b")
+    task = get_recipe("openseg").build(OpenSegConfig(data=(first, second), limits=(2, 9), batch=4, **SIZES))
+    assert task.found["records"] == [2, 5]
+    assert {name for index in range(8) for name in task.batch(index).image_ids if name.startswith("a")} == {"a0", "a1"}
+    for limits in ((2,), (2, 0)):
+        with pytest.raises(ValueError, match="expected one, >= 1, of each"):
+            OpenSegConfig(data=(first, second), limits=limits)
