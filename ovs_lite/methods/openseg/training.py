@@ -110,11 +110,11 @@ class WordsAlone(OpenSegTraining):
     def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `OpenSegTraining.seen`."""
         features, masks, *start = map(torch.stack, zip(*map(self._read, images), strict=True))
-        return masks.float(), self.model.meaning(features.float(), start[0].float() if start else None)
+        return masks, self.model.meaning(features, start[0] if start else None)
 
     @torch.no_grad()
-    def _read(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """F, masks and, where there is one, the start of one image's F_z, in half precision."""
+    def _read(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """F, masks and, where there is one, the start of one image's F_z; kept in half precision."""
         key = hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest()
         if key not in self.kept:
             features, logits, start = self.model.looked_at(image[None])
@@ -122,7 +122,7 @@ class WordsAlone(OpenSegTraining):
             if len(self.kept) >= KEPT:
                 self.kept.pop(next(iter(self.kept)))
             self.kept[key] = tuple(part[0].half() for part in read)
-        return self.kept[key]
+        return [part.float() for part in self.kept[key]]
 
 
 def build(config: OpenSegConfig) -> OpenSegTraining:

@@ -158,6 +158,9 @@ def test_words_alone_leave_the_proposals_as_they_are_and_lose_nothing_by_keeping
         expected["grounding"].item(),
         rel=2e-3,  # half precision
     )
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = task.losses(batch)["grounding"].item()
+    assert mixed == pytest.approx(expected["grounding"].item(), rel=0.05)
     gradient, reference = gradients(task, batch), gradients(whole, batch)
     assert gradient.keys() == {name for name in reference if name.startswith(("meaning_head", "log_temperature"))}
     for name, value in gradient.items():
