@@ -146,11 +146,12 @@ class Clip(nn.Module):
         return _digest(about, visual.state_dict().values())
 
     def fingerprint(self) -> str:
-        """Names the text tower: the model's name, the tower's weights and its configuration (see `SETTINGS`).
+        """Names the text tower: the model's name, the tower's weights and its configuration (see `SETTINGS`). The
+        temperature, which belongs to both towers and to no embedding, is left out.
 
         Computed again after weights were changed in place (an optimiser's step, a load).
         """
-        image = ("visual.", "vision_model.", "visual_projection.")
+        image = ("visual.", "vision_model.", "visual_projection.", "logit_")
         text = {key: value for key, value in self.network.state_dict().items() if not key.startswith(image)}
         parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
         state = sum(value._version for value in text.values()), f"{self.name} {_settings(parts)}"

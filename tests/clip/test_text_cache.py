@@ -101,6 +101,10 @@ def test_the_same_tensors_in_another_configuration_miss(monkeypatch):
     """Activation, pooling and context length change what a tower says, and none of them is a tensor."""
     plain = small()
     assert small().fingerprint() == plain.fingerprint() and small().image_fingerprint() == plain.image_fingerprint()
+    with torch.no_grad():
+        other_temperature = small()
+        other_temperature.network.logit_scale.add_(1.0)
+    assert other_temperature.fingerprint() == plain.fingerprint(), "no embedding depends on it"
     others = [small("quick"), small(pool="last"), small(context=8)]
     for other in others:
         assert all(map(torch.equal, other.state_dict().values(), plain.state_dict().values()))
