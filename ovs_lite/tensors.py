@@ -160,8 +160,8 @@ class _Skipped:
         pass
 
 
-def read_foreign(path: str | Path, part: str) -> dict[str, torch.Tensor]:
-    """Named tensors of a torch file or a safetensors file. part: key under which a torch file may keep them.
+def read_foreign(path: str | Path, *parts: str) -> dict[str, torch.Tensor]:
+    """Named tensors of a torch file or a safetensors file. parts: keys under which a torch file may keep them.
 
     Objects of other classes (configurations, optimisers) are replaced by inert stand-ins while torch's restricted
     reader goes over them. Raises FileNotFoundError, and ValueError naming the file where it holds no tensors.
@@ -177,11 +177,11 @@ def read_foreign(path: str | Path, part: str) -> dict[str, torch.Tensor]:
         reason = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]  # without advice
         reason = f"{type(error).__name__}: {' '.join(reason.split())[:300]}"
         raise ValueError(f"{path}: not a readable checkpoint ({reason}); fetch it again, or as safetensors") from error
-    found = content.get(part, content) if isinstance(content, dict) else {}
+    found = next((content[p] for p in parts if p in content), content) if isinstance(content, dict) else {}
     named = found.items() if isinstance(found, dict) else ()
     tensors = {key: value for key, value in named if isinstance(key, str) and torch.is_tensor(value)}
     if not tensors:
-        raise ValueError(f"{path}: no named tensors in it, nor under {part!r}")
+        raise ValueError(f"{path}: no named tensors in it, nor under {' or '.join(map(repr, parts))}")
     return tensors
 
 

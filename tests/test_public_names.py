@@ -23,6 +23,7 @@ NAMES = [
     "ovs_lite.evaluation.ConfusionMatrix",
     "ovs_lite.evaluation.proposal_recall",
     "ovs_lite.checkpoints.load_official_tcl",
+    "ovs_lite.checkpoints.load_official_ovseg_clip",
     "ovs_lite.notebook.setup",
     "ovs_lite.train.train",
     "ovs_lite.train.LoopConfig",
@@ -33,7 +34,6 @@ TO_COME = [
     "ovs_lite.models.deformable_attention.deformable_attention",
     "ovs_lite.matching.match_masks_to_entities",
     "ovs_lite.evaluation.PanopticQuality",
-    "ovs_lite.checkpoints.load_official_ovseg_clip",
 ]
 
 

@@ -7,10 +7,11 @@ from ovs_lite.checkpoints.steps import (
     remove_checkpoints,
     save_checkpoint,
 )
+from ovs_lite.methods.ovseg.released import load_official_ovseg_clip
 from ovs_lite.methods.tcl.released import load_official_tcl
 from ovs_lite.methods.trained import check_checkpoint, load_method, save_method
 
 __all__ = [
-    "Checkpoint", "check_checkpoint", "latest_checkpoint", "load_checkpoint", "load_method", "load_official_tcl",
-    "remove_checkpoints", "save_checkpoint", "save_method",
+    "Checkpoint", "check_checkpoint", "latest_checkpoint", "load_checkpoint", "load_method",
+    "load_official_ovseg_clip", "load_official_tcl", "remove_checkpoints", "save_checkpoint", "save_method",
 ]  # fmt: skip

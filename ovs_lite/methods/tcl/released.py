@@ -10,16 +10,15 @@ import warnings
 from pathlib import Path
 
 import torch
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ovs_lite.clip import Clip, load_clip, wrap_clip
+from ovs_lite.clip.from_tensors import build_like
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.tensors import read_foreign
 
 TEMPLATES = "tcl9"
-HEAD_WIDTH = 64
 BLOCK = "masker.image_encoder.backbone.transformer.resblocks."
 DECODER, PROJECTION = "masker.image_encoder.decoder.decoder.net.", "masker.image_encoder.decoder.image_proj."
 CLIP_VISUAL, CLIP_PROJECTION = "clip_image_encoder.clip_visual.", "clip_image_encoder.clip_proj."
@@ -148,31 +147,8 @@ def _text_prefix(tensors: Tensors, path: Path) -> str | None:
 
 
 def _build(tensors: Tensors, text: str | None, path: Path) -> nn.Module:
-    """An open_clip model of the file's sizes, with random weights. Without `text` its text tower is a dummy.
-
-    Raises ValueError unless the tensors that give the sizes are there, with so many axes.
-    """
-    axes = {CLIP_VISUAL + "conv1.weight": 4, CLIP_VISUAL + "positional_embedding": 2, LAST_LAYER["proj"]: 2}
-    if text is not None:
-        axes |= {text + TOKENS: 2, text + "positional_embedding": 2}
-    missing = [key for key in axes if key not in tensors]
-    shapes = [f"{k} {tuple(tensors[k].shape)} for {n} axes" for k, n in axes.items()
-              if k in tensors and tensors[k].ndim != n]  # fmt: skip
-    if missing or shapes:
-        raise ValueError(f"{path}: missing {missing}, of another shape {shapes}")
-    (width, _, patch, _), (places, _), (_, embed_dim), *of_text = (tensors[key].shape for key in axes)
-    vision = CLIPVisionCfg(
-        layers=_depth(tensors, CLIP_VISUAL), width=width, head_width=min(HEAD_WIDTH, width), patch_size=patch,
-        image_size=patch * round((places - 1) ** 0.5),
-    )  # fmt: skip
-    language = CLIPTextCfg(context_length=4, vocab_size=4, width=HEAD_WIDTH, heads=1, layers=1)
-    if text is not None:
-        (vocabulary, width), (length, _) = of_text
-        heads, depth = max(1, width // HEAD_WIDTH), _depth(tensors, text)
-        language = CLIPTextCfg(length, vocabulary, width=width, heads=heads, layers=depth)
-    return CLIP(embed_dim, vision, language, quick_gelu=True)
-
-
-def _depth(tensors: Tensors, tower: str) -> int:
-    start = tower + "transformer.resblocks."
-    return len({key[len(start) :].split(".")[0] for key in tensors if key.startswith(start)})
+    """An open_clip model of the file's sizes, with random weights. Without `text` its text tower is a dummy."""
+    try:
+        return build_like(tensors, CLIP_VISUAL, text, LAST_LAYER["proj"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

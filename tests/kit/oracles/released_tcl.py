@@ -107,7 +107,7 @@ def norm(t: Tensors, name: str, x):
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * t[name + "weight"] + t[name + "bias"]
 
 
-def block(t: Tensors, name: str, x, mask):
+def block(t: Tensors, name: str, x, mask, quick=True):
     """A block of OpenAI's transformer. x: (B, L, W). mask: (L, L), added to the logits of every head."""
     width = x.shape[-1]
     heads, outputs = width // 64, []
@@ -117,7 +117,7 @@ def block(t: Tensors, name: str, x, mask):
         outputs.append((q @ k.transpose(1, 2) / 8 + mask).softmax(-1) @ v)
     x = x + torch.cat(outputs, -1) @ t[name + "attn.out_proj.weight"].T + t[name + "attn.out_proj.bias"]
     hidden = norm(t, name + "ln_2.", x) @ t[name + "mlp.c_fc.weight"].T + t[name + "mlp.c_fc.bias"]
-    hidden = hidden * torch.sigmoid(1.702 * hidden)
+    hidden = hidden * torch.sigmoid(1.702 * hidden) if quick else F.gelu(hidden)
     return x + hidden @ t[name + "mlp.c_proj.weight"].T + t[name + "mlp.c_proj.bias"]
 
 

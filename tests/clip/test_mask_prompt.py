@@ -1,0 +1,117 @@
+"""Mask prompts on a miniature CLIP: what they replace, what they leave, and the cases at the edge."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kit.clips import random_clip, tiny_clip
+from kit.images import normal_images
+from ovs_lite.clip.mask_prompt import MaskPromptedClip, kept_patches
+
+
+def prompted(depth, clip=None, seed=2):
+    torch.manual_seed(seed)
+    return MaskPromptedClip(clip or tiny_clip(), depth).eval()
+
+
+def images_and_masks(count=4, side=16):
+    """Blank outside random boxes, as crops are."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(count, side, side, dtype=torch.bool)
+    for mask in masks:
+        top, left = torch.randint(0, side // 2, (2,), generator=generator).tolist()
+        mask[top : top + side // 2, left : left + side // 2] = True
+    return normal_images(side, side, batch=count) * masks[:, None], masks
+
+
+def test_a_patch_is_kept_by_a_single_pixel():
+    masks = torch.zeros(3, 16, 16)
+    masks[0, 7, 8], masks[1, 8:, :] = 0.1, 1
+    assert kept_patches(masks, 8).tolist() == [[False, True, False, False], [False, False, True, True], [False] * 4]
+
+
+@pytest.mark.parametrize("pool", ["tok", "avg"])
+@torch.no_grad()
+def test_no_prompts_is_the_plain_clip_whatever_the_masks(pool):
+    clip = tiny_clip()
+    clip.network.visual.pool_type = pool
+    images, masks = images_and_masks()
+    plain = clip.encode_image(images)
+    torch.testing.assert_close(prompted(0, clip).encode_masked(images, masks), plain)
+    whole = torch.ones_like(masks)
+    torch.testing.assert_close(prompted(2, clip).encode_masked(images, whole), plain)
+    assert not torch.allclose(prompted(2, clip).encode_masked(images, masks), plain, atol=1e-3)
+
+
+@torch.no_grad()
+def test_what_lies_under_a_blank_patch_does_not_matter():
+    images, masks = images_and_masks()
+    model, hidden = prompted(1), ~kept_patches(masks, 8)
+    outside = F.interpolate(hidden.float().view(-1, 1, 2, 2), scale_factor=8)
+    other = images + 5 * outside * normal_images(16, 16, batch=4, seed=7)
+    assert hidden.any() and not torch.equal(other, images)
+    torch.testing.assert_close(model.encode_masked(other, masks), model.encode_masked(images, masks))
+
+
+@torch.no_grad()
+def test_every_layer_and_place_has_a_prompt_of_its_own():
+    images, masks = images_and_masks(8)
+    model, kept = prompted(2), kept_patches(masks, 8)
+    before = model.encode_masked(images, masks)
+    for layer in range(2):
+        for place in range(4):
+            changed = prompted(2)
+            changed.mask_embedding[layer, place] += torch.linspace(-1, 2, 32).sin()
+            moved = (changed.encode_masked(images, masks) - before).abs().amax(1) > 1e-4
+            assert moved.tolist() == (~kept[:, place]).tolist(), (layer, place)
+
+
+@torch.no_grad()
+def test_none_one_and_blank_regions_are_defined():
+    images, masks = images_and_masks(3)
+    model = prompted(2)
+    every = model.encode_masked(images, masks)
+    torch.testing.assert_close(model.encode_masked(images[:1], masks[:1]), every[:1])
+    assert model.encode_masked(images[:0], masks[:0]).shape == (0, 16)
+    nothing = torch.zeros_like(masks)
+    blank = model.encode_masked(images, nothing)
+    assert blank.isfinite().all() and torch.allclose(blank[0], blank[1]), "of a blank crop only prompts are read"
+    order = [2, 0, 1]
+    torch.testing.assert_close(model.encode_masked(images[order], masks[order]), every[order])
+
+
+def test_gradients_reach_prompts_that_were_used_and_the_weights_are_a_copy():
+    clip = tiny_clip()
+    images, masks = images_and_masks(1)
+    masks = masks & (torch.arange(16) < 8)  # the right half is blank
+    model = prompted(2, clip).double()
+    kept = kept_patches(masks, 8)[0]
+    model.encode_masked(images.double(), masks)[0, :3].sum().backward()
+    used = model.mask_embedding.grad.abs().sum(2) > 0
+    assert used.tolist() == [(~kept).tolist()] * 2
+    assert model.network.visual.proj.grad is not None and clip.network.visual.proj.grad is None
+    start = model.mask_embedding.detach().clone()
+
+    def score(prompts):
+        with torch.no_grad():
+            model.mask_embedding.copy_(prompts)
+            return model.encode_masked(images.double(), masks)[0, :3].sum()
+
+    step = torch.zeros_like(start)
+    layer, place = 1, int((~kept).nonzero()[0])
+    step[layer, place, 5] = 1e-6
+    slope = (score(start + step) - score(start - step)) / 2e-6
+    score(start)
+    assert slope.item() == pytest.approx(model.mask_embedding.grad[layer, place, 5].item(), rel=1e-4)
+
+
+def test_other_towers_depths_and_sizes_are_refused():
+    with pytest.raises(ValueError, match="mask prompts for ConvNeXt-Lite, expected a ViT"):
+        MaskPromptedClip(random_clip("ConvNeXt-Lite"), 1)
+    for depth in (-1, 3):
+        with pytest.raises(ValueError, match=f"depth {depth}, expected 0 to 2"):
+            MaskPromptedClip(tiny_clip(), depth)
+    images, masks = images_and_masks()
+    for wrong in ((images[:, :2], masks), (images, masks[:3]), (images, masks[:, :8]), (images[:, :, :8], masks)):
+        with pytest.raises(ValueError, match=r"expected \(N, 3, 16, 16\) and \(N, 16, 16\)"):
+            prompted(1).encode_masked(*wrong)
