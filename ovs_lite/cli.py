@@ -20,6 +20,7 @@ EVALUATIONS = ("clip", "proposals", "segmentation")
 FORWARDED = {("evaluate", kind): f"ovs_lite.commands.evaluate_{kind}" for kind in EVALUATIONS}
 FORWARDED["train",] = "ovs_lite.train.command"
 FORWARDED["pseudo-masks",] = "ovs_lite.commands.pseudo_masks"
+FORWARDED["mine",] = "ovs_lite.commands.mine"
 QUERIES = "words or phrases, separated by commas; cat|kitten is one class; @FILE holds one query per line"
 
 
@@ -77,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "train", None, f"train a model: {', '.join(RECIPES)}", "ovs-lite train tcl --steps 40")
     example = "ovs-lite pseudo-masks runs/openseg-proposals/proposals.safetensors icon-lite/icon-caption/train --out X"
     _command(commands, "pseudo-masks", None, "draw masks for a split that has captions only", example)
+    example = "ovs-lite mine icon-lite/icon-caption/train --masks runs/openseg-proposals/proposals.safetensors --out X"
+    _command(commands, "mine", None, "mine pairs of a region and a noun from captions", example)
     evaluate = _command(commands, "evaluate", None, "measure a model", "ovs-lite evaluate clip ViT-Lite-8")
     evaluate.add_argument("what", choices=EVALUATIONS, help="more on each: ovs-lite evaluate clip --help")
     _command(commands, "doctor", _doctor, "find the known traps of an installation", "ovs-lite doctor")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,6 +74,14 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             if _digest(file)[1] != about[DIGEST]:
                 raise ValueError(f"{path}: damaged, its {DIGEST} is not that of its metadata; fetch or train it again")
     return about
+
+
+def tensors_digest(about: str, tensors: Iterable[torch.Tensor]) -> str:
+    """A name of 24 letters for tensors in this order, and what is said about them."""
+    digest = hashlib.sha256(about.encode())
+    for value in tensors:
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
 
 
 def _digest(file: BinaryIO) -> tuple[dict[str, Any], str]:

@@ -58,8 +58,8 @@ def parser_of(words):
     """The parser that reads a command's arguments, and those that are left for it."""
     if words[0] == "evaluate":
         return import_module(f"ovs_lite.commands.evaluate_{words[1]}").build_parser(), words[2:]
-    if words[0] == "pseudo-masks":
-        return import_module("ovs_lite.commands.pseudo_masks").build_parser(), words[1:]
+    if words[0] in ("mine", "pseudo-masks"):
+        return import_module(f"ovs_lite.commands.{words[0].replace('-', '_')}").build_parser(), words[1:]
     if words[0] == "train" and words[1] not in ("--help", "NAME"):
         former = FORMER_NAMES.get(tuple(words[1:3]))
         name, rest = (former, words[3:]) if former else (words[1], words[2:])

@@ -4,7 +4,6 @@ B images, T texts, K names, D embedding, H W pixels, h w patches. Images are RGB
 was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
-import hashlib
 from collections.abc import Iterable
 
 import open_clip
@@ -19,6 +18,7 @@ from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_maps, patch_stride
 from ovs_lite.clip.phrases import check_phrases
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
+from ovs_lite.tensors import tensors_digest
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
 CPU_BATCH = 64  # images whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
@@ -143,7 +143,7 @@ class Clip(nn.Module):
         """Names the image tower: its weights, its configuration (see `SETTINGS`) and the statistics of its images."""
         visual = self.network.visual
         about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
-        return _digest(about, visual.state_dict().values())
+        return tensors_digest(about, visual.state_dict().values())
 
     def fingerprint(self) -> str:
         """Names the text tower: the model's name, the tower's weights and its configuration (see `SETTINGS`). The
@@ -156,7 +156,7 @@ class Clip(nn.Module):
         parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
         state = sum(value._version for value in text.values()), f"{self.name} {_settings(parts)}"
         if state != self._text_state:
-            self._text_state, self._text_fingerprint = state, _digest(state[1], text.values())
+            self._text_state, self._text_fingerprint = state, tensors_digest(state[1], text.values())
         return self._text_fingerprint
 
 
@@ -165,10 +165,3 @@ def _settings(parts: Iterable[nn.Module]) -> list[str]:
     parts = list(parts)
     found = {f"{key}={vars(part)[key]}" for part in parts for key in SETTINGS if key in vars(part)}
     return sorted(found | {type(part).__name__ for part in parts if "LU" in type(part).__name__})  # GELU, QuickGELU ...
-
-
-def _digest(about: str, tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256(about.encode())
-    for value in tensors:
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:24]

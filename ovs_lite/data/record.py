@@ -23,7 +23,7 @@ from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
 from ovs_lite.config import ICONWORLD_FORMAT
-from ovs_lite.data.schema import FEATURES, FEATURES_MASKS, encode_record
+from ovs_lite.data.schema import COLUMNS, encode_record
 from ovs_lite.files import file_digest, write_json
 from ovs_lite.locks import exclusive
 
@@ -40,7 +40,7 @@ def write_split(
     folder: str | Path,
     *,
     creator: dict[str, Any] | None = None,
-    masks: bool = False,
+    columns: str = "segments",
     total: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -48,7 +48,7 @@ def write_split(
     """Write records (see `schema.encode_record`) to `folder` and return the manifest. Holds a few dozen in memory.
 
     creator: JSON facts on where the records come from, kept in the manifest (no dates: same records, same bytes).
-    masks: records have the `masks` column.
+    columns: which the records have, a name of `schema.COLUMNS`.
     total: for the progress bar.
     overwrite: replace a folder that exists, once the new one is complete.
     Needs twice the split's space while it works, in a hidden folder that the next call removes after a kill. Raises
@@ -65,8 +65,8 @@ def write_split(
             temporary.mkdir()
             bar = tqdm(total=total, desc=f"{folder.parent.name} {folder.name}", unit=" records", disable=not progress)
             with bar, _without_other_bars():
-                rows = partial(_rows, records, masks, bar)
-                dataset = _generated(rows, masks, creator, folder.name, temporary / "cache")
+                rows = partial(_rows, records, columns, bar)
+                dataset = _generated(rows, columns, creator, folder.name, temporary / "cache")
                 dataset.save_to_disk(str(temporary / "new"), max_shard_size=SHARD_BYTES)
             manifest = {"count": len(dataset), "columns": dataset.column_names, "creator": creator or {}}
             manifest["files"] = {
@@ -117,17 +117,22 @@ def read_creator(folder: str | Path) -> dict[str, Any]:
     return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["creator"]
 
 
+def read_count(folder: str | Path) -> int:
+    """How many records a split has, as its manifest says; unlike `load_split`, also of one without any."""
+    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["count"]
+
+
 def is_made(folder: Path, creator: Mapping[str, Any]) -> bool:
     """Whether a whole split lies in the folder that was written with these facts on where it comes from."""
     return (folder / MANIFEST).exists() and read_creator(folder) == creator
 
 
-def _rows(records: Iterable[dict[str, Any]], masks: bool, bar: tqdm) -> Iterator[dict[str, Any]]:
+def _rows(records: Iterable[dict[str, Any]], columns: str, bar: tqdm) -> Iterator[dict[str, Any]]:
     """Encoded records, checked; PNG compression runs in threads, because it releases the interpreter lock."""
     source, seen = iter(records), set()
     with ThreadPoolExecutor(ENCODING_THREADS) as pool:
         while batch := list(islice(source, BATCH_RECORDS)):
-            for row in pool.map(partial(encode_record, masks=masks), batch):
+            for row in pool.map(partial(encode_record, columns=columns), batch):
                 if row["image_id"] in seen:
                     raise ValueError(f"got image_id {row['image_id']!r} twice, expected unique ones")
                 seen.add(row["image_id"])
@@ -137,14 +142,13 @@ def _rows(records: Iterable[dict[str, Any]], masks: bool, bar: tqdm) -> Iterator
         raise ValueError("got no records, expected one or more")
 
 
-def _generated(rows, masks: bool, creator: dict | None, name: str, cache: Path) -> datasets.Dataset:
+def _generated(rows, columns: str, creator: dict | None, name: str, cache: Path) -> datasets.Dataset:
     """The rows as a data set in `cache`. Errors of the rows come out as they are."""
     fingerprint = hashlib.sha256(json.dumps(creator, sort_keys=True).encode()).hexdigest()[:16]
     split = datasets.NamedSplit(re.sub(r"\W", "_", name))
     options = {"split": split, "fingerprint": fingerprint, "writer_batch_size": BATCH_RECORDS}
     try:
-        features = FEATURES_MASKS if masks else FEATURES
-        return datasets.Dataset.from_generator(rows, features, cache_dir=str(cache), **options)
+        return datasets.Dataset.from_generator(rows, COLUMNS[columns], cache_dir=str(cache), **options)
     except DatasetGenerationError as error:
         raise error.__cause__ from None
 

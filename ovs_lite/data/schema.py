@@ -7,7 +7,8 @@
 | segments | 16-bit PNG, segment id per pixel, 0 = void; None where nothing is annotated |
 | segments_info | list of {id, category_id, is_thing, is_crowd, area, bbox}, None together with segments |
 | captions | list of text, may be empty |
-| masks | FEATURES_MASKS only: list of COCO RLE {size: [H, W], counts: text}, for masks that overlap |
+| masks | "masks" and "pairs": list of COCO RLE {size: [H, W], counts: text}, for masks that overlap |
+| pair | "pairs" only: where a mined pair of a region and a word comes from; the image is the region's crop |
 
 bbox is XYWH in pixels; category_id indexes the vocabulary, -1 = unlabelled.
 """
@@ -38,29 +39,45 @@ FEATURES = datasets.Features(
     }
 )
 RLE = {"size": datasets.List(datasets.Value("int32")), "counts": datasets.Value("string")}
+# Of a mined pair: image_id and caption of its source, box of the crop there (XYXY pixels), the place of its mask among
+# the source's, and the cosine of crop and word.
+PAIR = {
+    "source": datasets.Value("string"),
+    "caption": datasets.Value("string"),
+    "box": datasets.List(datasets.Value("int32")),
+    "mask": datasets.Value("int32"),
+    "score": datasets.Value("float32"),
+}
 FEATURES_MASKS = datasets.Features({**FEATURES, "masks": datasets.List(RLE)})
+COLUMNS = {
+    "segments": FEATURES,
+    "masks": FEATURES_MASKS,
+    "pairs": datasets.Features({**FEATURES_MASKS, "pair": PAIR}),
+}
 
 
-def encode_record(record: dict[str, Any], masks: bool = False) -> dict[str, Any]:
+def encode_record(record: dict[str, Any], columns: str = "segments") -> dict[str, Any]:
     """A record of arrays or images -> the row that is written. Raises ValueError naming the record.
 
     image: anything `read_image` takes; segments lie on the upright image. segments: (H, W) integer array, PNG bytes
     of `encode_segments`, or None.
     """
-    columns = FEATURES_MASKS if masks else FEATURES
+    expected = COLUMNS[columns]
     name = record.get("image_id")
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"got image_id {name!r}, expected a non-empty string")
-    if set(record) != set(columns):
-        raise ValueError(f"record {name!r}: got columns {sorted(record)}, expected {sorted(columns)}")
+    if set(record) != set(expected):
+        raise ValueError(f"record {name!r}: got columns {sorted(record)}, expected {sorted(expected)}")
     try:
         row = {"image_id": name, "captions": _captions(record["captions"])}
         image = read_image_file(record["image"])
         row["image"] = {"bytes": image.encoded, "path": None}
         height, width = image.height, image.width
         row["segments"], row["segments_info"] = _segments(record["segments"], record["segments_info"], height, width)
-        if masks:
+        if "masks" in expected:
             row["masks"] = [_mask(rle, height, width) for rle in record["masks"]]
+        if "pair" in expected:
+            row["pair"] = {key: record["pair"][key] for key in PAIR}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"record {name!r}: {error}") from error
     return row

@@ -73,8 +73,9 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
         }
         if not is_made(folder, creator):
             records = iter_records(icon_set, count, config.image_size, seed)
+            columns = "masks" if icon_set.masks else "segments"
             write_split(
-                records, folder, creator=creator, masks=icon_set.masks, total=count, overwrite=True, progress=progress
+                records, folder, creator=creator, columns=columns, total=count, overwrite=True, progress=progress
             )
         folders.append(folder)
     return folders

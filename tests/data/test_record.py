@@ -55,7 +55,7 @@ def test_null_segments_bytes_and_masks(tmp_path):
     first, second = load_split(tmp_path / "a")
     assert first["segments"] is None and first["segments_info"] is None and first["captions"] == []
     assert np.array_equal(decode_segments(second["segments"]), three_segments(1)["segments"])
-    write_split([three_segments(2, masks=True)], tmp_path / "b", masks=True, progress=False)
+    write_split([three_segments(2, masks=True)], tmp_path / "b", columns="masks", progress=False)
     (row,) = load_split(tmp_path / "b")
     assert np.array_equal(decode_rle(row["masks"][1]), three_segments(2)["segments"] > 0)
 
@@ -110,10 +110,10 @@ def test_many_shards(tmp_path, monkeypatch):
     assert load_split(tmp_path / "a", verify=True)["image_id"][:] == [f"r{i}" for i in range(65)]
 
 
-@pytest.mark.parametrize("masks", [False, True])
-def test_a_split_without_records_is_refused(tmp_path, masks):
+@pytest.mark.parametrize("columns", ["segments", "masks", "pairs"])
+def test_a_split_without_records_is_refused(tmp_path, columns):
     with pytest.raises(ValueError, match="got no records, expected one or more"):
-        write(tmp_path / "empty", count=0, masks=masks)
+        write(tmp_path / "empty", count=0, columns=columns)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ from kit.processes import environment, working_process
 from kit.proposers import make_proposer
 from kit.records import scene, toy
 from ovs_lite import cli
+from ovs_lite.data import parts
 from ovs_lite.data.loaders.mask_batches import MaskBatches
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.rle import decode_rle
@@ -65,7 +66,7 @@ def write(files, **options):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(module, "PART", 3)
+    monkeypatch.setattr(parts, "PART", 3)
 
 
 def test_the_split_has_the_images_and_captions_of_its_source_and_trains_as_any_other(files, small_parts):
@@ -105,10 +106,10 @@ def test_a_run_that_was_stopped_resumes_and_gives_the_same_bytes(files, small_pa
 
 
 def test_parts_of_another_teacher_are_not_used(files, small_parts, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_joined", lambda *arguments: False)
+    monkeypatch.setattr(parts, "_joined", lambda *arguments: False)
     assert not write(files)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "PART", 3)
+    monkeypatch.setattr(parts, "PART", 3)
     make_proposer("openseg-proposals", seed=1).save(files[0])
     assert write(files)
     fresh = (*files[:2], tmp_path / "fresh")
@@ -116,16 +117,17 @@ def test_parts_of_another_teacher_are_not_used(files, small_parts, monkeypatch, 
 
 
 def test_what_another_process_works_at_is_left_to_it(files, small_parts):
-    parts = files[2].with_name(".out.parts")
-    parts.mkdir()
-    with working_process(parts, ".000000003.work.lock"):
+    home = files[2].with_name(".out.parts")
+    home.mkdir()
+    with working_process(home, ".000000003.work.lock"):
         assert not write(files) and not files[2].exists()
-        assert sorted(p.name for p in parts.glob("0*")) == ["000000000", "000000006", "000000009"]
+        assert sorted(p.name for p in home.glob("0*")) == ["000000000", "000000006", "000000009"]
     assert write(files)
 
 
 def test_two_processes_share_the_work(files):
-    code = "import sys; from ovs_lite.methods import pseudo_masks as m; m.PART = 1; from pathlib import Path\n"
+    code = "import sys; from pathlib import Path; from ovs_lite.data import parts\n"
+    code += "parts.PART = 1; from ovs_lite.methods import pseudo_masks as m\n"
     code += f"print(m.write_pseudo_masks(*map(Path, sys.argv[1:]), least={LEAST}, progress=False))"
     command = [sys.executable, "-c", code, *map(str, files)]
     pair = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]
