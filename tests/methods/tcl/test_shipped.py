@@ -14,11 +14,11 @@ from ovs_lite.methods import get_method
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "bare_lead"), [("icon-voc20", -2), ("icon-context59", 5)])
+@pytest.mark.parametrize(("name", "bare_lead"), [("icon-voc20", 0), ("icon-context59", 7)])
 @torch.no_grad()
 def test_the_shipped_weights_segment_better_than_the_clip_they_stand_on(name, bare_lead):
-    """Held-out scenes, half of them in unseen styles; PAMR on and off. On things alone the bare lead is small: see the
-    card, where it has an interval."""
+    """Held-out scenes, half of them in unseen styles; PAMR on and off. The bare lead of 60 scenes is that of
+    the card less what so few scenes are unsure of."""
     clip, vocabulary = load_clip("ViT-Lite-8"), load_vocabulary(name)
     methods = {"maskclip": (get_method("maskclip", clip), {}), "refined": (load_method("tcl", clip), {})}
     methods["bare"] = load_method("tcl", clip), {"refine": False, "kp_weight": 0.0}
