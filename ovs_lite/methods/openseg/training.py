@@ -121,7 +121,7 @@ class WordsAlone(OpenSegTraining):
             read = (features, logits.float().sigmoid(), *([] if start is None else [start]))
             if len(self.kept) >= KEPT:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[key] = tuple(part[0].half() for part in read)
+            self.kept[key] = tuple(part[0].half().contiguous() for part in read)
         return [part.float() for part in self.kept[key]]
 
 
