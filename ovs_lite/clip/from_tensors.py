@@ -13,13 +13,11 @@ def build_like(
     visual: str,
     text: str | None,
     projection: str | None = None,
-    quick: bool = True,
 ) -> CLIP:
-    """A ViT and a text tower with random weights.
+    """A ViT and a text tower with random weights and QuickGELU, as OpenAI trained; no tensor tells which GELU it was.
 
     visual, text: what stands before a tower's names. Without `text` the text tower is a dummy.
     projection: key of the image tower's projection (W, D); default as open_clip has it.
-    quick: QuickGELU, as OpenAI trained; no tensor tells.
     Raises ValueError unless the tensors that give the sizes are there, with so many axes.
     """
     axes = {visual + "conv1.weight": 4, visual + "positional_embedding": 2, projection or visual + "proj": 2}
@@ -43,7 +41,7 @@ def build_like(
         (vocabulary, width), (length, _) = of_text
         heads, depth = max(1, width // HEAD_WIDTH), depth_of(tensors, text)
         language = CLIPTextCfg(length, vocabulary, width=width, heads=heads, layers=depth)
-    return CLIP(embed_dim, vision, language, quick_gelu=quick)
+    return CLIP(embed_dim, vision, language, quick_gelu=True)
 
 
 def depth_of(tensors: Mapping[str, torch.Tensor], tower: str) -> int:

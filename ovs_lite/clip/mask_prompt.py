@@ -15,6 +15,7 @@ from torch import nn
 
 from ovs_lite.clip.dense import patch_stride
 from ovs_lite.clip.model import CPU_BATCH, Clip
+from ovs_lite.tensors import tensors_digest
 
 STD = 0.02  # of prompts at the start, as in the released trainer
 
@@ -50,6 +51,11 @@ class MaskPromptedClip(Clip):
     def depth(self) -> int:
         """How many layers have prompts."""
         return len(self.mask_embedding)
+
+    def image_fingerprint(self) -> str:
+        """As of any CLIP; the prompts count."""
+        plain = super().image_fingerprint()
+        return tensors_digest(plain, [self.mask_embedding]) if self.depth else plain
 
     def encode_masked(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) normalised crops, (N, S, S) which pixels are the region's -> (N, D), L2-normalised.

@@ -114,17 +114,21 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
 
 def read_creator(folder: str | Path) -> dict[str, Any]:
     """The facts on where a split comes from, as `write_split` was given them."""
-    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["creator"]
+    return _manifest(folder)["creator"]
 
 
 def read_count(folder: str | Path) -> int:
     """How many records a split has, as its manifest says; unlike `load_split`, also of one without any."""
-    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["count"]
+    return _manifest(folder)["count"]
 
 
 def is_made(folder: Path, creator: Mapping[str, Any]) -> bool:
     """Whether a whole split lies in the folder that was written with these facts on where it comes from."""
     return (folder / MANIFEST).exists() and read_creator(folder) == creator
+
+
+def _manifest(folder: str | Path) -> dict[str, Any]:
+    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
 
 
 def _rows(records: Iterable[dict[str, Any]], columns: str, bar: tqdm) -> Iterator[dict[str, Any]]:

@@ -38,6 +38,8 @@ def test_no_prompts_is_the_plain_clip_whatever_the_masks(pool):
     images, masks = images_and_masks()
     plain = clip.encode_image(images)
     torch.testing.assert_close(prompted(0, clip).encode_masked(images, masks), plain)
+    prints = [other.image_fingerprint() for other in (clip, prompted(0, clip), prompted(1, clip), prompted(1, clip, 5))]
+    assert prints[0] == prints[1] and len(set(prints)) == 3, "prompts are weights"
     whole = torch.ones_like(masks)
     torch.testing.assert_close(prompted(2, clip).encode_masked(images, whole), plain)
     assert not torch.allclose(prompted(2, clip).encode_masked(images, masks), plain, atol=1e-3)

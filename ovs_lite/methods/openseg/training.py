@@ -97,7 +97,7 @@ class WordsAlone(OpenSegTraining):
     """The same where masks were learned before and stay as they are (`config.proposals`): F_z and tau alone learn.
 
     Nothing below them changes, so what they read of an image is kept, of `KEPT` images at most; another crop of it is
-    another image.
+    another image, and no image is mirrored.
     """
 
     def __init__(self, method: OpenSeg, *others: Any):

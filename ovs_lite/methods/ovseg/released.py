@@ -21,7 +21,7 @@ from ovs_lite.tensors import read_foreign
 PROMPTS = "visual.mask_embedding"
 WHOLE_MODEL = "clip_adapter.clip_model."
 SIZES = ("input_resolution", "context_length", "vocab_size")  # of OpenAI's files: numbers, no weights
-TOWERS = {True: "image", False: "text"}
+SCALE = "logit_scale"  # of both towers, and of neither alone
 
 Tensors = dict[str, torch.Tensor]
 
@@ -65,22 +65,9 @@ def load_official_ovseg_clip(
 
 def _base(tensors: Tensors, clip: Clip | nn.Module | str | None, path: Path) -> Clip:
     """The CLIP without prompts, with the file's towers in it."""
-    if clip is None:
-        try:
-            base = wrap_clip(build_like(tensors, "visual.", ""), "official-ovseg")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}; give the CLIP underneath as clip=...") from error
-    elif isinstance(clip, str):
-        both = {_of_image(key) for key in tensors} == {True, False}
-        base = _by_name(clip) if both else load_clip(clip, "openai")
-    else:
-        base = copy.deepcopy(clip) if isinstance(clip, Clip) else wrap_clip(copy.deepcopy(clip), "open_clip model")
-        if any(isinstance(module, nn.GELU) for module in base.network.visual.modules()):
-            warnings.warn(f"{path}: released weights were trained with QuickGELU, {base.name} has GELU", stacklevel=3)
-    state = base.network.state_dict()
-    held = {TOWERS[_of_image(key)] for key in tensors if key in state and key != "logit_scale"}
-    missing = sorted(key for key in state if key not in tensors and TOWERS[_of_image(key)] in held)
-    missing = [key for key in missing if key != "logit_scale"]
+    base = _underneath(tensors, clip, path)
+    state, held = base.network.state_dict(), _towers(tensors)
+    missing = sorted(key for key in state if key not in tensors and key != SCALE and _of_image(key) in held)
     unexpected = sorted(key for key in tensors if key not in state)
     shapes = [
         f"{key} {tuple(value.shape)} for {tuple(state[key].shape)}"
@@ -94,11 +81,31 @@ def _base(tensors: Tensors, clip: Clip | nn.Module | str | None, path: Path) -> 
     return base
 
 
+def _underneath(tensors: Tensors, clip: Clip | nn.Module | str | None, path: Path) -> Clip:
+    """A CLIP that may be written into: of the file's sizes, by name, or a copy of the given one."""
+    if clip is None:
+        try:
+            return wrap_clip(build_like(tensors, "visual.", ""), "official-ovseg")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; give the CLIP underneath as clip=...") from error
+    if isinstance(clip, str):
+        return _by_name(clip) if len(_towers(tensors)) == 2 else load_clip(clip, "openai")
+    base = copy.deepcopy(clip) if isinstance(clip, Clip) else wrap_clip(copy.deepcopy(clip), "open_clip model")
+    if any(isinstance(module, nn.GELU) for module in base.network.visual.modules()):
+        warnings.warn(f"{path}: released weights were trained with QuickGELU, {base.name} has GELU", stacklevel=4)
+    return base
+
+
 def _by_name(name: str) -> Clip:
     """An open_clip model with QuickGELU and random weights, which the file's replace."""
     if open_clip.get_model_config(name) is None:
         return load_clip(name)  # raises, or a shipped one
     return wrap_clip(open_clip.create_model(name, force_quick_gelu=True), name)
+
+
+def _towers(tensors: Tensors) -> set[bool]:
+    """Which towers the file holds: True for the image's, False for the text's."""
+    return {_of_image(key) for key in tensors if key != SCALE}
 
 
 def _of_image(key: str) -> bool:

@@ -1,5 +1,7 @@
 """The released mask-adapted CLIP: what it computes from a file, and the files that are refused."""
 
+import json
+
 import open_clip
 import pytest
 import torch
@@ -95,6 +97,21 @@ def test_all_layouts_say_the_same(tmp_path):
     halves = {key: value.half() for key, value in tensors.items()}
     model = load_official_ovseg_clip(written(halves, tmp_path / "half.pt"), 3)
     assert model.mask_embedding.dtype == torch.float32 and model.network.visual.proj.dtype == torch.float32
+
+
+def test_a_name_is_built_with_quick_gelu_and_a_text_tower_is_never_left_random(tmp_path):
+    vision = {"layers": released.BLOCKS, "width": 64, "head_width": 64, "patch_size": 8, "image_size": SIDE}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+    (tmp_path / "ovs-test-tiny.json").write_text(json.dumps({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path / "ovs-test-tiny.json")
+    tensors, masks = released.random_file(2), some_masks()
+    model = load_official_ovseg_clip(written(tensors, tmp_path / "file.pt"), 2, "ovs-test-tiny")
+    with torch.no_grad():
+        expected = F.normalize(released.encode(tensors, IMAGES, masks), dim=1)
+        torch.testing.assert_close(model.encode_masked(IMAGES, masks), expected, atol=2e-5, rtol=0)
+    image_only = {key: value for key, value in tensors.items() if key.startswith(("visual.", "logit_scale"))}
+    with pytest.raises(FileNotFoundError, match="openai"):  # fetched, and this model has none
+        load_official_ovseg_clip(written(image_only, tmp_path / "file.pt"), 2, "ovs-test-tiny")
 
 
 def test_a_mini_clip_of_the_kit_can_carry_prompts_too(tmp_path):
