@@ -173,6 +173,18 @@ def test_a_stream_of_some_styles_shows_the_nouns_that_they_draw():
     assert {STYLES[i] for i in load_drawings().style_ids[drawings].unique().tolist()} == {"mdi"}
 
 
+def test_some_steps_are_drawn_in_glyphs_alone_where_there_are_glyphs():
+    stage = replace(BARE, only_glyphs=0.25)
+    mixed, without = CaptionStream(8, 16, stages=(stage,)), CaptionStream(8, 16, stages=(stage,), styles=("noto",))
+    alone = [set(mixed.scene_style(step, (1, 1)).styles) == {"mdi"} for step in range(400)]
+    assert abs(sum(alone) / 400 - 0.25) < 0.09 and alone == [
+        set(mixed.scene_style(step, (1, 1)).styles) == {"mdi"} for step in range(400)
+    ]
+    assert all(without.scene_style(step, (1, 1)).styles == ("noto",) for step in range(400))
+    plain = CaptionStream(8, 16, stages=(BARE,))
+    assert all(len(plain.scene_style(step, (1, 1)).styles) == len(plain.styles) for step in range(50))
+
+
 def test_an_easy_stage_has_no_glyph_no_turned_hue_and_no_company():
     easy, _, world = scene_stages(100)[1:]
     stream = CaptionStream(8, 16, stages=(replace(easy, until=1), world))
