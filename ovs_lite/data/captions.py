@@ -75,11 +75,8 @@ def extract_words(
     if unknown or not kinds:
         raise ValueError(f"got keep={keep!r}, expected some of {', '.join(KINDS)}, or {ALL!r}")
     wanted = ("",) if ALL in kinds else tuple(KINDS[kind] for kind in kinds)
-    if not isinstance(caption, str):
-        raise ValueError(f"got a caption of type {type(caption).__name__}, expected text")
-    text = SHOUTED.sub(lambda found: found[0].lower(), clean_caption(caption))
-    tagged = (tagger or load_tagger()).tag(text)
-    lemmas = [singular(word.lower()) if tag in ("NNS", "NNPS") else word.lower() for word, tag in tagged]
+    tagged = lemmas_and_tags(caption, tagger or load_tagger())
+    lemmas = [word for word, _ in tagged]
     names, left_out, found, place = _by_first_word(compounds), frozenset(stop), {}, 0
     while place < len(lemmas):
         name = next((n for n in names.get(lemmas[place], ()) if tuple(lemmas[place : place + len(n)]) == n), ())
@@ -89,6 +86,14 @@ def extract_words(
             found[lemmas[place]] = True
         place += max(1, len(name))
     return list(found)
+
+
+def lemmas_and_tags(caption: str, tagger: Tagger) -> list[tuple[str, str]]:
+    """(word, tag) of every token, lower-case, nouns in the singular. Raises ValueError for what is no text."""
+    if not isinstance(caption, str):
+        raise ValueError(f"got a caption of type {type(caption).__name__}, expected text")
+    tagged = tagger.tag(SHOUTED.sub(lambda found: found[0].lower(), clean_caption(caption)))
+    return [(singular(word.lower()) if tag in ("NNS", "NNPS") else word.lower(), tag) for word, tag in tagged]
 
 
 def keep_words(words: Sequence[str], probability: float, rng: random.Random | np.random.Generator) -> list[str]:

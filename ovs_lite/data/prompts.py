@@ -1,5 +1,7 @@
 """Prompt templates: the sentences that a class name is put into before CLIP reads it."""
 
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
 # The 14 sentences of ViLD (Gu et al., ICLR 2022), which OVSeg, MaskFormer-like open-vocabulary models and FC-CLIP use.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "vild14": (
@@ -32,6 +34,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a photo of many {}.",
         "a photo of {}s.",
     ),
+    # The 80 that OpenAI wrote for ImageNet: SCLIP, ClearCLIP, NACLIP and ProxyCLIP evaluate with them.
+    "imagenet80": tuple(sentence("{}") for sentence in OPENAI_IMAGENET_TEMPLATES),
 }
 RAW_MEAN = frozenset({"tcl9"})  # averaged as the text tower gives them, not sentence by sentence on the unit sphere
 

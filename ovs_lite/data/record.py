@@ -112,6 +112,12 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
     return dataset
 
 
+def iter_encoded(split: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    """The records of a split with each image as its encoded bytes: written again, a JPEG stays the JPEG that it is."""
+    for record in split.cast_column("image", datasets.Image(decode=False)):
+        yield record | {"image": record["image"]["bytes"]}
+
+
 def read_creator(folder: str | Path) -> dict[str, Any]:
     """The facts on where a split comes from, as `write_split` was given them."""
     return _manifest(folder)["creator"]

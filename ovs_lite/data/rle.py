@@ -27,6 +27,18 @@ def decode_rle(rle: Any, height: int | None = None, width: int | None = None) ->
 
     height, width: the image's size where it is known; a different size in the RLE is an error. Raises ValueError.
     """
+    size, runs = _checked(rle, height, width)
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(size[1], size[0]).T)
+
+
+def rle_area(rle: Any, height: int | None = None, width: int | None = None) -> int:
+    """Pixels of the mask that an RLE holds, after the checks of `decode_rle` but without drawing it."""
+    return sum(_checked(rle, height, width)[1][1::2])
+
+
+def _checked(rle: Any, height: int | None, width: int | None) -> tuple[list[int], list[int]]:
+    """([H, W], run lengths) of an RLE that can be drawn. Raises ValueError."""
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError("got an RLE without size and counts")
     size = list(rle["size"]) if isinstance(rle["size"], list | tuple) else []
@@ -38,8 +50,7 @@ def decode_rle(rle: Any, height: int | None = None, width: int | None = None) ->
     runs = _runs(rle["counts"])
     if sum(runs) != size[0] * size[1]:
         raise ValueError(f"got RLE run lengths that sum to {sum(runs)}, expected {size[0]} x {size[1]}")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(size[1], size[0]).T)
+    return size, runs
 
 
 def _runs(counts: Any) -> list[int]:

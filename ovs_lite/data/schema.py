@@ -13,6 +13,7 @@
 bbox is XYWH in pixels; category_id indexes the vocabulary, -1 = unlabelled.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -77,7 +78,7 @@ def encode_record(record: dict[str, Any], columns: str = "segments") -> dict[str
         if "masks" in expected:
             row["masks"] = [_mask(rle, height, width) for rle in record["masks"]]
         if "pair" in expected:
-            row["pair"] = {key: record["pair"][key] for key in PAIR}
+            row["pair"] = _pair(record["pair"], row, height, width)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"record {name!r}: {error}") from error
     return row
@@ -121,3 +122,13 @@ def _mask(rle: Any, height: int, width: int) -> dict:
     if list(rle["size"]) != [height, width] or not isinstance(rle["counts"], str):
         raise ValueError(f"got a mask of size {rle['size']}, expected text RLE of {[height, width]}")
     return {"size": [height, width], "counts": rle["counts"]}
+
+
+def _pair(pair: Mapping[str, Any], row: Mapping[str, Any], height: int, width: int) -> dict:
+    """Where a pair comes from, of a row with one mask and one caption whose image is the box."""
+    if (found := (len(row["masks"]), len(row["captions"]))) != (1, 1):
+        raise ValueError(f"got {found[0]} masks and {found[1]} captions, expected one of each, a region and its word")
+    left, top, right, bottom = pair["box"]
+    if min(left, top) < 0 or (right - left, bottom - top) != (width, height):
+        raise ValueError(f"got box {pair['box']}, expected XYXY of the crop's {width} x {height} pixels")
+    return {key: pair[key] for key in PAIR}

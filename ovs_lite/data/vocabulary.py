@@ -2,8 +2,10 @@
 
 A file holds {name, source, count, ignore_index, background, classes: [{id, name, synonyms, is_thing, ...}]}.
 `background` is null or {"class": id}; a class may say `seen` (annotated in training), `source_id` and `source_name`
-(the number and the name that the data set's own files use). Wrong or duplicate names cost mIoU silently, so a bad file
-never loads.
+(the number and the name that the data set's own files use). A file may say `void`, the numbers that the data set's
+label maps give to pixels without a label (0, 255, several, none), and `others`: "background" where every number that is
+neither a class's nor void means the background; else such a number is an error. Wrong or duplicate names cost mIoU
+silently, so a bad file never loads.
 """
 
 import json
@@ -16,6 +18,10 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "vocabularies"
 REQUIRED = ("name", "source", "count", "ignore_index", "background", "classes")
+NOT_SHIPPED = {
+    "context459": "its names come with PASCAL-Context: python data_scripts/make_context459.py LABELS.txt FILE.json "
+    "makes it from the labels.txt of your copy; then give the path of FILE.json instead of the name"
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Vocabulary:
 
     ignore_index: value of unlabelled pixels in semantic maps, never a class id. background: class id or None.
     seen, source_id: None for a class whose file does not say. source_names: the names where it does not.
+    void: numbers in the data set's label maps that mean no label. others_are_background: see `others` above.
     """
 
     name: str
@@ -36,6 +43,8 @@ class Vocabulary:
     seen: tuple[bool | None, ...]
     source_id: tuple[int | None, ...]
     source_names: tuple[str, ...]
+    void: tuple[int, ...] = ()
+    others_are_background: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,6 +98,8 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """
     text = str(name_or_path)
     if isinstance(name_or_path, str) and not text.endswith(".json"):
+        if text in NOT_SHIPPED:
+            raise ValueError(f"vocabulary {text!r} is not shipped: {NOT_SHIPPED[text]}")
         if text not in list_vocabularies():
             raise ValueError(f"got vocabulary {text!r}, expected one of {', '.join(list_vocabularies())} or a path")
         text = str(FOLDER / f"{text}.json")
@@ -116,12 +127,8 @@ def parse_vocabulary(content: Any) -> Vocabulary:
     _check_name(content["source"], "source")
     if type(ignore_index) is not int or 0 <= ignore_index < count:
         raise ValueError(f"got ignore_index {ignore_index!r}, expected an integer outside the class ids 0..{count - 1}")
-    background = content["background"]
-    if background is not None:
-        index = background.get("class") if isinstance(background, dict) else None
-        if type(index) is not int or not 0 <= index < count:
-            raise ValueError(f'got background {background!r}, expected null or {{"class": id}}, id in 0..{count - 1}')
-        background = index
+    background = _background(content["background"], count)
+    _check_label_maps(content, background)
     return Vocabulary(
         name=content["name"],
         source=content["source"],
@@ -133,7 +140,28 @@ def parse_vocabulary(content: Any) -> Vocabulary:
         seen=tuple(entry.get("seen") for entry in classes),
         source_id=tuple(entry.get("source_id") for entry in classes),
         source_names=tuple(entry.get("source_name", entry["name"]) for entry in classes),
+        void=tuple(content.get("void", ())),
+        others_are_background="others" in content,
     )
+
+
+def _background(background: Any, count: int) -> int | None:
+    if background is None:
+        return None
+    index = background.get("class") if isinstance(background, dict) else None
+    if type(index) is not int or not 0 <= index < count:
+        raise ValueError(f'got background {background!r}, expected null or {{"class": id}}, id in 0..{count - 1}')
+    return index
+
+
+def _check_label_maps(content: dict, background: int | None) -> None:
+    """What `void` and `others` say of the numbers in label maps."""
+    void = content.get("void", [])
+    if not isinstance(void, list) or not all(type(value) is int for value in void):
+        raise ValueError(f"got void {void!r}, expected a list of integers")
+    _check_unique([*void, *(entry["source_id"] for entry in content["classes"] if "source_id" in entry)], "void number")
+    if "others" in content and (content["others"] != "background" or background is None):
+        raise ValueError(f'got others {content["others"]!r}, expected "background" in a file that has one, or nothing')
 
 
 def _check_class(entry: Any, position: int) -> None:

@@ -17,6 +17,8 @@ from ovs_lite.data.captions import swap_sides
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.augment import Augmentation
 from ovs_lite.data.loaders.places import Places
+from ovs_lite.data.loaders.shard_names import shard_paths, union_parts
+from ovs_lite.data.loaders.synthetic_pairs import synthetic_pairs
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.record import load_split
 from ovs_lite.files import data_path
@@ -25,18 +27,23 @@ COLUMNS = ["image_id", "image", "captions"]
 
 
 def load_pairs(sources: Sequence[str]) -> Sequence:
-    """Records with captions: of one prepared split (a folder), or of shards (*.tar, or patterns of them).
+    """Records with captions: of one prepared split (a folder), of shards, or made in memory.
 
-    Every source is a path, or one below the data folder. Raises ValueError for several splits or a mixture, and
+    Every source is a path, or one below the data folder. Shards end in .tar and may be patterns (`cc3m/{000..331}.tar`)
+    and unions (`a/*.tar::b/*.tar`), see `shard_paths`. "synthetic", or "synthetic:1000" for so many, are random images
+    and captions; a folder of that name is "./synthetic". Raises ValueError for several splits or a mixture, and
     FileNotFoundError for what is not there.
     """
-    shards = [source for source in sources if str(source).endswith(".tar")]
-    if shards and len(shards) == len(sources):
-        return WebShards([str(data_path(source)) for source in sources])
-    if len(sources) != 1:
-        given = ", ".join(map(str, sources)) or "nothing"
-        raise ValueError(f"got {given} as data, expected one prepared split or webdataset shards (*.tar)")
-    return load_split(data_path(sources[0]))
+    sources = [str(source) for source in sources]
+    if len(sources) == 1 and (made := synthetic_pairs(sources[0])):
+        return made
+    parts = [part for source in sources for part in union_parts(source)]
+    if parts and all(part.endswith(".tar") for part in parts):
+        return WebShards(shard_paths(parts, data_path))
+    if len(parts) != 1 or synthetic_pairs(parts[0]):
+        given = ", ".join(sources) or "nothing"
+        raise ValueError(f"got {given} as data, expected one prepared split, webdataset shards (*.tar), or synthetic")
+    return load_split(data_path(parts[0]))
 
 
 @dataclass(frozen=True)

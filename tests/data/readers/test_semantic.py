@@ -1,4 +1,4 @@
-"""The ADE20K reader on invented label maps, on bad ones, and on real images."""
+"""The reader of label maps in the layout of ADE20K: on invented ones, on bad ones, and on real images."""
 
 import struct
 import zlib
@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from kit.real_data import found
-from ovs_lite.data.readers.ade20k import iter_ade20k, read_label_map
+from ovs_lite.data.readers.label_maps import read_label_map
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.readers.real_data import find_ade20k
+from ovs_lite.data.readers.semantic import iter_ade20k
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import load_vocabulary

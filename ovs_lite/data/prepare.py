@@ -1,0 +1,252 @@
+"""What the user downloaded becomes records: a set of the catalogue, read by its reader, written as a split.
+
+Sets of image-text pairs stay in their shards, which training reads as they are: they are indexed and counted, and
+written as a split only where a limit asks for a few of them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ovs_lite.data.catalogue import DataSet, downloads_folder, split_folder
+from ovs_lite.data.loaders.web_shards import WebShards
+from ovs_lite.data.parts import Share, write_in_parts
+from ovs_lite.data.readers.coco import iter_coco
+from ovs_lite.data.readers.coco_panoptic import iter_coco_panoptic
+from ovs_lite.data.readers.mask_archives import iter_mask_archives
+from ovs_lite.data.readers.narratives import iter_narratives
+from ovs_lite.data.readers.pixel_rules import (
+    CONTEXT_CLASSES,
+    CONTEXT_SOURCE,
+    class_list,
+    context_vocabulary,
+    pixel_rule,
+)
+from ovs_lite.data.readers.reader_report import ReaderReport
+from ovs_lite.data.readers.semantic import iter_label_maps
+from ovs_lite.data.record import is_made, read_count, write_split
+from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
+from ovs_lite.files import write_json
+
+SHARDS = "shards.json"
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A split: where it lies, how many records it has, whether it was there already, and what the reader reports."""
+
+    folder: Path
+    count: int
+    kept: bool = False
+    report: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader gets: the set's folder, the split's paths and rules, where faults go, whether a part will do."""
+
+    root: Path
+    split: Mapping[str, Any]
+    vocabulary: Vocabulary | None
+    report: ReaderReport
+    subset: bool
+
+    def path(self, key: str) -> Path | None:
+        """A path of the split; None where it has none of that name."""
+        return self.root / self.split[key] if self.split.get(key) else None
+
+    def files(self, key: str) -> list[Path]:
+        """The files of a pattern, sorted. Raises FileNotFoundError without any."""
+        found = sorted(self.root.glob(self.split[key]))
+        if not found:
+            raise FileNotFoundError(f"no {self.split[key]} in {self.root}")
+        return found
+
+
+def prepare(
+    data_set: DataSet,
+    root: str | Path | None = None,
+    splits: Sequence[str] = (),
+    limit: int | None = None,
+    subset: bool = False,
+    fresh: bool = False,
+    progress: bool = True,
+    max_skipped: float = 0.01,
+    share: Share | None = None,
+) -> Iterator[Prepared]:
+    """Write the splits of a set as records into `data_root`/SET/SPLIT, and yield each; what is there is kept.
+
+    root: the set's folder, laid out as in the catalogue; default in downloads/. splits: default all.
+    limit: take the first so many images. subset: of the images that the annotations list some may be absent.
+    fresh: make splits again that are there. max_skipped: share of images that may be bad, see `ReaderReport.check`.
+    share: of a set of mask archives only the archives of this job, see `write_in_parts`; `max_skipped` is of each.
+    Raises FileNotFoundError for what is missing, ValueError for unknown splits, a limit below 1, and bad data.
+    """
+    if unknown := [name for name in splits if name not in data_set.splits]:
+        raise ValueError(f"got split {unknown[0]!r}, expected one of {', '.join(data_set.splits)} for {data_set.name}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"got limit {limit}, expected 1 or more")
+    if share and (data_set.reader != "masks" or limit is not None or fresh):
+        given = f"got a part of {data_set.name}" + " with a limit" * (limit is not None) + " afresh" * fresh
+        raise ValueError(f"{given}, expected a whole set of mask archives, such as sa1b; others are read in one go")
+    root = downloads_folder(data_set) if root is None else Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root}; see: ovs-lite data get {data_set.name}")
+    for name in splits or data_set.splits:
+        folder = split_folder(data_set, name)
+        source = Source(root, data_set.splits[name], set_vocabulary(data_set, root), ReaderReport(), subset)
+        if data_set.reader == "shards" and limit is None:
+            yield _index_shards(source, folder, max_skipped)
+            continue
+        creator = {"set": data_set.name, "split": name, "reader": data_set.reader, "limit": limit, "subset": subset}
+        creator |= {"from": str(root.resolve()), "vocabulary": source.vocabulary.name if source.vocabulary else None}
+        if is_made(folder, creator) and not fresh:
+            yield Prepared(folder, read_count(folder), kept=True)
+            continue
+        if share:
+            yield _prepare_share(source, folder, creator, data_set.columns, share, max_skipped, progress)
+            continue
+        records = _checked(islice(RECORDS[data_set.reader](source), limit), source.report, max_skipped)
+        total = limit or (None if subset else source.split["count"])
+        options = {"creator": creator, "columns": data_set.columns, "total": total}
+        manifest = write_split(records, folder, **options, overwrite=True, progress=progress)
+        _write_vocabulary(source, folder)
+        yield Prepared(folder, manifest["count"], report=source.report.summary())
+
+
+def _prepare_share(
+    source: Source,
+    folder: Path,
+    creator: dict[str, Any],
+    columns: str,
+    share: Share,
+    max_skipped: float,
+    progress: bool,
+) -> Prepared:
+    """The archives of one job, or all that the jobs made put together."""
+    files = source.files("archives")
+
+    def made(numbers: range) -> Iterator[dict]:
+        report = ReaderReport()
+        yield from _checked(iter_mask_archives([files[n] for n in numbers], report), report, max_skipped)
+
+    if write_in_parts(folder, made, len(files), creator, columns, progress, folder.name, share, size=1):
+        return Prepared(folder, read_count(folder))
+    if not share.number:
+        return Prepared(folder, 0, report="another process puts the parts together")
+    count = len(files[share.number - 1 :: share.count])
+    return Prepared(folder, 0, report=f"made part {share.number}/{share.count}, {count} archives of {len(files)}")
+
+
+def set_vocabulary(data_set: DataSet, root: Path) -> Vocabulary | None:
+    """The set's vocabulary, where its records have classes; that of 459 classes is made from the user's labels.txt."""
+    if data_set.vocabulary:
+        return load_vocabulary(data_set.vocabulary)
+    labels = next((split["labels"] for split in data_set.splits.values() if split.get("labels")), None)
+    return context_vocabulary(root / labels) if labels else None
+
+
+def _write_vocabulary(source: Source, folder: Path) -> None:
+    """Next to the splits, the vocabulary that no file of the kit holds."""
+    if source.vocabulary and source.path("labels") and len(source.vocabulary) == CONTEXT_CLASSES:
+        content = class_list(source.path("labels"), source.vocabulary.name, CONTEXT_SOURCE, CONTEXT_CLASSES)
+        write_json(folder.parent / VOCABULARY, content)
+
+
+def _checked(records: Iterator[dict], report: ReaderReport, max_skipped: float) -> Iterator[dict]:
+    """The records; at their end the report is checked, so that a split of bad data is never finished."""
+    yield from records
+    report.check(max_skipped)
+
+
+def _instances(source: Source) -> Iterator[dict]:
+    paths = (source.path("images"), source.path("json"), source.path("captions"))
+    return iter_coco(*paths, source.report, source.vocabulary, source.subset)
+
+
+def _panoptic(source: Source) -> Iterator[dict]:
+    paths = (source.path("images"), source.path("maps"), source.path("json"), source.path("captions"))
+    return iter_coco_panoptic(*paths, source.report, source.vocabulary, source.subset)
+
+
+def _label_maps(source: Source) -> Iterator[dict]:
+    split, only = source.split, None
+    if source.path("list"):
+        only = set(_names(source.path("list")))
+    rule = pixel_rule(split.get("pixels"), source.vocabulary, source.path("labels"))
+    yield from iter_label_maps(
+        source.path("images"), source.path("maps"), source.vocabulary, source.report, source.subset, pixels=rule,
+        endings=tuple(split.get("endings", ("", ""))), only=only, short_side=split.get("short_side"),
+    )  # fmt: skip
+    if only and not source.subset:
+        absent = len(only) - source.report.read - len(source.report.skipped)
+        for _ in range(absent):
+            source.report.skip(source.split["list"], "a name in the list with neither an image nor a label map")
+
+
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no list of images at {path}")
+    return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _narratives(source: Source) -> Iterator[dict]:
+    paths = source.files("lines")
+    return iter_narratives(source.path("images"), paths, source.split["file_name"], source.report, source.subset)
+
+
+def _masks(source: Source) -> Iterator[dict]:
+    return iter_mask_archives(source.files("archives"), source.report)
+
+
+def _shards(source: Source) -> Iterator[dict]:
+    shards = WebShards(source.files("shards"))
+    seen = set()
+    for index in range(len(shards)):
+        record = shards[index]
+        if record["image_id"] not in seen:  # another stands in for a bad one
+            seen.add(record["image_id"])
+            source.report.read += 1
+            source.report.annotations_read += len(record["captions"])
+            yield record
+    source.report.skipped += shards.report.skipped
+
+
+def _index_shards(source: Source, folder: Path, max_skipped: float) -> Prepared:
+    """Read the headers of all shards and write what is there to shards.json: pairs, bad shards, digest of the list.
+
+    It takes the place of records that an earlier call with a limit wrote. max_skipped: share of shards that may be bad.
+    """
+    shards = WebShards(source.files("shards"))
+    files = [[path.name, path.stat().st_size] for path in shards.paths]
+    content = {
+        "folder": str(source.root),
+        "pairs": len(shards),
+        "shards": len(files),
+        "bad_shards": shards.bad_shards,
+        "digest": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+        "files": files,
+    }
+    found = len(files) + shards.bad_shards
+    if shards.bad_shards > max_skipped * found:
+        given = f"{source.root}: {shards.bad_shards} of {found} shards are bad, expected {max_skipped:.0%} at most"
+        raise ValueError(f"{given}; get them again, or allow more with --max-skipped\n{shards.report.summary()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / SHARDS, content)
+    return Prepared(folder, len(shards), report=shards.report.summary())
+
+
+RECORDS = {
+    "instances": _instances,
+    "panoptic": _panoptic,
+    "label_maps": _label_maps,
+    "narratives": _narratives,
+    "shards": _shards,
+    "masks": _masks,
+}
