@@ -46,11 +46,15 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: 
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The named tensors of a safetensors file and its metadata. Errors as `read_metadata`."""
+    """The named tensors of a safetensors file and its metadata. Errors as `read_metadata`, and ValueError for a file
+    that another process replaces meanwhile."""
     about = read_metadata(path)
-    with safe_open(path, "pt") as file:
-        # copies: what is mapped into memory changes with the file, and Windows neither replaces nor removes it
-        return {key: file.get_tensor(key).clone() for key in file.keys()}, about
+    try:
+        with safe_open(path, "pt") as file:
+            # copies: what is mapped into memory changes with the file, and Windows neither replaces nor removes it
+            return {key: file.get_tensor(key).clone() for key in file.keys()}, about
+    except (SafetensorError, RuntimeError) as error:  # the library reads the header of one and maps the other
+        raise ValueError(f"{path}: changed while it was read ({error}); read it again") from error
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -67,7 +71,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where another process replaces it meanwhile
         raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
     if DIGEST in about:
         with open(path, "rb") as file:

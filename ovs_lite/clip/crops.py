@@ -35,13 +35,32 @@ def masked_crops(image: torch.Tensor, masks: torch.Tensor, size: int, masked: bo
     return torch.cat([_crop_some(image, some, size, masked) for some in masks.split(AT_ONCE)])
 
 
+def cropped_masks(masks: torch.Tensor, size: int) -> torch.Tensor:
+    """The regions themselves in the crops of `masked_crops`: (N, H, W) bool -> (N, size, size) bool, nearest pixel.
+
+    An empty mask stays empty.
+    """
+    left, top, right, bottom = mask_boxes(masks).unbind(1)
+    steps = torch.arange(size, device=masks.device)
+    rows = top[:, None] + steps * (bottom - top)[:, None] // size  # (N, S), as F.interpolate's "nearest"
+    columns = left[:, None] + steps * (right - left)[:, None] // size
+    return masks[torch.arange(len(masks), device=masks.device)[:, None, None], rows[:, :, None], columns[:, None]]
+
+
 def encode_regions(
     clip: Clip, image: torch.Tensor, masks: torch.Tensor, masked: bool = True, batch: int = 128
 ) -> torch.Tensor:
-    """CLIP's embedding of each region's crop: (3, H, W) normalised, (N, H, W) bool -> (N, D), L2-normalised."""
+    """CLIP's embedding of each region's crop: (3, H, W) normalised, (N, H, W) bool -> (N, D), L2-normalised.
+
+    A CLIP with mask prompts is told which pixels of a masked crop are the region's.
+    """
     if len(masks) == 0:
         return image.new_zeros(0, clip.embed_dim)
-    parts = [clip.encode_image(masked_crops(image, some, clip.image_size, masked)) for some in masks.split(batch)]
+    parts = []
+    for some in masks.split(batch):
+        crops = masked_crops(image, some, clip.image_size, masked)
+        inside = cropped_masks(some, clip.image_size)
+        parts.append(clip.encode_masked(crops, inside) if masked else clip.encode_image(crops))
     return torch.cat(parts)
 
 

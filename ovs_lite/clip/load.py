@@ -12,7 +12,9 @@ from torch import nn
 from ovs_lite.clip.dense import check_family
 from ovs_lite.clip.lite import network as _lite_network  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
 from ovs_lite.clip.lite.files import SHIPPED, load_lite, shipped_path
+from ovs_lite.clip.missing_weights import missing_weights
 from ovs_lite.clip.model import Clip
+from ovs_lite.config import RANDOM
 from ovs_lite.tensors import check_kind, read_foreign, read_metadata
 
 open_clip.add_model_config(Path(__file__).parent / "lite" / "configs")
@@ -22,13 +24,13 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     """Build a CLIP in evaluation mode.
 
     name: "ViT-Lite-8", "ConvNeXt-Lite" or an open_clip model of one of `ovs_lite.clip.dense.FAMILIES`.
-    pretrained: "lite" for the shipped weights, None for random ones, an open_clip tag ("openai", needs its download),
-        or the path of a checkpoint file (safetensors, or a torch file that holds plain tensors). No file says with
-        which GELU its weights were trained, and a tag does: OpenAI's need the name that ends in "-quickgelu".
+    pretrained: "lite" for the shipped weights, None or "random" for random ones, an open_clip tag ("openai", needs its
+        download), or the path of a checkpoint file (safetensors, or a torch file that holds plain tensors). No file
+        says with which GELU its weights were trained, and a tag does: OpenAI's need the name that ends in "-quickgelu".
     Raises ValueError for unknown names, other families, damaged files and weights of another model, FileNotFoundError
-    when weights are missing.
+    when weights are missing: for a tag that cannot be downloaded it says which file to put where.
     """
-    config = open_clip.get_model_config(name)
+    config, pretrained = open_clip.get_model_config(name), None if pretrained == RANDOM else pretrained
     if config is None:
         raise ValueError(f"got CLIP model {name!r}, expected {', '.join(SHIPPED)} or one of open_clip.list_models()")
     check_family(name, config)
@@ -47,6 +49,9 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     try:
         network = _network(name, config, pretrained, path)
     except Exception as error:  # open_clip and torch raise a dozen kinds
+        if path is None and "Failed to download" in str(error):
+            reason = " ".join(str(error).split())[-200:]
+            raise FileNotFoundError(f"{missing_weights(name, pretrained)} ({reason})") from error
         if path is None:
             raise
         raise ValueError(_misfit(name, path, about, error)) from error

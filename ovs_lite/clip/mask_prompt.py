@@ -24,13 +24,15 @@ class MaskPromptedClip(Clip):
     """A CLIP with prompts for blank patches; a copy of `clip`, whose weights it does not share.
 
     depth: layers with prompts; 0: none, then masks change nothing and it is the plain CLIP.
-    mask_embedding: (depth, n, W), learned, normal with a deviation of `STD` at the start.
+    std: standard deviation of the prompts at the start, which are normal. With 0 those of the first layer are what CLIP
+        makes of a blank patch, as its patch embedding has no bias: depth 1 starts as the plain CLIP.
+    mask_embedding: (depth, n, W), learned.
     A ViT that averages its patches averages the prompts with them, as it averages blank patches today: so depth 0 is
     the plain model, and what blank patches add to the mean can be learned.
     Raises ValueError for a CLIP that is no ViT, and for more layers than it has.
     """
 
-    def __init__(self, clip: Clip, depth: int):
+    def __init__(self, clip: Clip, depth: int, std: float = STD):
         visual = clip.network.visual
         blocks = getattr(getattr(visual, "transformer", None), "resblocks", ())
         patch_stride(visual)  # refuses towers that are pooled by attention
@@ -44,7 +46,7 @@ class MaskPromptedClip(Clip):
         super().__init__(clip.name, copy.deepcopy(clip.network), *statistics)
         patches, width = len(visual.positional_embedding) - 1, visual.conv1.out_channels
         like = visual.positional_embedding
-        self.mask_embedding = nn.Parameter(STD * torch.randn(depth, patches, width).to(like.device, like.dtype))
+        self.mask_embedding = nn.Parameter(std * torch.randn(depth, patches, width).to(like.device, like.dtype))
         self.to(clip.device)
 
     @property

@@ -4,7 +4,8 @@ B images, T texts, K names, D embedding, H W pixels, h w patches. Images are RGB
 was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 
 import open_clip
 import torch
@@ -46,7 +47,7 @@ class Clip(nn.Module):
         if config is None:  # wrapped, not built by name: open_clip's standard tokenizer
             self.tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
         else:
-            self.tokenizer = open_clip.get_tokenizer(name)
+            self.tokenizer = _tokenizer(name)
         self.embed_dim = config["embed_dim"] if config else network.visual.output_dim
         size = network.visual.image_size
         self.image_size = size[0] if isinstance(size, tuple | list) else size
@@ -98,6 +99,11 @@ class Clip(nn.Module):
         apart = images.device.type == "cpu" and not torch.is_grad_enabled()  # a training step's graph keeps all anyway
         parts = images.split(CPU_BATCH) if apart else [images]
         return F.normalize(torch.cat([self.network.encode_image(part) for part in parts]), dim=-1)
+
+    def encode_masked(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) normalised crops whose background is blank, (N, S, S) which pixels are the region's -> (N, D),
+        L2-normalised. Only a CLIP with mask prompts looks at `masks`."""
+        return self.encode_image(images)
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
         """T prompts, truncated at the context length -> (T, D), L2-normalised; differentiable."""
@@ -158,6 +164,12 @@ class Clip(nn.Module):
         if state != self._text_state:
             self._text_state, self._text_fingerprint = state, tensors_digest(state[1], text.values())
         return self._text_fingerprint
+
+
+@cache
+def _tokenizer(name: str) -> Callable[..., torch.Tensor]:
+    """open_clip's, which takes a quarter of a second to build, once for all models of a name."""
+    return open_clip.get_tokenizer(name)
 
 
 def _settings(parts: Iterable[nn.Module]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ def check_phrases(tokenizer: Callable[..., torch.Tensor], names: Any, patterns: 
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"got names {_short(names)}, expected a list of text such as ['cat', 'grass']")
     names, limit = list({name.lower(): name for name in names}.values()), tokenizer.context_length
-    longest, roomiest = max(patterns, key=len), min(patterns, key=lambda pattern: pattern.index("{}"))
+    longest = max(patterns, key=lambda pattern: len(_tokens(tokenizer, pattern)))
+    roomiest = min(patterns, key=lambda pattern: pattern.index("{}"))
     whole = [_tokens(tokenizer, fill(longest, name)) for name in names]
     long = [(name, len(tokens)) for name, tokens in zip(names, whole, strict=True) if len(tokens) > limit]
     if long:
@@ -44,6 +46,7 @@ def check_phrases(tokenizer: Callable[..., torch.Tensor], names: Any, patterns: 
         )
 
 
+@lru_cache(maxsize=4096)  # a vocabulary is asked for again and again
 def _tokens(tokenizer: Callable[..., torch.Tensor], text: str) -> tuple[int, ...]:
     """All tokens of a text, whatever the context length, without what pads them."""
     room = 2 * len(text.encode()) + 8  # bytes are the smallest tokens; cleaning may lengthen a text a little

@@ -9,6 +9,7 @@ then those of one process with the whole batch.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from ovs_lite.matching import focal_terms, pairwise_dice
 from ovs_lite.tensors import at_least_float32
@@ -70,6 +71,11 @@ def focal_loss(
     inside, outside = focal_terms(mask_logits, alpha, gamma)
     per_pair = (inside * targets + outside * (1 - targets)).sum(1) / max(1, mask_logits.shape[1])
     return per_pair.sum() / _pairs(targets, count)
+
+
+def covered_share(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(M, H, W) bool -> (M, h, w) float in [0, 1]: the share of every cell that a mask covers."""
+    return F.interpolate(masks[:, None].float(), size, mode="area")[:, 0]
 
 
 def check_masks(mask_probs: torch.Tensor, target_masks: Sequence[torch.Tensor]) -> None:

@@ -22,6 +22,17 @@ def sample_points(masks: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(masks[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0, 0]
 
 
+def pixels_at_points(masks: torch.Tensor, chosen: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The pixel that holds each point: (M, H, W), (R,) places of masks, (R, P, 2) -> (R, P) of the masks' type.
+
+    As `sample_points` of `masks[chosen]`, which is never made, without its interpolation. Points outside are refused by
+    no check: they give the nearest pixel of the border.
+    """
+    height, width = masks.shape[-2:]
+    x, y = ((points[..., axis] * side).long().clamp(0, side - 1) for axis, side in enumerate((width, height)))
+    return masks[chosen[:, None], y, x]
+
+
 @torch.no_grad()
 def uncertain_points(
     mask_logits: torch.Tensor,

@@ -4,7 +4,7 @@ B images, T texts (of all processes, where there are several), C channels, H W p
 released code does; where the paper differs, the docstring says so. Half precision is summed as float32, under autocast
 too; float64 stays. InfoNCE (Eq. 7), which makes Eq. 6 and 9 of the similarities, is in `contrastive`.
 Every mean is over the local images, so averaged gradients of several processes are those of the whole batch except for
-the absolute value in Eq. 10: there, as in the released code, each process has its own.
+the absolute value in Eq. 10: its areas have to be gathered first (in the released code each process has its own).
 """
 
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """Pairwise costs between predicted and target masks, as products of matrices: no N x M x P tensor is made.
 
-N predicted masks, M target masks, P pixels (or sampled points) of a flattened mask.
+N predicted masks, M target masks, P pixels (or sampled points) of a flattened mask. Further axes may stand before: of
+a batch (B, N, P) and (B, M, P) every image's pairs are (B, N, M).
 """
 
 import torch
@@ -19,7 +20,7 @@ def pairwise_dice(mask_probs: torch.Tensor, targets: torch.Tensor, smooth: float
     mask_probs = at_least_float32(mask_probs)
     targets = targets.to(mask_probs.dtype)
     overlap = _product(mask_probs, targets)
-    sizes = mask_probs.sum(1)[:, None] + targets.sum(1)
+    sizes = mask_probs.sum(-1)[..., None] + targets.sum(-1)[..., None, :]
     return (2 * overlap + smooth) / (sizes + smooth).clamp(min=torch.finfo(sizes.dtype).eps)
 
 
@@ -27,7 +28,7 @@ def pairwise_iou(masks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Intersection over union of every pair, (N, P) and (M, P) of 0 and 1 -> (N, M) in [0, 1]; of two empty ones 0."""
     masks, targets = at_least_float32(masks), at_least_float32(targets)
     overlap = _product(masks, targets)
-    return overlap / (masks.sum(1)[:, None] + targets.sum(1) - overlap).clamp(min=1)
+    return overlap / (masks.sum(-1)[..., None] + targets.sum(-1)[..., None, :] - overlap).clamp(min=1)
 
 
 def pairwise_focal(
@@ -40,7 +41,7 @@ def pairwise_focal(
     mask_logits = at_least_float32(mask_logits)
     targets = targets.to(mask_logits.dtype)
     inside, outside = focal_terms(mask_logits, alpha, gamma)
-    return (_product(inside - outside, targets) + outside.sum(1)[:, None]) / max(1, mask_logits.shape[1])
+    return (_product(inside - outside, targets) + outside.sum(-1)[..., None]) / max(1, mask_logits.shape[-1])
 
 
 def focal_terms(logits: torch.Tensor, alpha: float, gamma: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,4 +59,4 @@ def focal_terms(logits: torch.Tensor, alpha: float, gamma: float) -> tuple[torch
 def _product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """(N, P), (M, P) -> (N, M) in the inputs' own precision: autocast would sum the pixels in half precision."""
     with torch.autocast(first.device.type, enabled=False):
-        return first @ second.T
+        return first @ second.mT

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ovs_lite.clip.lite.network  # noqa: F401 (registers "convnext_lite" with timm)
+from ovs_lite.clip.missing_weights import missing_backbone
 
 STRIDES = (4, 8, 16, 32)
 
@@ -21,7 +22,8 @@ class Backbone(nn.Module):
     trunk: a trained network of that name to copy the weights of, such as a CLIP's `network.visual.trunk`. Batch
     normalisation keeps its statistics while training, as is usual for dense prediction with few images per process.
     channels: of P2..P5. mean, std: of the RGB images in [0, 1] that the network was trained on.
-    Raises ValueError for a network that has no map at one of the strides, and for another network's trunk.
+    Raises ValueError for a network that has no map at one of the strides, and for another network's trunk,
+    FileNotFoundError where timm's weights cannot be downloaded: it says which file to put where.
     """
 
     def __init__(
@@ -31,7 +33,13 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"got backbone {name!r}, expected a name of timm.list_models(), e.g. 'resnet50'")
         sized = {"img_size": image_size, "strict_img_size": False} if "swin" in name and image_size else {}
-        self.network = timm.create_model(name, features_only=True, feature_cls="getter", pretrained=pretrained, **sized)
+        options = {"features_only": True, "feature_cls": "getter", "pretrained": pretrained, **sized}
+        try:
+            self.network = timm.create_model(name, **options)
+        except OSError as error:
+            if error.errno is not None:  # of the system, such as a full disk, and not of the hub
+                raise
+            raise FileNotFoundError(missing_backbone(name)) from error
         trained_on = self.network.model.pretrained_cfg
         self.mean, self.std = trained_on["mean"], trained_on["std"]
         reductions = self.network.feature_info.reduction()

@@ -1,4 +1,4 @@
-"""Naming regions: CLIP on masked crops, CLIP on the same crops unmasked, CLIP's pooled dense features, or an oracle.
+"""Naming regions: CLIP on masked crops or unmasked ones, CLIP's pooled dense features, a dense map's votes, an oracle.
 
 N regions, K classes, D embedding, H W pixels, h w patches. Images are (3, H, W) normalised. Masks are (N, H, W), bool
 or soft in [0, 1]. Crops and the oracle need to know which pixels are inside and take those where a soft mask exceeds
@@ -46,13 +46,16 @@ def region_scores(
     return encode_regions(clip, image, inside(masks), masked=classifier == "masked crops") @ text.T
 
 
-def pooled_features(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def pooled_features(
+    clip: Clip, image: torch.Tensor, masks: torch.Tensor, short_side: int | None = None
+) -> torch.Tensor:
     """MaskCLIP's dense embeddings averaged under each mask, (N, D), L2-normalised; zeros for a mask of zeros.
 
     A patch counts by the mean of the mask over it: OpenSeg's sum of s F_z, whose length does not matter. The image is
-    resized to a short side of twice CLIP's own, keeping its shape up to LONGEST : 1.
+    resized, keeping its shape up to LONGEST : 1. short_side: in pixels, rounded to whole patches; default twice CLIP's
+    own side.
     """
-    patch, short = patch_stride(clip.network.visual)[0], DENSE_SCALE * clip.image_size
+    patch, short = patch_stride(clip.network.visual)[0], short_side or DENSE_SCALE * clip.image_size
     wanted = [short * side / min(image.shape[1:]) for side in image.shape[1:]]
     size = [max(1, round(min(side, LONGEST * short) / patch)) * patch for side in wanted]
     resized = F.interpolate(image[None], size, mode="bicubic", antialias=True, align_corners=False)
@@ -81,6 +84,17 @@ def oracle_probs(counts: torch.Tensor, by_purity: bool = False) -> torch.Tensor:
     best = share.argmax(1, keepdim=True)
     vote = share.gather(1, best)
     return torch.zeros_like(share).scatter(1, best, vote if by_purity else (vote > 0).to(vote.dtype))
+
+
+def majority_vote(labels: np.ndarray, masks: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Map correction: every region gets the class that most of its pixels have in a dense method's map. -> (N, K).
+
+    What CorrCLIP (Zhang et al., ICCV 2025) does last; `oracle_probs` with the method's map in the ground truth's place.
+    labels: (H, W) class ids; pixels with another number, such as -1, do not vote. A region without a voter gets all 0;
+    ties go to the lower class id. masks: (N, H, W), bool or soft, cut at 0.5. Departure: pixels of no region get no
+    class when such regions are fused, as with every other classifier, where a correction would leave them as they are.
+    """
+    return oracle_probs(class_counts(labels, masks, num_classes))
 
 
 def blank_fraction(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,25 @@ def nms_order(masks: torch.Tensor, overlap: float = DUPLICATE_IOU) -> torch.Tens
     return torch.tensor(kept + duplicates + empty, dtype=torch.int64, device=masks.device)
 
 
+def inner_nms(masks: torch.Tensor, overlap: float = 0.5, contained: float = 0.7) -> torch.Tensor:
+    """Greedy non-maximum suppression that also drops what lies in a better mask: the places that are kept, ascending.
+
+    (N, H, W) bool, best first -> (kept,) int64. A mask is dropped if its IoU with a kept one is at least `overlap`, if
+    at least the share `contained` of its area lies in a kept one, or if it is empty; a threshold above 1 drops nothing.
+    Uni-OVSeg's released post-processing, with its thresholds; of a thing and its part the better one alone remains.
+    """
+    flat = masks.flatten(1).float()
+    areas = flat.sum(1)
+    common = flat @ flat.T
+    union = areas[:, None] + areas - common
+    drops = (common >= overlap * union) | (common >= contained * areas)  # [kept, later]
+    drops, alive = drops.cpu(), (areas > 0).cpu()
+    for index in range(len(masks)):
+        if alive[index]:
+            alive[index + 1 :] &= ~drops[index, index + 1 :]
+    return alive.nonzero()[:, 0].to(masks.device)
+
+
 def take_turns(rankings: Sequence[Sequence[np.ndarray]], budget: int) -> np.ndarray:
     """Several rankings of masks as one: each gives its next mask in turn, duplicates are dropped, until `budget`.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from kit.images import randn, random_masks
 from ovs_lite.clip import crops, load_clip
-from ovs_lite.clip.crops import encode_regions, mask_boxes, masked_crops
+from ovs_lite.clip.crops import cropped_masks, encode_regions, mask_boxes, masked_crops
 
 
 def odd_masks(height=48, width=72, seed=3):
@@ -118,3 +118,16 @@ def test_encoded_regions_are_the_embeddings_of_their_crops(name):
     assert (other - encode_regions(clip, image, masks)).abs().max() > 1e-4, "another picture, other regions"
     assert encode_regions(clip, image, masks[:0]).shape == (0, clip.embed_dim)
     assert encode_regions(clip, image, masks[:1]).norm() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 64])
+def test_a_regions_own_pixels_in_its_crop_are_the_nearest_ones(size):
+    masks = torch.cat([odd_masks(), torch.zeros(1, 48, 72, dtype=torch.bool)])
+    for mask, found in zip(masks, cropped_masks(masks, size), strict=True):
+        left, top, right, bottom = slow_box(mask)
+        if right == left:
+            assert not found.any()
+            continue
+        box = mask[None, None, top:bottom, left:right].float()
+        assert torch.equal(found, F.interpolate(box, (size, size), mode="nearest")[0, 0] > 0)
+    assert cropped_masks(masks[:0], size).shape == (0, size, size)

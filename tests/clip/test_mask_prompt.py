@@ -46,6 +46,14 @@ def test_no_prompts_is_the_plain_clip_whatever_the_masks(pool):
 
 
 @torch.no_grad()
+def test_prompts_without_deviation_start_as_the_plain_clip_reads_blank_patches():
+    clip, (images, masks) = tiny_clip(), images_and_masks()
+    start = MaskPromptedClip(clip, 1, std=0.0).eval()
+    torch.testing.assert_close(start.encode_masked(images, masks), clip.encode_image(images))
+    assert not torch.allclose(prompted(1, clip).encode_masked(images, masks), clip.encode_image(images), atol=1e-3)
+
+
+@torch.no_grad()
 def test_what_lies_under_a_blank_patch_does_not_matter():
     images, masks = images_and_masks()
     model, hidden = prompted(1), ~kept_patches(masks, 8)

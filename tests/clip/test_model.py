@@ -2,12 +2,14 @@
 
 import argparse
 import warnings
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -17,6 +19,7 @@ from kit.images import randn
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import save_lite
 from ovs_lite.clip.load import _image_tower
+from ovs_lite.clip.missing_weights import missing_weights
 from ovs_lite.tensors import write_tensors
 
 SHIPPED = ["ViT-Lite-8", "ConvNeXt-Lite"]
@@ -236,3 +239,63 @@ def test_a_file_of_weights_that_may_need_quickgelu_is_warned_about_by_the_name_t
         load_clip("Tiny", None)
     torch.testing.assert_close(right.encode_image(images), expected, atol=1e-6, rtol=1e-5)
     assert right.image_fingerprint() != wrong.image_fingerprint()
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No network, and an empty cache of the hub in tmp_path."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name, tag, repository, taken",
+    [
+        ("ViT-B-16", "openai", "timm/vit_base_patch16_clip_224.openai", "ViT-B-16-quickgelu"),
+        ("RN50", "openai", "timm/resnet50_clip.openai", "RN50-quickgelu"),
+        (
+            "convnext_large_d_320", "laion2b_s29b_b131k_ft_soup",
+            "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup", "convnext_large_d_320",
+        ),
+    ],
+)  # fmt: skip
+def test_without_a_network_it_says_which_file_goes_where(name, tag, repository, taken, offline):
+    with pytest.raises(FileNotFoundError) as error:
+        load_clip(name, tag)
+    said, folder = str(error.value), offline / f"models--{repository.replace('/', '--')}"
+    assert f"`hf download {repository} open_clip_model.safetensors`" in said and f" to {folder} " in said
+    assert f"--clip {taken} --pretrained path/to/open_clip_model.safetensors" in said and "\n" not in said
+    assert f"https://huggingface.co/{repository}/resolve/main/open_clip_model.safetensors" in said
+    assert taken in open_clip.list_models()
+
+
+def test_weights_that_are_not_on_the_hub_have_an_address(monkeypatch):
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["RN50"], "mine", {"url": "http://127.0.0.1/rn50.pt"})
+    assert "They lie at http://127.0.0.1/rn50.pt; fetch" in missing_weights("RN50", "mine")
+
+
+@torch.no_grad()
+def test_a_folder_put_where_the_message_says_is_found_without_a_network(offline, monkeypatch):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", TINY)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Tiny", {"mine": {"hf_hub": "me/tiny/", "quick_gelu": True}})
+    with pytest.raises(FileNotFoundError) as error:
+        load_clip("Tiny", "mine")
+    folder = Path(str(error.value).split("that it made to ")[1].split(" and set")[0])
+    given = open_clip.create_model("Tiny", force_quick_gelu=True).eval()
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(given.state_dict(), folder / "snapshots" / ("0" * 40) / "open_clip_model.safetensors")
+    clip, images = load_clip("Tiny", "mine"), randn(2, 3, 32, 32)
+    torch.testing.assert_close(clip.encode_image(images), F.normalize(given.encode_image(images), dim=1))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50", "RN101", "convnext_large_d_320"])
+def test_the_right_gelu_of_a_tag_and_of_a_file(name, monkeypatch):
+    made = []
+    monkeypatch.setattr(open_clip, "create_model", lambda *given, **options: made.append(options) or pytest.fail())
+    tag = "laion2b_s29b_b131k_ft_soup" if name.startswith("convnext") else "openai"
+    with pytest.raises(pytest.fail.Exception):
+        load_clip(name, tag)
+    assert made[0]["force_quick_gelu"] is (tag == "openai")

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from kit.clips import random_clip
+from ovs_lite import tensors
 from ovs_lite.clip import load_clip, text_cache, wrap_clip
 from ovs_lite.data import prompts
 from ovs_lite.tensors import read_tensors, write_tensors
@@ -201,3 +202,32 @@ def test_names_are_text_whatever_they_hold(clip, encoded):
     first = clip.text_embeddings(odd)
     assert "a photo of a {0} {name}." in encoded and "a photo of a {}." in encoded
     assert (clip.text_embeddings(odd) == first).all() and len(encoded) == 14 * len(odd)
+
+
+@pytest.mark.parametrize("opened", [1, 2])
+def test_a_file_that_is_replaced_while_it_is_read_counts_as_absent(tmp_path, monkeypatch, opened):
+    """safetensors then raises a RuntimeError: it has read the header of one file and maps the other."""
+    file, calls, real = tmp_path / "cache.safetensors", [], tensors.safe_open
+    text_cache.write(file, {"cat": torch.tensor([1.0, 0.0])}, 2)
+    assert text_cache.read(file, 2).keys() == {"cat"}
+
+    def racing(*arguments):
+        calls.append(arguments)
+        if len(calls) == opened:
+            raise RuntimeError("size <20> is smaller than the required mapping size <40>")
+        return real(*arguments)
+
+    text_cache.write(file, {"dog": torch.tensor([0.0, 1.0])}, 2)  # the file as it was is remembered
+    monkeypatch.setattr(tensors, "safe_open", racing)
+    assert text_cache.read(file, 2) == {} and len(calls) == opened
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    file, reads, real = tmp_path / "cache.safetensors", [], text_cache.read_tensors
+    monkeypatch.setattr(text_cache, "read_tensors", lambda path: reads.append(path) or real(path))
+    text_cache.write(file, {"cat": torch.tensor([1.0, 0.0])}, 2)
+    assert reads == [] and text_cache.read(file, 2).keys() == {"cat"}
+    text_cache.read(file, 2)["dog"] = torch.tensor([0.0, 1.0])
+    assert text_cache.read(file, 2).keys() == {"cat"} and len(reads) == 1
+    text_cache.write(file, {"dog": torch.tensor([0.0, 1.0])}, 2)
+    assert text_cache.read(file, 2).keys() == {"cat", "dog"} and len(reads) == 2

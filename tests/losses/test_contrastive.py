@@ -69,3 +69,33 @@ def test_other_shapes_are_refused_by_name(shape):
     with pytest.raises(ValueError, match=r"expected \(B, B\) with B >= 1") as error:
         info_nce(torch.zeros(shape), torch.tensor(0.0))
     assert str(tuple(shape)) in str(error.value)
+
+
+def slow_with_positives(similarity, logit_scale, positives):
+    """Cross-entropy of each row and column with a distribution that is even over its positives."""
+    scores, total = similarity * min(100.0, math.exp(logit_scale)), 0.0
+    for lines, wanted in ((scores, positives), (scores.T, positives.T)):
+        for line, good in zip(lines, wanted, strict=True):
+            logs = line - line.exp().sum().log()
+            total -= sum(logs[column] for column in range(len(line)) if good[column]) / int(good.sum())
+    return total / (2 * len(scores))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_several_positives_equal_the_slow_oracle_and_one_each_the_plain_loss(seed):
+    words = torch.randint(3, (6,), generator=torch.Generator().manual_seed(seed))
+    equal, similarity = words[:, None] == words, cosines(6, seed)
+    scale = torch.tensor(1.2, dtype=torch.float64)
+    found = info_nce(similarity, scale, equal)
+    assert float(found) == pytest.approx(float(slow_with_positives(similarity, 1.2, equal)), rel=1e-9)
+    alone = info_nce(similarity, scale, torch.eye(6, dtype=torch.bool))
+    torch.testing.assert_close(alone, info_nce(similarity, scale))
+    assert torch.autograd.gradcheck(lambda s: info_nce(s, scale, equal), similarity.requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "positives", [torch.ones(3, 3).bool(), torch.zeros(2, 2).bool(), torch.tensor([[True, False]] * 2)]
+)
+def test_positives_that_leave_a_row_or_column_out_are_refused(positives):
+    with pytest.raises(ValueError, match="expected .* at least one in every row and column"):
+        info_nce(cosines(2), torch.tensor(1.0), positives)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kit.oracles.masks import of_all_pairs, slow_dice, slow_focal
-from ovs_lite.matching import focal_terms, hungarian, pairwise_dice, pairwise_focal
+from ovs_lite.matching import focal_terms, hungarian, pairwise_dice, pairwise_focal, pairwise_iou
 from ovs_lite.tensors import at_least_float32
 
 SIZES = [(1, 1, 1), (2, 5, 7), (5, 2, 7), (4, 4, 1), (3, 3, 30)]  # N, M, P
@@ -179,3 +179,15 @@ def test_a_cost_that_is_no_matrix_is_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(N, M\)") as error:
         hungarian(torch.zeros(shape))
     assert str(tuple(shape)) in str(error.value)
+
+
+def test_a_batch_has_every_images_pairs():
+    logits, targets = (torch.stack(some) for some in zip(*(masks(4, 3, 7, seed) for seed in range(2)), strict=True))
+    for cost, given in (
+        (pairwise_dice, logits.sigmoid()),
+        (pairwise_focal, logits),
+        (pairwise_iou, (logits > 0).double()),
+    ):
+        wanted = targets.round() if cost is pairwise_iou else targets
+        alone = [cost(one, other) for one, other in zip(given, wanted, strict=True)]
+        torch.testing.assert_close(cost(given, wanted), torch.stack(alone))

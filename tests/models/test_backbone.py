@@ -2,14 +2,19 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from kit.images import normal_images
 from ovs_lite.clip import load_clip
+from ovs_lite.clip.missing_weights import missing_backbone
+from ovs_lite.methods.registry import get_recipe
 from ovs_lite.models.backbone import STRIDES, Backbone
 
 SIDES = [(64, 64), (64, 96), (33, 65), (31, 100), (17, 4), (3, 5), (1, 1)]
@@ -173,3 +178,27 @@ def test_gradients_reach_the_pixels_of_an_odd_picture(backbone):
     picture = normal_images(35, 5).requires_grad_()
     F.relu(backbone(picture)[0]).sum().backward()
     assert picture.grad.shape == picture.shape and picture.grad.isfinite().all() and picture.grad.abs().sum() > 0
+
+
+def test_without_a_network_it_says_where_timms_weights_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="resnet18: its weights are not on this machine") as error:
+        Backbone("resnet18", pretrained=True)
+    said = str(error.value)
+    assert "`hf download timm/resnet18.a1_in1k model.safetensors`" in said
+    folder = Path(said.split("that it made to ")[1].split(" and set")[0])
+    assert folder == tmp_path / "models--timm--resnet18.a1_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    given = timm.create_model("resnet18")
+    save_file(given.state_dict(), folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    found = Backbone("resnet18", pretrained=True).network.model
+    torch.testing.assert_close(found.conv1.weight, given.conv1.weight)
+
+
+@pytest.mark.parametrize("name", ["openseg", "maskformer", "uniovseg-masks"])
+def test_the_backbones_of_the_papers_have_a_place_on_the_hub(name):
+    backbone = get_recipe(name).presets["paper"].backbone
+    assert f"`hf download timm/{backbone} model.safetensors`" in missing_backbone(backbone)

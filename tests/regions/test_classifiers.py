@@ -11,6 +11,7 @@ from ovs_lite.regions.classifiers import (
     CLIP_CLASSIFIERS,
     blank_fraction,
     class_counts,
+    majority_vote,
     oracle_probs,
     pooled_features,
     region_scores,
@@ -48,6 +49,28 @@ def test_the_oracle_takes_the_majority_and_counts_no_void():
     torch.testing.assert_close(oracle_probs(counts, by_purity=True), torch.tensor([[2 / 3, 0], [0, 0.75], [0, 0]]))
     assert label_map(masks, oracle_probs(counts)).tolist() == [[0, 0, 0, 0], [-1, 1, 1, -1]], "ties: the lower class id"
     assert label_map(masks, oracle_probs(counts, True)).tolist() == [[0, 1, 1, 0], [-1, 1, 1, -1]], "the purer one wins"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_vote_of_a_map_equals_a_loop_over_pixels(seed):
+    draw, masks = np.random.default_rng(seed), random_masks(5, 20, 24, smallest=8)
+    labels = draw.choice([-1, 0, 1, 2], (20, 24), p=[0.4, 0.2, 0.2, 0.2])
+    found = majority_vote(labels, soft(masks), 3)
+    for mask, row in zip(masks.numpy(), found.tolist(), strict=True):
+        votes = [0, 0, 0]
+        for y, x in np.argwhere(mask):
+            if labels[y, x] >= 0:
+                votes[labels[y, x]] += 1
+        assert row == [float(k == votes.index(max(votes))) for k in range(3)]
+    assert torch.equal(majority_vote(labels[:, ::-1], masks.flip(2), 3), found), "it does not matter where a region is"
+
+
+def test_a_region_without_a_voter_has_no_class():
+    masks = torch.tensor([[[1, 1, 0]], [[0, 0, 1]], [[0, 0, 0]]]) > 0
+    found = majority_vote(np.array([[1, -1, -1]]), masks, 2)
+    assert found.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert label_map(masks, found).tolist() == [[1, 1, -1]]
+    assert majority_vote(np.array([[1, 0, 0]]), masks[:0], 2).shape == (0, 2)
 
 
 @pytest.mark.parametrize("seed", range(4))

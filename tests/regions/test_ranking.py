@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from ovs_lite.regions.ranking import take_turns
+from ovs_lite.regions.ranking import inner_nms, take_turns
 
 
 def masks(*numbers):
@@ -41,3 +42,34 @@ def test_a_duplicate_costs_its_ranking_the_turn_and_an_empty_ranking_is_skipped(
 def test_a_budget_below_one_is_refused(budget):
     with pytest.raises(ValueError, match=f"got budget={budget}, expected at least 1"):
         take_turns([masks(1)], budget)
+
+
+def slow_nms(masks, overlap, contained):
+    """Mask by mask and pixel by pixel."""
+    kept = []
+    for index, mask in enumerate(masks.flatten(1).tolist()):
+        drops = not any(mask)
+        for better in kept:
+            other = masks[better].flatten().tolist()
+            common = sum(a and b for a, b in zip(mask, other, strict=True))
+            union = sum(a or b for a, b in zip(mask, other, strict=True))
+            drops |= common >= overlap * union or common >= contained * sum(mask)
+        kept += [] if drops else [index]
+    return kept
+
+
+@pytest.mark.parametrize("overlap, contained", [(0.5, 0.7), (0.2, 0.9), (1.1, 0.5), (0.4, 1.1), (1.1, 1.1), (1.0, 1.0)])
+@pytest.mark.parametrize("seed", range(4))
+def test_inner_nms_equals_the_loops(overlap, contained, seed):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(12, 3, 4, generator=generator) < torch.rand(12, 1, 1, generator=generator)
+    masks[3], masks[7] = masks[1], False
+    assert inner_nms(masks, overlap, contained).tolist() == slow_nms(masks, overlap, contained)
+
+
+def test_inner_nms_drops_what_a_better_mask_contains_and_not_what_contains_it():
+    whole, part = torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
+    part[0, :3] = True
+    assert inner_nms(torch.stack([whole, part])).tolist() == [0]
+    assert inner_nms(torch.stack([part, whole])).tolist() == [0, 1]
+    assert inner_nms(torch.zeros(0, 4, 4, dtype=torch.bool)).tolist() == []
