@@ -41,6 +41,7 @@ class Method(nn.Module):
     load_released: (path, clip) -> method, reads the layout that the authors released, where that can be read.
     default_clip: (name, pretrained) of the CLIP that is taken where none is given.
     weights_of: the method whose weights it uses, where that is another.
+    masks_of: of a mask-based method, the recipe that trains its mask proposals alone.
     tied_to: towers of the CLIP that the trained weights belong to, of "text" and "image".
     load_own: (checkpoint or None, device) -> method, of a method that brings an encoder of its own and takes no CLIP.
     """
@@ -51,6 +52,7 @@ class Method(nn.Module):
     background: float | None = None
     default_clip: tuple[str, str | None] = (ClipConfig.name, ClipConfig.pretrained)
     weights_of = ""
+    masks_of = ""
     tied_to: tuple[str, ...] = ("text", "image")
     load_released: Callable[[Path, Clip], "Method"] | None = None
     load_own: Callable[[str | Path | None, str | torch.device], "Method"] | None = None
@@ -67,6 +69,10 @@ class Method(nn.Module):
     def about(self) -> dict[str, str]:
         """What `stored` has to know to build the method again."""
         return {}
+
+    def variant(self) -> str:
+        """What decides its scores besides its name, options, weights and CLIP; part of the protocol card."""
+        return ""
 
     def encode(self, images: torch.Tensor) -> Any:
         """(B, 3, H, W) normalised -> what `scores` needs of them, whatever its texts and options. No gradient."""
@@ -87,6 +93,48 @@ class Method(nn.Module):
         if scores.isnan().any():
             raise ValueError(f"got scores of {self.name} that are NaN, expected numbers; look for NaN in the inputs")
         return scores
+
+    def scores_each_class_alone(self, **options) -> bool:
+        """Whether a class scores the same whatever other classes are asked for, with these options of `scores`.
+
+        Then a large vocabulary may be scored in parts. False, which is always right, unless a method knows better.
+        """
+        return False
+
+    def panoptic(
+        self, features: Any, text_embeddings: torch.Tensor, is_thing: Sequence[bool], **options
+    ) -> list[tuple[torch.Tensor, list[dict[str, Any]]]]:
+        """Segments of each of B images: ids (H, W) int64 with 0 = void, and what each is, as records' `segments_info`.
+
+        features, text_embeddings: as `scores`. is_thing: K flags; stuff of one class is one segment. options: the
+        method's own. Raises ValueError for a method that finds no single things.
+        """
+        raise ValueError(f"got the method {self.name}, expected one whose masks are of single things")
+
+    def regions(self, features: Any, text_embeddings: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Proposals of each of B images, and what they may be: masks (N, H, W) soft in [0, 1] at the image's size, and
+        (N, K) in [0, 1], how probable each class is for each; rows need not sum to 1.
+
+        features, text_embeddings: as `scores`. Raises ValueError for a pixel-based method.
+        """
+        raise ValueError(f"got the method {self.name}, expected a mask-based one, which names masks")
+
+    @property
+    def prompter(self) -> Any:
+        """What answers points and boxes: `look(image)`, (H, W, 3) uint8 RGB -> what is seen, and
+        `masks_at(seen, points=None, boxes=None)` -> masks (P, N, H, W) and their predicted IoU (P, N).
+
+        Raises ValueError for a method that cannot be prompted.
+        """
+        raise ValueError(f"got the method {self.name}, expected one that takes points and boxes")
+
+    @property
+    def proposer(self) -> Any:
+        """What finds its masks, a `MaskProposer`, whose `propose` is a mask source (`ovs_lite.regions.sources`).
+
+        Raises ValueError for a pixel-based method.
+        """
+        raise ValueError(f"got the method {self.name}, expected a mask-based one, which proposes masks")
 
     def trained_part(self) -> nn.Module | None:
         """What is trained and stored next to CLIP; None where nothing is."""

@@ -17,6 +17,10 @@ class ClipCam(Method):
 
     name = "clip-cam"
 
+    def scores_each_class_alone(self, **options) -> bool:
+        """Yes: each cosine is of one class."""
+        return True
+
     @encodes
     def encode(self, images: torch.Tensor) -> PatchFeatures:
         """(B, 3, H, W) normalised -> patches of CLIP's last layer."""

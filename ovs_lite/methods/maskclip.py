@@ -35,6 +35,10 @@ class MaskClip(Method):
 
     name = "maskclip"
 
+    def scores_each_class_alone(self, key_smoothing: str | None = None, prompt_denoising: float | None = None) -> bool:
+        """Without the refinements, which take a softmax over classes."""
+        return key_smoothing is None and prompt_denoising is None
+
     @encodes
     def encode(self, images: torch.Tensor) -> MaskClipFeatures:
         """(B, 3, H, W) normalised -> patches through the last value path, and what the keys are made from."""

@@ -31,8 +31,9 @@ WEIGHTS = "proposals.safetensors"
 
 
 @dataclass(frozen=True)
-class ProposalConfig:
-    """A mask proposal model and its training, with the miniature's values. Raises ValueError for impossible sizes."""
+class MaskConfig:
+    """A model of masks without classes and its training, with the miniature's values. Raises ValueError for impossible
+    sizes."""
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=200, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10)
@@ -45,16 +46,27 @@ class ProposalConfig:
     backbone: str = LITE_TRUNK  # timm name; convnext_lite starts from the shipped CLIP's image tower
     backbone_pretrained: bool = False  # start from timm's weights (a download)
     channels: int = 64  # of the pyramid and the queries
-    queries: int = 128  # proposals per image
     layers: int = 1  # of the query decoder
     heads: int = 4  # of its attention
 
     def __post_init__(self):
-        if min(self.queries, self.layers, self.heads, self.image_size, self.batch) < 1 or self.channels < 8:
+        if min(self.layers, self.heads, self.image_size, self.batch) < 1 or self.channels < 8:
             raise ValueError(f"got {self}, expected positive sizes and at least 8 channels")
         if self.channels % 8 or self.channels % self.heads:
             given = f"channels={self.channels}, heads={self.heads}"
             raise ValueError(f"got {given}, expected channels that 8 and the number of heads divide")
+
+
+@dataclass(frozen=True)
+class ProposalConfig(MaskConfig):
+    """A mask proposal model and its training."""
+
+    queries: int = 128  # proposals per image
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.queries < 1:
+            raise ValueError(f"got {self}, expected positive sizes and at least 8 channels")
 
 
 class MaskProposer(nn.Module):
@@ -67,14 +79,14 @@ class MaskProposer(nn.Module):
 
     recipe = ""
 
-    def __init__(self, config: ProposalConfig, backbone: Backbone, network: nn.Module):
+    def __init__(self, config: MaskConfig, backbone: Backbone, network: nn.Module):
         super().__init__()
         self.config, self.network = config, network
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
 
     @classmethod
-    def stored(cls, config: ProposalConfig, tensors: dict[str, torch.Tensor]) -> "MaskProposer":
+    def stored(cls, config: MaskConfig, tensors: dict[str, torch.Tensor]) -> "MaskProposer":
         """A model that `tensors`, from a file of `save`, will fill."""
         return cls(config, fresh=False)
 
@@ -132,7 +144,7 @@ class MaskProposer(nn.Module):
         write_tensors(path, self.state_dict(), about)
 
 
-def start_backbone(config: ProposalConfig, fresh: bool) -> Backbone:
+def start_backbone(config: MaskConfig, fresh: bool) -> Backbone:
     """The configuration's backbone. fresh: with the weights that it starts from (convnext_lite: the shipped CLIP's
     image tower, as OpenSeg's starts from ALIGN's), else random ones that a file will replace."""
     lite = fresh and config.backbone == LITE_TRUNK
@@ -148,7 +160,8 @@ def load_proposer(path: str | Path) -> MaskProposer:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such proposals; train them with: ovs-lite train openseg-proposals")
+        advice = "train them with: ovs-lite train openseg-proposals (or another recipe that writes proposals)"
+        raise FileNotFoundError(f"{path}: no such proposals; {advice}")
     tensors, about = read_tensors(path)
     try:
         recipe = get_recipe(about["recipe"])
@@ -176,8 +189,14 @@ class ProposalTraining(Task):
         return next(self.model.parameters()).device
 
 
-def training_batches(config: ProposalConfig, proposer: MaskProposer) -> tuple[Prefetched, dict[str, int]]:
+def mask_batches(config: MaskConfig, proposer: MaskProposer) -> tuple[MaskBatches, dict[str, int]]:
     """index -> MaskBatch of the configuration's split, padded with the backbone's mean colour; and what was found."""
     split, fill = load_split(data_path(config.data)), tuple(proposer.mean.flatten().tolist())
     settings = (config.batch, config.image_size, config.loop.seed, config.rescale)
-    return Prefetched(MaskBatches(split, *settings, per=config.per, fill=fill)), {"records": len(split)}
+    return MaskBatches(split, *settings, per=config.per, fill=fill), {"records": len(split)}
+
+
+def training_batches(config: MaskConfig, proposer: MaskProposer) -> tuple[Prefetched, dict[str, int]]:
+    """`mask_batches`, prepared while the batch before trains."""
+    batches, found = mask_batches(config, proposer)
+    return Prefetched(batches), found

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.data.images import read_image
-from ovs_lite.data.parts import write_in_parts
-from ovs_lite.data.record import load_split, read_creator
+from ovs_lite.data.parts import Share, write_in_parts
+from ovs_lite.data.record import iter_encoded, load_split, read_creator
 from ovs_lite.data.rle import encode_rle
 from ovs_lite.files import file_digest
 from ovs_lite.matching import pairwise_iou
@@ -29,13 +29,14 @@ MOST = 24  # masks per image
 def write_pseudo_masks(
     teacher: str | Path, source: str | Path, folder: str | Path, least: float = LEAST, most: int = MOST,
     limit: int | None = None, progress: bool = True, device: str | torch.device = "cpu",
+    share: Share | None = None,
 ) -> bool:  # fmt: skip
     """Annotate a prepared split with a teacher's masks and write it to `folder`. Returns whether it is complete.
 
     teacher: file of `ovs-lite train openseg-proposals`. source: a prepared split with captions. least, most: see
     `pseudo_masks`. limit: the first images only.
-    Several processes, stops and what is raised: see `write_in_parts`; and FileNotFoundError and ValueError for what
-    cannot be read.
+    Several processes, share, stops and what is raised: see `write_in_parts`; and FileNotFoundError and ValueError for
+    what cannot be read.
     """
     split = load_split(source)
     split = split if limit is None else split.select(range(min(limit, len(split))))
@@ -44,9 +45,9 @@ def write_pseudo_masks(
     creator["source"] = read_creator(source)
 
     def annotated(numbers: range) -> Iterator[dict[str, Any]]:
-        return (_annotated(record, proposer, least, most) for record in split.select(numbers))
+        return (_annotated(record, proposer, least, most) for record in iter_encoded(split.select(numbers)))
 
-    return write_in_parts(folder, annotated, len(split), creator, "masks", progress, "pseudo masks")
+    return write_in_parts(folder, annotated, len(split), creator, "masks", progress, "pseudo masks", share)
 
 
 def pseudo_masks(proposer: MaskProposer, image: np.ndarray, least: float = LEAST, most: int = MOST) -> np.ndarray:

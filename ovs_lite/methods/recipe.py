@@ -1,7 +1,7 @@
 """What can be trained: a task for the loop, and the recipe that the command, the notebooks and the tests all read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Recipe:
     example: arguments after `ovs-lite train`, for --help.
     word: field that may be given as a second word without a flag; "" for none.
     model: class of what is trained, where it is no `Method`.
+    sources: where the settings of the paper preset are from: {paper's section, released file, or "ours" and why: names
+        of fields, with spaces between}; those of the loop without that word.
     """
 
     name: str
@@ -76,3 +78,4 @@ class Recipe:
     example: str
     word: str = ""
     model: type | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)

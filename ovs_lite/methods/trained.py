@@ -7,9 +7,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ovs_lite.clip import Clip, load_clip
+from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
-from ovs_lite.tensors import check_kind, load_exactly, read_tensors, write_tensors
+from ovs_lite.tensors import check_kind, load_exactly, read_metadata, read_tensors, write_tensors
 
 DEFAULT_CLIP = Method.default_clip
 TOWERS = ("text", "image")
@@ -37,7 +38,7 @@ def load_method(
     """A method by name on a CLIP, with its trained weights, in evaluation mode.
 
     clip: a CLIP, or (name, pretrained) of `load_clip`, which is loaded on the device once the checkpoint was found.
-        None: the shipped one, or the encoder that the method brings itself.
+        None: the shipped one that the weights belong to, or the encoder that the method brings itself.
     checkpoint: what `save_method` wrote, or the layout that the method's authors released, where it can be read. None:
         the shipped weights, where the method has weights.
     Raises ValueError for an unknown method, for a CLIP that the method would not use, for a checkpoint of a method that
@@ -51,7 +52,7 @@ def load_method(
         return kind.load_own(checkpoint, device)
     path = check_checkpoint(name, checkpoint)
     if not isinstance(clip, Clip):
-        clip = load_clip(*(clip or kind.default_clip), device)
+        clip = load_clip(*(clip or _shipped_clip(kind, path)), device)
     if path is None:
         return kind(clip).eval()
     if kind.load_released is not None and not _is_ours(path):
@@ -92,6 +93,13 @@ def shipped_weights(kind: type[Method]) -> Path:
     return (
         Path(sys.modules[kind.__module__].__file__).parent / "weights" / f"{kind.weights_of or kind.name}.safetensors"
     )
+
+
+def _shipped_clip(kind: type[Method], path: Path | None) -> tuple[str, str | None]:
+    """The shipped CLIP that a file of weights names, else the method's default."""
+    tied = path is not None and kind.tied_to and _is_ours(path)
+    named = read_metadata(path).get("clip") if tied else None
+    return (named, "lite") if named in SHIPPED else kind.default_clip
 
 
 def _is_ours(path: Path) -> bool:

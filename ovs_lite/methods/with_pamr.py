@@ -33,6 +33,10 @@ class WithPamr(Method):
         self.method, self.name = method, f"{method.name} + PAMR"
         self.templates, self.background = method.templates, method.background
 
+    def scores_each_class_alone(self, **options) -> bool:
+        """As the method's: PAMR refines every class for itself."""
+        return self.method.scores_each_class_alone(**options)
+
     @encodes
     def encode(self, images: torch.Tensor) -> PamrFeatures:
         """(B, 3, H, W) normalised -> the method's own features, and the images that guide PAMR."""

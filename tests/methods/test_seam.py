@@ -19,15 +19,22 @@ KEYS = [{"key_smoothing": "released"}, {"key_smoothing": "paper", "prompt_denois
 OPTIONS = {
     "clip-cam": [{}],
     "maskclip": [{}, {"prompt_denoising": 0.5}, *KEYS],
+    "sclip": [{}],
+    "clearclip": [{}],
+    "naclip": [{}],
     "reco": [{}, {"text_attention": False}],
     "openseg": [{}, {"proposals": False}, {"attention": True}, {"pooling": "hard"}],
     "lseg": [{}],
+    "uniovseg": [{}, {"quality_power": 0.0}, {"temperature": 0.1}],
     "clip-proposals": [{}],
+    "ovseg": [{}, {"ensemble_weight": 0.0}, {"ensemble_weight": 1.0}],
     "tcl": [{}, {"refine": False}, {"kp_weight": 0.0}, {"kp_weight": 0.7, "kp_variant": "paper"}],
 }
-OWN_BACKBONE = ("openseg", "lseg")
+OWN_BACKBONE = ("openseg", "lseg", "uniovseg")  # uniovseg's CLIP sees an image as often as it has sizes
+ONLY_VIT = ("sclip", "clearclip", "naclip")
+ALONE = ("clip-cam", "maskclip", "tcl", "openseg", *ONLY_VIT)  # whose classes score the same in any company
 CASES = [("ViT-Lite-8", name) for name in OPTIONS if name not in OWN_BACKBONE]
-CASES += [("ConvNeXt-Lite", name) for name in OPTIONS if name != "tcl"]
+CASES += [("ConvNeXt-Lite", name) for name in OPTIONS if name not in (*ONLY_VIT, "tcl", "ovseg")]
 
 
 @functools.cache
@@ -46,7 +53,7 @@ def encoded(method):
     """How many images the tower's first layer has seen, added to at each call."""
     visual, seen = method.clip.network.visual, []
     first = visual.trunk.stem if hasattr(visual, "trunk") else visual.conv1
-    if method.name in OWN_BACKBONE:
+    if method.name in (*OWN_BACKBONE, "ovseg"):
         first = next(module for name, module in method.network.named_modules() if name.endswith("model.stem"))
     handle = first.register_forward_hook(lambda layer, given, found: seen.append(len(given[0])))
     yield seen
@@ -102,6 +109,16 @@ def test_windows_are_encoded_once(method, encoded):
     features.scores(texts(method, 4))
     assert encoded == []
     assert torch.equal(sliding_scores(method, images, text, window, **options), found)
+
+
+def test_a_class_scores_the_same_in_any_company_where_a_method_says_so(method):
+    features, text = method.encode(randn(1, 3, 64, 64)), texts(method, 5)
+    for options in options_of(method):
+        whole = method.scores(features, text, **options)
+        apart = torch.cat([method.scores(features, part, **options) for part in text.split(2)], 1)
+        if method.scores_each_class_alone(**options):
+            torch.testing.assert_close(apart, whole, atol=1e-5, rtol=1e-5)
+    assert method.scores_each_class_alone() == (method.name in ALONE)
 
 
 @pytest.mark.parametrize("name", METHODS)

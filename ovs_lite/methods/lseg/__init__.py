@@ -7,7 +7,7 @@ targets meet at a quarter of the image's side; the temperature is learned, from 
 """
 
 from ovs_lite.clip import load_clip
-from ovs_lite.methods.lseg.config import PRESETS
+from ovs_lite.methods.lseg.config import PRESETS, SOURCES
 from ovs_lite.methods.lseg.method import LSeg
 from ovs_lite.methods.lseg.training import build
 from ovs_lite.methods.recipe import Recipe
@@ -17,6 +17,7 @@ METHOD = LSeg
 RECIPE = Recipe(
     name="lseg",
     presets=PRESETS,
+    sources=SOURCES,
     build=build,
     save=lambda task, path, config: save_method(
         task.method, path, {"steps": str(config.loop.steps), "seed": str(config.loop.seed), "data": config.data}

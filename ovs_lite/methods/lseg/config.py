@@ -34,7 +34,7 @@ LITE = LSegConfig()
 PRESETS = {
     "smoke": replace(LITE, loop=replace(LITE.loop, steps=4), batch=4, data="icon-smoke/icon-coco/train"),
     "lite": LITE,
-    # OpenSeg, section 4.1 and 4.3: its own settings, 134 classes of COCO panoptic.
+    # OpenSeg, section 4.1 and 4.3: its own settings, 133 classes of COCO panoptic (the paper counts 134).
     "paper": LSegConfig(
         loop=LoopConfig(steps=30_000, lr=0.005, muon_lr=0.0, weight_decay=1e-5, warmup=500),
         data="coco-panoptic/train", vocabulary="coco-panoptic", clip="ViT-L-14-336", pretrained="openai",
@@ -42,3 +42,15 @@ PRESETS = {
         backbone="tf_efficientnet_b7.ns_jft_in1k", backbone_pretrained=True,
     ),
 }  # fmt: skip
+SOURCES = {
+    "OpenSeg, section 4.1 and 4.3 (as OpenSeg)": "image_size rescale weight_decay schedule steps batch channels",
+    "OpenSeg, section 4.1, for ALIGN's weights (section 4.4 tuned 0.08 for NoisyStudent's; not tried here)": "lr",
+    "OpenSeg, section 4.1; Table 3 for NoisyStudent, as ALIGN's weights are not public": "backbone backbone_pretrained",
+    "OpenSeg, section 4.3 (COCO's class names; encoder and pyramid are fine-tuned)": "data vocabulary backbone_factor",
+    "OpenSeg, released model: names by CLIP's ViT-L/14 at 336 pixels instead of ALIGN's BERT": "clip pretrained",
+    "OpenSeg, released notebook: names as they are": "templates",
+    "ours: not in the paper": "grad_norm warmup",
+    "ours: AdamW on everything; the paper does not name its optimiser": "muon_lr ema accumulation",
+    "ours: single precision; the paper ran on TPUs": "precision",
+    "ours, of no effect on what is learned": "seed recompute compile checkpoint_every log_every",
+}

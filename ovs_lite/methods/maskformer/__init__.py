@@ -4,7 +4,7 @@ Papers: Cheng, Schwing and Kirillov, "Per-Pixel Classification is Not All You Ne
 2021), section 3; Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023), section 3.1.
 """
 
-from ovs_lite.methods.maskformer.config import PRESETS
+from ovs_lite.methods.maskformer.config import PRESETS, SOURCES
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.maskformer.training import build
 from ovs_lite.methods.proposer import WEIGHTS, load_proposer
@@ -13,6 +13,7 @@ from ovs_lite.methods.recipe import Recipe
 RECIPE = Recipe(
     name="maskformer",
     presets=PRESETS,
+    sources=SOURCES,
     build=build,
     save=lambda task, path, config: task.proposer.save(path),
     load=lambda path, config: load_proposer(path),

@@ -16,6 +16,7 @@ class MaskFormerConfig(ProposalConfig):
     clip: str = "ViT-Lite-8"  # whose text tower embeds these names
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
     no_object: float = 0.1  # weight of the "no object" class of unmatched proposals
+    start: str = ""  # weights of maskformer that it starts from; none: the backbone's alone
     num_points: int = 0  # points per mask that the mask losses sample; 0: all pixels
 
 
@@ -28,9 +29,24 @@ PRESETS = {
         loop=LoopConfig(
             steps=120_000, lr=6e-5, muon_lr=0.0, weight_decay=0.01, schedule="poly", warmup=1500, grad_norm=0.01
         ),
-        data="coco-panoptic/train", vocabulary="coco-stuff", clip="ViT-L-14", pretrained="openai",
+        data="coco-stuff/train", vocabulary="coco-stuff", clip="ViT-L-14", pretrained="openai",
         batch=32, image_size=640, rescale=(0.5, 2.0), per="class",
         backbone="swin_base_patch4_window12_384.ms_in22k", backbone_pretrained=True,
         channels=256, queries=100, layers=6, heads=8,
     ),
 }  # fmt: skip
+SOURCES = {
+    "OVSeg, section 4.1": "steps lr weight_decay schedule batch image_size",
+    "OVSeg, section 4.1 (Swin-Base, pre-trained on ImageNet-21K)": "backbone backbone_pretrained",
+    "OVSeg, section 4.1 (COCO-Stuff's 171 classes; OpenAI's CLIP)": "data vocabulary clip pretrained",
+    "OVSeg, released Swin-B configuration": "warmup grad_norm backbone_factor",
+    "OVSeg, released Swin-B configuration, of the short edge there and of the long side here": "rescale",
+    "OVSeg, released Swin-B configuration (MaskFormer's numbers)": "queries layers no_object",
+    "ours: what MaskFormer usually has; not looked up in the release": "heads channels",
+    "OVSeg, released criterion (one mask per class, all pixels)": "per num_points",
+    "OVSeg, section 4.1 (from the backbone alone)": "start",
+    "MaskFormer: no running average, no accumulation": "ema accumulation",
+    "ours: AdamW on everything, as in the paper, is muon_lr 0": "muon_lr",
+    "ours: single precision": "precision",
+    "ours, of no effect on what is learned": "seed recompute compile checkpoint_every log_every",
+}

@@ -14,10 +14,12 @@ from ovs_lite.clip import load_clip
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import total_count, world_size
+from ovs_lite.files import file_digest
 from ovs_lite.losses.set_prediction import class_loss, match_masks, matched_mask_losses
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
-from ovs_lite.methods.proposer import ProposalTraining, training_batches
+from ovs_lite.methods.proposer import ProposalTraining, load_proposer, training_batches
+from ovs_lite.tensors import load_exactly
 
 
 class MaskFormerTraining(ProposalTraining):
@@ -78,10 +80,15 @@ class MaskFormerTraining(ProposalTraining):
 
 
 def build(config: MaskFormerConfig) -> MaskFormerTraining:
-    """A new model whose classes are the vocabulary's names, and its images with masks."""
+    """A new model, or one that starts from another run's weights, whose classes are the vocabulary's names, and its
+    images with masks. Raises what `load_proposer` does, and ValueError for weights of other sizes or another kind."""
     clip = load_clip(config.clip, config.pretrained)
     classes = clip.text_embeddings(list(load_vocabulary(config.vocabulary).names)).cpu()
     proposer = MaskFormerProposer(config, classes)
     batches, found = training_batches(config, proposer)
     found |= {"text_tower": clip.fingerprint()}
+    if config.start:
+        before = load_proposer(config.start).state_dict() | {"classes": classes}
+        load_exactly(proposer, before, config.start)
+        found["start"] = file_digest(config.start)
     return MaskFormerTraining(proposer, batches, config.no_object, config.num_points or None, found)

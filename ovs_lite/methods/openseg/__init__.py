@@ -10,7 +10,7 @@ from the CLIP that also reads the words. Departures: AdamW and Muon; F_z may sta
 """
 
 from ovs_lite.clip import load_clip
-from ovs_lite.methods.openseg.config import PRESETS
+from ovs_lite.methods.openseg.config import PRESETS, SOURCES
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.training import build
 from ovs_lite.methods.recipe import Recipe
@@ -20,6 +20,7 @@ METHOD = OpenSeg
 RECIPE = Recipe(
     name="openseg",
     presets=PRESETS,
+    sources=SOURCES,
     build=build,
     save=lambda task, path, config: save_method(task.method, path, task.about()),
     load=lambda path, config: load_method("openseg", load_clip(config.clip, config.pretrained), path),

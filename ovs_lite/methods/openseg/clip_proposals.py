@@ -34,6 +34,7 @@ class ClipProposals(Method):
     name = "clip-proposals"
     trains = True  # its masks are OpenSeg's
     weights_of = "openseg"
+    masks_of = "openseg-proposals"
     default_clip = ("ConvNeXt-Lite", "lite")  # which OpenSeg's backbone starts from
     tied_to = ()  # masks know no words
 
@@ -47,6 +48,11 @@ class ClipProposals(Method):
         config = stored_config(OpenSeg.lite, about)
         proposer = OpenSegProposer(config, fresh=False)
         return cls(clip, OpenSegNetwork(proposer, int(about["embed_dim"]), config.starts_as_clip))
+
+    @property
+    def proposer(self) -> OpenSegProposer:
+        """OpenSeg's."""
+        return self.network.proposer
 
     def trained_part(self) -> OpenSegNetwork:
         """OpenSeg's network, of which only the masks are used."""
@@ -63,8 +69,19 @@ class ClipProposals(Method):
     @scores_from(RegionFeatures)
     def scores(self, features: RegionFeatures, text_embeddings: torch.Tensor) -> torch.Tensor:
         """-> (B, K, H, W): Eq. 6, y = <w, z> . s."""
-        cosines = F.normalize(features.regions, dim=2) @ text_embeddings.T.to(features.regions.dtype)
-        return torch.einsum("bnk,bnhw->bkhw", cosines, features.masks)
+        return torch.einsum("bnk,bnhw->bkhw", self._cosines(features, text_embeddings), features.masks)
+
+    @torch.no_grad()
+    def regions(
+        self, features: RegionFeatures, text_embeddings: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Masks, and CLIP's softmax over classes of each. See `Method.regions`."""
+        probs = self.clip.probabilities(self._cosines(features, text_embeddings))
+        return list(zip(features.masks, probs, strict=True))
+
+    def _cosines(self, features: RegionFeatures, text: torch.Tensor) -> torch.Tensor:
+        """Of every region with every class, (B, N, K)."""
+        return F.normalize(features.regions, dim=2) @ text.T.to(features.regions.dtype)
 
 
 METHOD = ClipProposals

@@ -78,7 +78,8 @@ LITE = OpenSegConfig()
 PRESETS = {
     "smoke": replace(LITE, loop=replace(LITE.loop, steps=4), batch=4, data=("icon-smoke/icon-coco/train",)),
     "lite": LITE,
-    # The released model reads words with CLIP's ViT-L/14; per core of 16 images, as most of the paper's rows: sync off.
+    # The released model reads words with CLIP's ViT-L/14; sync off, as in most of the paper's rows (16 images
+    # per core: that needs 64 processes; fewer compare more).
     "paper": OpenSegConfig(
         data=("coco-panoptic/train",),
         compounds=(),
@@ -88,4 +89,32 @@ PRESETS = {
         sync=False,
         **PAPER,
     ),
+}
+PROPOSAL_SOURCES = {
+    "section 4.1, training parameters": "image_size rescale weight_decay schedule steps batch",
+    "section 4.1, for ALIGN's weights (section 4.4 tuned 0.08 for NoisyStudent's; not tried here with AdamW)": "lr",
+    "section 4.1, architecture; Table 3 for NoisyStudent, as ALIGN's weights are not public": "backbone "
+    "backbone_pretrained",
+    "section 4.1, architecture": "channels",
+    "Table 1": "queries",
+    "section 4.1, COCO (its panoptic segments and captions)": "data",
+    "section 3.1 (class-agnostic segments)": "per",
+    "ours: the paper names one rate": "backbone_factor",
+    "ours: in appendices that are not public": "layers heads grad_norm warmup",
+    "ours: AdamW on everything; the paper does not name its optimiser": "muon_lr ema accumulation",
+    "ours: single precision; the paper ran on TPUs": "precision",
+    "ours, of no effect on what is learned": "seed recompute compile checkpoint_every log_every",
+}
+SOURCES = PROPOSAL_SOURCES | {
+    "section 4.1, kp": "keep",
+    "section 4.1 (each core compares its own 16 images: 64 processes); sync for rows of Table 2, section 4.3": "sync",
+    "section 3.2, region features": "pooling",
+    "section 3.2 and Table 5": "kinds",
+    "slides, 4 : 1 (the paper does not give alpha)": "alpha",
+    "section 4.1 (a trained backbone; its text tower is frozen)": "start",
+    "released model: words by CLIP's ViT-L/14 at 336 pixels instead of ALIGN's BERT": "clip pretrained",
+    "released notebook: names as they are": "templates",
+    "section 3.2 (single words)": "compounds",
+    "section 4.1 (all images; masks are learned with the words)": "limits proposals",
+    "ours: the paper does not name its tagger": "tagger nltk_data",
 }

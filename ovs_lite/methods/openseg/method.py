@@ -45,6 +45,7 @@ class OpenSeg(OwnBackbone):
     else a file will bring its weights."""
 
     name = "openseg"
+    masks_of = "openseg-proposals"
     templates = PRESETS["lite"].templates
     lite = PRESETS["lite"]
 
@@ -57,12 +58,29 @@ class OpenSeg(OwnBackbone):
             self.network.clip_map.load_state_dict(map_projection(clip.network.visual).state_dict())
         self.network.to(clip.device)
 
+    @property
+    def proposer(self) -> OpenSegProposer:
+        """What finds its masks."""
+        return self.network.proposer
+
     def with_masks(self, source: MaskSource, budget: int = 128) -> "OpenSeg":
         """The same method, weights shared, with masks from elsewhere in place of its proposals, such as the ground
         truth's (Table 4): see `regions.sources`."""
         other = copy.copy(self)
         other.elsewhere = partial(source, budget=budget)
         return other
+
+    def variant(self) -> str:
+        """Whose masks, where they are not its own."""
+        if self.elsewhere is None:
+            return ""
+        source = self.elsewhere.func
+        named = getattr(source, "__qualname__", type(source).__qualname__)
+        return f"masks of {source.__module__}.{named}, {self.elsewhere.keywords['budget']}"
+
+    def scores_each_class_alone(self, **options) -> bool:
+        """Yes: attention is a softmax over regions, not over classes."""
+        return True
 
     @encodes
     def encode(self, images: torch.Tensor) -> OpenSegFeatures:
@@ -97,11 +115,24 @@ class OpenSeg(OwnBackbone):
         """
         text = text_embeddings.to(features.pixels.dtype)
         if proposals:
-            cosines = (
-                F.normalize(mask_pool(features.pixels, features.masks, pooling or self.config.pooling), dim=2) @ text.T
-            )  # (B, N, K)
+            cosines = self._cosines(features, text, pooling)
             weights = (cosines / self.network.temperature).softmax(1) if attention else cosines
             found = torch.einsum("bnk,bnhw->bkhw", weights, features.masks)
         else:
             found = patch_cosines(features.pixels, text)
         return F.interpolate(found, features.size, mode="bilinear", align_corners=False)
+
+    @torch.no_grad()
+    def regions(
+        self, features: OpenSegFeatures, text_embeddings: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Masks, and the softmax over classes of their cosines by the temperature that was learned for regions and
+        words. See `Method.regions`. Departure: the paper names pixels only, by the sum of cosines (Eq. 6)."""
+        cosines = self._cosines(features, text_embeddings.to(features.pixels.dtype))
+        masks = F.interpolate(features.masks, features.size, mode="bilinear", align_corners=False)
+        return list(zip(masks, (cosines / self.network.temperature).softmax(2), strict=True))
+
+    def _cosines(self, features: OpenSegFeatures, text: torch.Tensor, pooling: str | None = None) -> torch.Tensor:
+        """Of every region with every class, (B, N, K)."""
+        pooled = mask_pool(features.pixels, features.masks, pooling or self.config.pooling)
+        return F.normalize(pooled, dim=2) @ text.T

@@ -7,11 +7,10 @@ B images, M_b masks, H W pixels, h w a quarter of the image's sides.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.distributed import total_count, world_size
-from ovs_lite.losses.masks import best_match_dice_loss
+from ovs_lite.losses.masks import best_match_dice_loss, covered_share
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import ProposalConfig, ProposalTraining, training_batches
 
@@ -33,11 +32,6 @@ def mask_loss(probs: torch.Tensor, masks: Sequence[torch.Tensor]) -> torch.Tenso
     with_targets = total_count(sum(len(some) > 0 for some in masks), probs.device)
     targets = [covered_share(some, probs.shape[-2:]).to(probs.device) for some in masks]
     return best_match_dice_loss(probs, targets, max(1, with_targets) / world_size())
-
-
-def covered_share(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(M, H, W) bool -> (M, h, w) float in [0, 1]: the share of every cell that a mask covers."""
-    return F.interpolate(masks[:, None].float(), size, mode="area")[:, 0]
 
 
 def build(config: ProposalConfig) -> BestMatchTraining:

@@ -3,7 +3,7 @@
 Proposals have no class and no score; regions that nobody annotated cost nothing in training.
 """
 
-from ovs_lite.methods.openseg.config import PROPOSAL_PRESETS
+from ovs_lite.methods.openseg.config import PROPOSAL_PRESETS, PROPOSAL_SOURCES
 from ovs_lite.methods.openseg.proposal_training import build
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import WEIGHTS, load_proposer
@@ -12,6 +12,7 @@ from ovs_lite.methods.recipe import Recipe
 RECIPE = Recipe(
     name="openseg-proposals",
     presets=PROPOSAL_PRESETS,
+    sources=PROPOSAL_SOURCES,
     build=build,
     save=lambda task, path, config: task.proposer.save(path),
     load=lambda path, config: load_proposer(path),

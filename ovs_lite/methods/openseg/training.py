@@ -5,13 +5,13 @@ B images of all processes, b of this one, N proposals, K words of a caption at t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
 
-from ovs_lite.clip import Clip, load_clip
+from ovs_lite.clip import load_clip
 from ovs_lite.data.captions import ALL, NO_REGION, extract_words
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches, MixedBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
@@ -27,6 +27,7 @@ from ovs_lite.methods.openseg.proposal_training import mask_loss
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
+from ovs_lite.methods.word_table import WordTable
 from ovs_lite.regions.pooling import mask_pool
 
 SIZES = ("backbone", "channels", "queries", "layers", "heads", "image_size")
@@ -73,26 +74,6 @@ class OpenSegTraining(Task):
         return {key: str(value) for key, value in about.items()}
 
 
-class WordTable:
-    """The embeddings of words, each made once by the frozen text tower."""
-
-    def __init__(self, clip: Clip, templates: str):
-        self.clip, self.templates = clip, templates
-        self.known: dict[str, torch.Tensor] = {}
-
-    def padded(self, words: Sequence[Sequence[str]], most: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """b lists of at most K = `most` words -> (b, K, D), padded with zeros, and which count, (b, K) bool."""
-        missing = sorted({word for some in words for word in some} - self.known.keys())
-        if missing:
-            self.known |= zip(missing, self.clip.text_embeddings(missing, self.templates), strict=True)
-        embeddings = torch.zeros(len(words), most, self.clip.embed_dim, device=self.clip.device)
-        valid = torch.zeros(len(words), most, dtype=torch.bool, device=self.clip.device)
-        for row, some in enumerate(words):
-            for place, word in enumerate(some):
-                embeddings[row, place], valid[row, place] = self.known[word], True
-        return embeddings, valid
-
-
 class WordsAlone(OpenSegTraining):
     """The same where masks were learned before and stay as they are (`config.proposals`): F_z and tau alone learn.
 
@@ -109,20 +90,23 @@ class WordsAlone(OpenSegTraining):
 
     def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `OpenSegTraining.seen`."""
-        features, masks, *start = map(torch.stack, zip(*map(self._read, images), strict=True))
+        keys = [hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images]
+        new = {key: place for place, key in enumerate(keys) if key not in self.kept}
+        read = {key: self.kept[key] for key in keys if key not in new}
+        read |= zip(new, self._read(images[list(new.values())]) if new else (), strict=True)
+        self.kept |= {key: read[key] for key in new}
+        for key in list(self.kept)[: max(0, len(self.kept) - KEPT)]:
+            del self.kept[key]
+        parts = zip(*(read[key] for key in keys), strict=True)
+        features, masks, *start = (torch.stack([one.float() for one in part]) for part in parts)
         return masks, self.model.meaning(features, start[0] if start else None)
 
     @torch.no_grad()
-    def _read(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """F, masks and, where there is one, the start of one image's F_z; kept in half precision."""
-        key = hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest()
-        if key not in self.kept:
-            features, logits, start = self.model.looked_at(image[None])
-            read = (features, logits.float().sigmoid(), *([] if start is None else [start]))
-            if len(self.kept) >= KEPT:
-                self.kept.pop(next(iter(self.kept)))
-            self.kept[key] = tuple(part[0].half().contiguous() for part in read)
-        return [part.float() for part in self.kept[key]]
+    def _read(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """F, masks and, where there is one, the start of F_z of each image, in half precision."""
+        features, logits, start = self.model.looked_at(images)
+        parts = (features, logits.float().sigmoid(), *([] if start is None else [start]))
+        return zip(*(part.half().contiguous().unbind() for part in parts), strict=True)
 
 
 def build(config: OpenSegConfig) -> OpenSegTraining:

@@ -1,4 +1,25 @@
-"""OVSeg: CLIP is the bottleneck on masked images; prompts for blank patches repair it.
+"""OVSeg: CLIP is the bottleneck of two stages, so it is adapted to masked crops; masks come from MaskFormer.
 
-Paper: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023).
+Paper: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP" (CVPR 2023): two stages (section
+3.1), pairs of regions and nouns mined from captions (3.2, `methods.pair_mining`), mask prompt tuning (3.3,
+`clip.mask_prompt`), the orders of tuning (A.4, `adaptation`), the ensemble (A.5, `method`). Departures are named there.
 """
+
+from ovs_lite.clip import load_clip
+from ovs_lite.methods.ovseg.adaptation import build
+from ovs_lite.methods.ovseg.config import PRESETS, SOURCES
+from ovs_lite.methods.ovseg.method import OVSeg
+from ovs_lite.methods.recipe import Recipe
+from ovs_lite.methods.trained import load_method, save_method
+
+METHOD = OVSeg
+RECIPE = Recipe(
+    name="ovseg",
+    presets=PRESETS,
+    sources=SOURCES,
+    build=build,
+    save=lambda task, path, config: save_method(task.method, path, task.about()),
+    load=lambda path, config: load_method("ovseg", load_clip(config.clip, config.pretrained), path),
+    weights=lambda config: "ovseg.safetensors",
+    example="ovseg --data runs/pairs --tune tower --depth 0 --lr 3e-4 --weight-decay 0.2 --out runs/ovseg-tower",
+)

@@ -13,6 +13,7 @@ from ovs_lite.clip.dense import dense_maps
 from ovs_lite.methods.base import Method, PatchFeatures, encodes, scores_from, upsample_to
 from ovs_lite.methods.reco.bank import ImageBank, iconworld_bank
 from ovs_lite.models.text_masks import patch_cosines
+from ovs_lite.tensors import tensors_digest
 
 RETRIEVED = 5
 ATTENTION_SCALE = 10.0
@@ -53,6 +54,11 @@ class Reco(Method):
         if self._bank is None:
             self._bank = iconworld_bank(self.clip)
         return self._bank
+
+    def variant(self) -> str:
+        """How many images are retrieved, and from which bank."""
+        bank = "IconWorld" if self._bank is None else tensors_digest("bank", [self.bank.embeddings, self.bank.features])
+        return f"k={self.k}, bank {bank[:12]}"
 
     @encodes
     def encode(self, images: torch.Tensor) -> RecoFeatures:

@@ -12,7 +12,7 @@ trained with ImageNet's statistics.
 
 from ovs_lite.clip import load_clip
 from ovs_lite.methods.recipe import Recipe
-from ovs_lite.methods.tcl.config import PRESETS
+from ovs_lite.methods.tcl.config import PRESETS, SOURCES
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.methods.tcl.training import build
 from ovs_lite.methods.trained import load_method, save_method
@@ -21,6 +21,7 @@ METHOD = Tcl
 RECIPE = Recipe(
     name="tcl",
     presets=PRESETS,
+    sources=SOURCES,
     build=build,
     save=lambda task, path, config: save_method(
         task.method, path, {"steps": str(config.loop.steps), "seed": str(config.loop.seed)}

@@ -19,7 +19,7 @@ class TclConfig:
     )
     clip: str = "ViT-Lite-8"  # the frozen CLIP, an open_clip ViT
     pretrained: str = "lite"  # its weights: lite, an open_clip tag such as openai, or a file
-    data: tuple[str, ...] = ("icon-lite/icon-caption/train",)  # prepared splits or webdataset shards, or below data/
+    data: tuple[str, ...] = ("icon-lite/icon-caption/train",)  # a prepared split, shards (*.tar, a::b), or synthetic
     batch: int = 64  # image-text pairs per step, of all processes
     image_size: int = 64  # side of a training image, pixels; inference doubles it
     crop_area: tuple[float, float] = (0.6, 1.0)  # share of the image's area that a random crop keeps
@@ -57,7 +57,22 @@ PRESETS = {
     # faster, and without weight decay; augmentation is torchvision's RandAugment, not timm's.
     "paper": TclConfig(
         loop=replace(LITE.loop, steps=50_000, lr=7.5e-5, warmup=15_000),
-        clip="ViT-B-16", pretrained="openai", data=("cc3m/*.tar", "cc12m/*.tar"),
+        clip="ViT-B-16", pretrained="openai", data=("downloads/cc3m/*.tar", "downloads/cc12m/*.tar"),
         batch=1024, image_size=224, crop_area=(0.08, 1.0), augment="strong", workers=8,
     ),
 }  # fmt: skip
+SOURCES = {
+    "section 4.1, implementation details": "clip batch steps lr warmup schedule weight_decay image_size data",
+    "section 4.1, loss weights": "image_weight feature_weight area_weight smooth_weight",
+    "section 3.3, Eq. 12 (no term of plain contrast; it is Table 2's baseline)": "contrastive_weight",
+    "appendix B, footnote 2 (30,000 of 50,000 steps)": "unfreeze",
+    "section 3.2 (both encoders start from CLIP's weights)": "pretrained",
+    "section 3.3, Eq. 10": "positive_area negative_area",
+    "released main.py": "grad_norm",
+    "released configs/default.yml and timm's training transform": "crop_area augment",
+    "released models/tcl (no norm before pooling and smoothness; the paper writes one)": "variant",
+    "released: no running average, no accumulation, one rate for all": "ema accumulation backbone_factor",
+    "ours: AdamW on everything, as in the paper, is muon_lr 0": "muon_lr",
+    "ours: single precision; released in fp16, which asks for a GPU": "precision",
+    "ours, of no effect on what is learned": "seed recompute compile checkpoint_every log_every workers",
+}

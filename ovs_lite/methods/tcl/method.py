@@ -64,6 +64,10 @@ class Tcl(Method):
             tokens, grid = penultimate_tokens(self.clip.network.visual, images)
         return self.grounder(tokens, grid, train_block)
 
+    def scores_each_class_alone(self, **options) -> bool:
+        """Yes: every mask is one class's, PAMR's result too."""
+        return True
+
     @encodes
     def encode(self, images: torch.Tensor) -> TclFeatures:
         """(B, 3, H, W) normalised -> embeddings of pixels and of the frozen CLIP's patches.

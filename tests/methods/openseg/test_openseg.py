@@ -11,6 +11,7 @@ from kit.openseg import make_openseg
 from kit.proposal_training import SMALL
 from kit.records import scene, toy
 from ovs_lite.checkpoints import load_method, save_method
+from ovs_lite.clip import load_clip
 from ovs_lite.methods.openseg.clip_proposals import ClipProposals
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
@@ -147,6 +148,16 @@ def test_settings_that_cannot_run_are_refused():
         with pytest.raises(ValueError, match=message):
             OpenSegConfig(**changes)
     assert PRESETS["paper"].keep == 0.5 and not PRESETS["paper"].sync
+
+
+def test_weights_are_loaded_on_the_shipped_clip_that_they_were_trained_on(tmp_path):
+    """Given by name or not at all; another one is refused."""
+    path = tmp_path / "openseg.safetensors"
+    save_method(OpenSeg(load_clip("ViT-Lite-8"), OpenSegConfig(**SMALL | {"start": "backbone"})), path)
+    for clip in (None, ("ViT-Lite-8", "lite")):
+        assert load_method("openseg", clip, path).clip.name == "ViT-Lite-8"
+    with pytest.raises(ValueError, match="trained on the CLIP 'ViT-Lite-8'"):
+        load_method("openseg", ("ConvNeXt-Lite", "lite"), path)
 
 
 class Test_clip_with_proposals:

@@ -90,13 +90,22 @@ def test_shards_take_the_place_of_a_prepared_split(tmp_path, capsys):
     for number in (0, 1):
         shard_of_pairs(tmp_path / f"{number:05d}.tar", shape_pairs(4), textless=[2])
     (tmp_path / "bad.tar").write_bytes(b"no tar")
-    given = ["--data", tmp_path / "{00000..00001}.tar", tmp_path / "b*.tar"]
+    given = ["--data", f"{tmp_path}/{{00000..00001}}.tar::{tmp_path}/b*.tar"]
     tensors, seen = train_command("tcl", tmp_path / "a", *SMALL, *given)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith(f"wrote {tmp_path / 'a' / 'tcl.safetensors'}; last loss 0.")
-    assert printed[1] == "8 pairs in 2 shards, 1 bad shards left out; 2 bad pairs met by this process"
+    (written,) = [place for place, line in enumerate(printed) if line.startswith("wrote ")]
+    assert printed[written].startswith(f"wrote {tmp_path / 'a' / 'tcl.safetensors'}; last loss 0.")
+    assert printed[written + 1] == "8 pairs in 2 shards, 1 bad shards left out; 2 bad pairs met by this process"
     assert moved(tensors) == {"block", "decoder"} and len(seen) == 4
     assert_same_bits(train_command("tcl", tmp_path / "b", *SMALL, *given)[0], tensors)
+
+
+def test_pairs_made_in_memory_take_the_place_of_data(tmp_path):
+    """And decide the numbers: another count of them is another run."""
+    given = [*SMALL, "--steps", 2, "--data", "synthetic:12"]
+    assert moved(train_command("tcl", tmp_path, *given)[0]) >= {"decoder"}
+    with pytest.raises(ValueError, match="other settings: data .*synthetic:12.* -> .*synthetic:13"):
+        train_command("tcl", tmp_path, *given[:-1], "synthetic:13")
 
 
 @pytest.mark.parametrize(

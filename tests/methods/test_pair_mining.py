@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kit.ovseg import pair as mined_pair
 from kit.proposers import make_proposer
 from kit.real_data import found
 from kit.records import scene, toy
@@ -25,8 +26,8 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.files import file_digest
 from ovs_lite.iconworld.build import iter_records
 from ovs_lite.iconworld.sets import icon_sets
-from ovs_lite.methods.ovseg import mining
-from ovs_lite.methods.ovseg.mining import MiningConfig, caption_nouns, mine, mine_record, pair_statistics
+from ovs_lite.methods import pair_mining as mining
+from ovs_lite.methods.pair_mining import MiningConfig, caption_nouns, mine, mine_record, pair_statistics
 from ovs_lite.regions.classifiers import region_scores
 
 CAPTIONS = [["a dog on the grass", "two fire hydrants and a dog"], ["it is quite happy"], [], ["a cat"], ["the sky"]]
@@ -172,3 +173,38 @@ def test_real_captions_and_segments_are_mined(tmp_path, clip):
         record = origins[pair["source"]]
         assert 0 <= pair["mask"] < len(record_masks(record)[0]) and pair["caption"] in record["captions"]
         assert noun[0] in pair["caption"].lower()
+
+
+def test_classes_of_segments_are_words_without_any_caption(tmp_path, clip):
+    vocabulary = load_vocabulary("icon-coco")
+    scenes = list(islice(iter_records(icon_sets("icon-coco")[0], 3, 64, seed=5), 3))
+    write_split(scenes, tmp_path / "source", progress=False)
+    pairs = mined(tmp_path, clip, classes="icon-coco")
+    expected = [vocabulary.names[label] for record in scenes for label in record_masks(record)[1]]
+    assert [captions[0] for captions in pairs["captions"]] == expected and len(expected) >= 3
+    first, masks = pairs[0], record_masks(scenes[0])[0]
+    left, top, right, bottom = first["pair"]["box"]
+    assert np.array_equal(decode_rle(first["masks"][0]), masks[0][top:bottom, left:right])
+    assert first["pair"]["caption"] == "" and -1 <= first["pair"]["score"] <= 1
+    least = sorted(pair["score"] for pair in pairs["pair"])[len(pairs) // 2] - 1e-4
+    assert len(mined(tmp_path, clip, "few", classes="icon-coco", least=least)) == len(pairs) - len(pairs) // 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"captions": ["a", "b"]}, "got 1 masks and 2 captions, expected one of each"),
+        ({"masks": []}, "got 0 masks and 1 captions"),
+        ({"box": [0, 0, 20, 24]}, "expected XYXY of the crop's 24 x 20 pixels"),
+        ({"box": [-1, 0, 23, 20]}, "got box .-1, 0, 23, 20."),
+    ],
+)
+def test_a_pair_is_one_region_with_one_word_in_its_box(tmp_path, changes, message):
+    record = mined_pair(0, "cat")
+    if "box" in changes:
+        record["pair"] = record["pair"] | changes
+    else:
+        record |= changes
+    with pytest.raises(ValueError, match=message):
+        write_split([record], tmp_path / "pairs", columns="pairs", progress=False)
+    assert not (tmp_path / "pairs").exists()

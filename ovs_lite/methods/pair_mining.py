@@ -20,9 +20,10 @@ from ovs_lite.clip import Clip
 from ovs_lite.clip.crops import mask_boxes
 from ovs_lite.data.captions import extract_words
 from ovs_lite.data.images import read_image
-from ovs_lite.data.parts import write_in_parts
+from ovs_lite.data.parts import Share, write_in_parts
 from ovs_lite.data.record import load_split, read_creator
 from ovs_lite.data.rle import encode_rle
+from ovs_lite.data.segments import record_masks
 from ovs_lite.data.tagging import Tagger, load_tagger
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.regions.classifiers import inside, region_scores
@@ -43,6 +44,7 @@ class MiningConfig:
     templates: str = "vild14"  # sentences that a noun is put into
     compounds: tuple[str, ...] = ("icon-coco",)  # vocabularies whose names of several words are kept together
     tagger: str = "auto"  # parts of speech: shipped, nltk, or nltk where its data is found
+    classes: str = ""  # vocabulary: then the words are the classes of the split's own segments, and no caption is read
 
     def __post_init__(self):
         if min(self.captions, self.budget) < 1 or not -1 <= self.least <= 1:
@@ -51,13 +53,13 @@ class MiningConfig:
 
 def mine(
     source: str | Path, folder: str | Path, clip: Clip, proposer: Any | None, config: MiningConfig | None = None,
-    limit: int | None = None, progress: bool = True,
+    limit: int | None = None, progress: bool = True, share: Share | None = None,
 ) -> bool:  # fmt: skip
     """Mine the pairs of a prepared split into a split of `schema.COLUMNS["pairs"]`. Returns whether it is complete.
 
     Each record is a pair: the tight crop of the region with its background, the region's mask in it, the noun as its
     caption, and in `pair` where it comes from. proposer: a `MaskProposer`, or None for the split's own segments.
-    limit: the first images only. Several processes, stops and what is raised: see `write_in_parts`.
+    limit: the first images only. Several processes, share, stops and what is raised: see `write_in_parts`.
     """
     config, split = config or MiningConfig(), load_split(source)
     split = split if limit is None else split.select(range(min(limit, len(split))))
@@ -69,10 +71,13 @@ def mine(
 
     def mined(numbers: range) -> Iterator[dict[str, Any]]:
         for record in split.select(numbers):
+            if config.classes:
+                yield from labelled_record(record, load_vocabulary(config.classes).names, clip, config)
+                continue
             nouns = caption_nouns(record["captions"][: config.captions], names, tagger)
             yield from mine_record(record, nouns, clip, proposer, config)
 
-    return write_in_parts(folder, mined, len(split), creator, "pairs", progress, "mining")
+    return write_in_parts(folder, mined, len(split), creator, "pairs", progress, "mining", share)
 
 
 def caption_nouns(captions: Sequence[str], compounds: Sequence[str], tagger: Tagger) -> dict[str, str]:
@@ -103,6 +108,27 @@ def mine_record(
         if score >= config.least:
             origin = {"source": record["image_id"], "caption": caption, "mask": there[row], "score": score}
             found.append(_pair(image, masks[there[row]], noun, len(found), origin))
+    return found
+
+
+@torch.no_grad()
+def labelled_record(
+    record: Mapping[str, Any], names: Sequence[str], clip: Clip, config: MiningConfig
+) -> list[dict[str, Any]]:
+    """Every segment of one image with the name of its class: OVSeg's first source (Table 2, case 1). No region is
+    looked for; the score is what CLIP says of it."""
+    image, (masks, labels) = np.array(read_image(record["image"])), record_masks(record)
+    if not len(masks):
+        return []
+    pixels = clip.normalise(torch.from_numpy(image).permute(2, 0, 1).to(clip.device) / 255)
+    words = [names[label] for label in labels]
+    text, masks = clip.text_embeddings(words, config.templates), torch.from_numpy(masks)
+    scores = region_scores("masked crops", clip, pixels, masks.to(clip.device), text).diagonal().tolist()
+    found = []
+    for row, (word, score) in enumerate(zip(words, scores, strict=True)):
+        if score >= config.least:
+            origin = {"source": record["image_id"], "caption": "", "mask": row, "score": score}
+            found.append(_pair(image, masks[row], word, len(found), origin))
     return found
 
 
