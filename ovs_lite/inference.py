@@ -6,7 +6,7 @@ average is resized to the image, argmax. Departure: images are resized with anti
 otherwise.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -112,6 +112,25 @@ class SlidingFeatures:
         return total.div_(self.times)
 
 
+@dataclass(frozen=True)
+class PartedScores:
+    """Scores of K classes, made for a few of them at a time, and again at every reading: the memory is that of a few.
+
+    features, text, options: as `SlidingFeatures.scores`; the features must allow a second reading. at_once: how many
+    classes. `best_classes` and `resized_classes` read it like a tensor of scores.
+    """
+
+    features: SlidingFeatures
+    text: torch.Tensor
+    at_once: int
+    options: dict[str, Any]
+
+    def parts(self) -> Iterator[torch.Tensor]:
+        """(B, K', h, w) of the next K' <= at_once classes, until all K came."""
+        for text in self.text.split(self.at_once):
+            yield self.features.scores(text, **self.options)
+
+
 @torch.no_grad()
 def encode_windows(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
     """(B, 3, h, w) normalised -> features of all windows, each encoded once.
@@ -125,6 +144,20 @@ def encode_windows(method: Method, images: torch.Tensor, window: Window) -> Slid
 def sliding_scores(method: Method, images: torch.Tensor, text: torch.Tensor, window: Window, **options) -> torch.Tensor:
     """`encode_windows` and `SlidingFeatures.scores` in one, holding the features of one window at a time."""
     return _sliding(method, images, window).scores(text, **options)
+
+
+def scores_within(
+    method: Method, images: torch.Tensor, text: torch.Tensor, window: Window, most: int, **options
+) -> torch.Tensor | PartedScores:
+    """`sliding_scores`; more than `most` values come in parts, where a method scores each class for itself.
+
+    A part has one class at least, and at most half as many values, as the last one is still held while the next one is
+    made. A method whose classes change each other's scores makes all at once.
+    """
+    at_once = max(1, most // (len(images) * images.shape[-2] * images.shape[-1]))
+    if len(text) <= at_once or not method.scores_each_class_alone(**options):
+        return sliding_scores(method, images, text, window, **options)
+    return PartedScores(encode_windows(method, images, window), text, max(1, at_once // 2), options)
 
 
 def _sliding(method: Method, images: torch.Tensor, window: Window) -> SlidingFeatures:
@@ -156,29 +189,56 @@ def normalised(method: Method, pixels: torch.Tensor) -> torch.Tensor:
     return method.clip.normalise(transforms.to_dtype(pixels.to(method.clip.device), torch.float32, scale=True))
 
 
+@torch.no_grad()
+def panoptic_image(
+    method: Method, image: Image.Image, text: torch.Tensor, is_thing: Sequence[bool], **options
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Segments of an RGB image, seen whole and as large as it is: ids (H, W) int64 with 0 = void, and what each is.
+
+    text: (K, D). is_thing, options, errors: as `Method.panoptic`.
+    """
+    features = method.encode(normalised(method, transforms.pil_to_tensor(image)[None]))
+    return method.panoptic(features, text, is_thing, **options)[0]
+
+
+@torch.no_grad()
+def named_image(
+    method: Method, image: Image.Image, text: torch.Tensor, window: Window | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Proposals of an RGB image, seen whole at the resized scale: masks (N, H, W) in [0, 1] at the image's size, and
+    their probabilities of the classes (N, K). text: (K, D). window: default `Window.for_clip`. Errors as
+    `Method.regions`."""
+    pixels = resize_image(image, window or Window.for_clip(method.clip.image_size))
+    masks, probs = method.regions(method.encode(normalised(method, pixels[None])), text)[0]
+    size = (image.height, image.width)
+    return F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0], probs
+
+
 def best_classes(
-    scores: torch.Tensor, size: tuple[int, ...], present: np.ndarray | None = None
+    scores: torch.Tensor | PartedScores, size: tuple[int, ...], present: np.ndarray | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, K, h, w) -> the best score and its class (the first of equals) at `size` = (H, W), (B, H, W) each.
 
     Where a score is NaN so is the best one, and the class says nothing.
     present: (B, K) bool, the classes that compete in an image; default all.
     """
-    absent = None if present is None else torch.from_numpy(~present).to(scores.device)
-    best = scores.new_full((len(scores), *size), -torch.inf)
-    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    best = labels = None
     for k, plane in enumerate(resized_classes(scores, size)):
-        if absent is not None:
-            plane = plane.masked_fill(absent[:, k, None, None], -torch.inf)
+        if best is None:
+            best = torch.full_like(plane, -torch.inf)
+            labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+        if present is not None:
+            absent = torch.from_numpy(~present[:, k]).to(plane.device)
+            plane = plane.masked_fill(absent[:, None, None], -torch.inf)
         labels.masked_fill_(plane > best, k)
         torch.maximum(best, plane, out=best)
     return best, labels
 
 
-def resized_classes(scores: torch.Tensor, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
+def resized_classes(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """(B, K, h, w) -> K times (B, H, W), bilinear: one class at a time, to bound the memory."""
-    for k in range(scores.shape[1]):
-        plane = scores[:, k : k + 1]
-        if plane.shape[-2:] != tuple(size):
-            plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
-        yield plane[:, 0]
+    for part in scores.parts() if isinstance(scores, PartedScores) else (scores,):
+        for plane in part.split(1, 1):
+            if plane.shape[-2:] != tuple(size):
+                plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
+            yield plane[:, 0]

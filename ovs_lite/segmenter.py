@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -18,11 +19,20 @@ from PIL import Image
 from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
 from ovs_lite.data.queries import called, parse_queries, phrases
-from ovs_lite.inference import SlidingFeatures, Window, best_classes, encode_image, resized_classes
+from ovs_lite.inference import (
+    SlidingFeatures,
+    Window,
+    best_classes,
+    encode_image,
+    named_image,
+    panoptic_image,
+    resized_classes,
+)
 from ovs_lite.methods import Method
 from ovs_lite.methods.base import check_options
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
+from ovs_lite.regions.everything import named_regions, region_labels
 from ovs_lite.viz.image_files import save_image
 from ovs_lite.viz.overlay import overlay
 
@@ -79,6 +89,20 @@ class EncodedImage:
     ) -> Segmentation:
         """Find the queries in the image, which is not encoded again. Arguments and errors as `Segmenter.segment`."""
         return self._answer(_Request.of(self.method, self.image, queries, background, templates, options))
+
+    def masks_at(self, points: Any = None, boxes: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The masks of prompts: (P, N, H, W) soft in [0, 1], and their predicted IoU (P, N).
+
+        points: (P, 2) XY in pixels of the image, a pixel's centre at + 0.5; N masks for each, one for each granularity.
+        boxes: (P, 4) XYXY, right and bottom edges exclusive; N = 1. Give one of the two. What all prompts share of the
+        image is computed at the first of them. Raises ValueError for prompts of another shape, both or neither, and for
+        a method that cannot be prompted.
+        """
+        return self.method.prompter.masks_at(self._seen, points, boxes)
+
+    @cached_property
+    def _seen(self) -> Any:
+        return self.method.prompter.look(np.array(self.image))
 
     def _answer(self, request: "_Request") -> Segmentation:
         size, names = (self.image.height, self.image.width), request.names
@@ -164,6 +188,62 @@ class Segmenter:
         request = _Request.of(self.method, pixels, queries, background, templates, options)
         return self.encode(pixels, window=window)._answer(request)
 
+    def masks_at(self, image: Any, points: Any = None, boxes: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The masks of points or boxes in an image: `EncodedImage.masks_at`, without words and without encoding.
+
+        Several prompts one after the other: look at the image once, by `encode`.
+        """
+        prompter = self.method.prompter
+        return prompter.masks_at(prompter.look(np.array(read_image(image))), points, boxes)
+
+    def panoptic(
+        self,
+        image: Any,
+        queries: str | Sequence[str],
+        is_thing: Sequence[bool] | None = None,
+        *,
+        templates: str | None = None,
+        **options: Any,
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Single things, and stuff, of an image: ids (H, W) int64 with 0 = void, and what each segment is.
+
+        An entry of the list has `id`, `category_id` (an index into the queries), `area` in pixels, `bbox` as XYWH.
+        image, queries, templates: as `segment`, a query being one phrase. is_thing: a flag for each query, default all
+        are things; stuff of one query is one segment. options: the method's own, given to `Method.panoptic`.
+        Raises ValueError as `segment`, for another number of flags, and for a method that finds no single things.
+        """
+        asked = parse_queries(queries)
+        words, _ = phrases(asked)
+        flags = [True] * len(asked) if is_thing is None else list(is_thing)
+        if len(words) != len(asked) or len(flags) != len(asked):
+            given = f"{len(asked)} queries of {len(words)} phrases and {len(flags)} flags"
+            raise ValueError(f"got {given}, expected one phrase and one flag for each query")
+        text = self.clip.text_embeddings(words, templates or self.method.templates)
+        ids, infos = panoptic_image(self.method, read_image(image), text, flags, **options)
+        return ids.cpu().numpy(), infos
+
+    def everything(
+        self, image: Any, queries: str | Sequence[str], *, templates: str | None = None, **settings: Any
+    ) -> Segmentation:
+        """All that a mask-based method proposes in an image, each region named by one of the queries.
+
+        `queries` of the result are the R regions' names, best region first, a name as often as it was found; `labels`
+        are places among them, smaller regions over larger ones, -1 where there is none; `logits` are each region's
+        score inside it, else 0. image, queries, templates: as `segment`, a query being one phrase. settings: of
+        `ovs_lite.regions.everything.named_regions`. Raises ValueError as `segment`, and for a pixel-based method.
+        """
+        asked, pixels = parse_queries(queries), read_image(image)
+        words, _ = phrases(asked)
+        if len(words) != len(asked):
+            raise ValueError(f"got {len(asked)} queries of {len(words)} phrases, expected one phrase for each query")
+        text = self.clip.text_embeddings(words, templates or self.method.templates)
+        found = named_regions(*named_image(self.method, pixels, text), **settings)
+        labels = region_labels(found, (pixels.height, pixels.width)).numpy()
+        scores = np.zeros((len(found), *labels.shape), np.float32)
+        for plane, region in zip(scores, found, strict=True):
+            plane[region["mask"].cpu().numpy()] = region["score"]
+        return Segmentation(labels, scores, [words[region["category_id"]] for region in found], pixels)
+
     @torch.no_grad()
     def predict(self, images: torch.Tensor, text_embeddings: torch.Tensor, **options: Any) -> torch.Tensor:
         """The tensor-level core: (B, 3, H, W) normalised, (K, D) -> (B, K, H, W) scores at input size."""
@@ -182,8 +262,8 @@ def load(
     name: one of `ovs_lite.methods.METHODS`.
     checkpoint: the method's own trained weights, default the shipped ones.
     clip, pretrained: see `ovs_lite.clip.load_clip`; of the shipped ones ViT-Lite-8 sees 16 x 16 patches of a drawing
-        where ConvNeXt-Lite sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. The default stands for the CLIP that
-        the method's shipped weights belong to. groupvit brings its own encoder, takes none, and reads it from
+        where ConvNeXt-Lite sees 4 x 4 cells; ("ViT-B-16", "openai") for photos. The default stands for the shipped
+        CLIP that the method's weights belong to. groupvit brings its own encoder, takes none, and reads it from
         `checkpoint`, a folder or a name on the Hugging Face hub.
     device: default the GPU where there is one.
     Raises ValueError for unknown names, for a checkpoint of a method that trains nothing and for a CLIP that the method

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kit.clips import random_clip
 from ovs_lite.inference import (
+    PartedScores,
     Window,
     best_classes,
     encode_image,
@@ -17,6 +18,7 @@ from ovs_lite.inference import (
     resize_image,
     resized_classes,
     resized_shape,
+    scores_within,
     sliding_scores,
     window_starts,
 )
@@ -210,3 +212,36 @@ def test_nothing_to_score_is_a_clear_error(clip):
             features.scores(text[:0])
     with pytest.raises(ValueError, match="0 x 5 pixels, expected at least one"):
         encode_image(method, Image.new("RGB", (5, 0)))
+
+
+@pytest.mark.parametrize("name", ["clip-cam", "maskclip"])
+@pytest.mark.parametrize("present", [False, True])
+def test_scores_in_parts_choose_the_same_classes(name, present, clip):
+    """With windows that overlap; the parts are of 3 classes, the last one of 2. Every method: tests/methods."""
+    method, images = get_method(name, clip).eval(), torch.cat([picture(30, 40), picture(30, 40, 1)])
+    text = F.normalize(torch.randn(11, clip.embed_dim, generator=torch.Generator().manual_seed(0)), dim=1)
+    window = Window(24, 24, 16)
+    whole = sliding_scores(method, images, text, window)
+    parted = scores_within(method, images, text, window, 7 * images[:, 0].numel())
+    assert isinstance(parted, PartedScores)
+    assert [part.shape[1] for part in parted.parts()] == [3, 3, 3, 2]
+    torch.testing.assert_close(torch.cat(list(parted.parts()), 1), whole, atol=1e-5, rtol=1e-5)
+    kept = np.random.default_rng(0).random((2, 11)) < 0.5 if present else None
+    for size in ((30, 40), (50, 61)):
+        for _ in range(2):  # a second reading gives the same
+            best, labels = best_classes(parted, size, kept)
+            expected = best_classes(whole, size, kept)
+            torch.testing.assert_close(best, expected[0], atol=1e-5, rtol=1e-5)
+            assert (labels == expected[1]).double().mean() > 0.999, "but for ties within rounding"
+
+
+@pytest.mark.parametrize("options", [{"prompt_denoising": 0.5}, {"key_smoothing": "paper"}])
+def test_classes_that_change_each_other_are_scored_together(options, clip):
+    method, images = get_method("maskclip", clip).eval(), picture(24, 24)
+    text = F.normalize(torch.randn(9, clip.embed_dim, generator=torch.Generator().manual_seed(0)), dim=1)
+    window = Window(24, 24, 16)
+    assert isinstance(scores_within(method, images, text, window, 1), PartedScores)
+    found = scores_within(method, images, text, window, 1, **options)
+    assert torch.equal(found, sliding_scores(method, images, text, window, **options))
+    assert isinstance(scores_within(method, images, text, window, 9 * 24 * 24), torch.Tensor), "everything fits"
+    assert not Echo(clip).scores_each_class_alone(), "unless a method knows better"

@@ -38,6 +38,30 @@ def test_the_result_keeps_its_promises(model):
     assert "cat" in repr(result) and "array" not in repr(result)
 
 
+def test_everything_names_each_region_and_its_result_can_be_drawn(tmp_path):
+    image = noise(96, 128)
+    namer = load("uniovseg")
+    result = namer.everything(image, ["cat", "grass", "sky"], budget=6, templates="single")
+    regions = len(result.queries)
+    assert 1 < regions <= 6 and set(result.queries) <= {"cat", "grass", "sky"}
+    assert result.logits.shape == (regions, 96, 128) and result.labels.max() < regions and result.labels.min() >= -1
+    scores = result.logits.max((1, 2))
+    assert (np.diff(scores) <= 0).all() and 0 < scores.min() and scores.max() <= 1
+    for place in range(regions):
+        assert (result.logits[place][result.labels == place] == scores[place]).all(), "drawn where it is"
+    assert ((result.labels == -1) == (result.logits.max(0) == 0)).all()
+    result.save(tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").width == max(128, 160)
+    assert namer.everything(image, "cat, grass", least_score=1.1).queries == []
+    with pytest.raises(ValueError, match="got 1 queries of 2 phrases, expected one phrase for each query"):
+        namer.everything(image, ["cat|kitten"])
+
+
+def test_everything_needs_a_method_that_proposes_masks(model):
+    with pytest.raises(ValueError, match="got the method maskclip, expected a mask-based one"):
+        model.everything(noise(48, 72), QUERIES)
+
+
 def test_path_pil_and_array_are_the_same_picture(model, tmp_path):
     array = noise(48, 72)
     Image.fromarray(array).save(tmp_path / "photo.png")

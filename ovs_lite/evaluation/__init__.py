@@ -7,12 +7,16 @@ from ovs_lite.evaluation.metrics.intervals import (
     mean_interval,
     miou_difference,
     miou_interval,
+    ratio_interval,
 )
+from ovs_lite.evaluation.metrics.panoptic import PanopticQuality, PanopticScores
 from ovs_lite.evaluation.metrics.recall import proposal_recall
+from ovs_lite.evaluation.panoptic import PanopticReport, evaluate_panoptic, pq_difference, pq_interval
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 __all__ = [
-    "ConfusionMatrix", "Estimate", "SegmentationReport", "SegmentationScores",
-    "evaluate_segmentation", "mean_estimate", "mean_interval", "miou_difference", "miou_interval", "proposal_recall",
+    "ConfusionMatrix", "Estimate", "PanopticQuality", "PanopticReport", "PanopticScores", "SegmentationReport",
+    "SegmentationScores", "evaluate_panoptic", "evaluate_segmentation", "mean_estimate", "mean_interval",
+    "miou_difference", "miou_interval", "pq_difference", "pq_interval", "proposal_recall", "ratio_interval",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou, recall_at
+from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
 GROUPS = ("all", "seen", "unseen")
@@ -84,35 +84,77 @@ def evaluate_proposals(
     The curve by budget takes the first 1, 2, 4, ... proposals of the same answer. Crowds and unlabelled segments are
     left out. Raises ValueError for no record and for masks that `checked_masks` refuses.
     """
-    thresholds = tuple(sorted(thresholds))
-    budgets = [b for b in BUDGETS if b < budget] + [budget]
-    known = set(seen)
-    best = {name: {group: [] for group in GROUPS} for name in sources}
-    curves = {name: {b: [] for b in budgets} for name in sources}
-    images = 0
-    for record in records:
+    counter = proposal_counter(sources, vocabulary, seen, thresholds, budget)
+    return counter.report(*counter.count(records))
+
+
+def proposal_counter(
+    sources: Mapping[str, MaskSource],
+    vocabulary: Vocabulary | None = None,
+    seen: Iterable[str] = (),
+    thresholds: Sequence[float] = THRESHOLDS,
+    budget: int = BUDGET,
+) -> "ProposalCounter":
+    """What `evaluate_proposals` has to know before it sees an image; its arguments."""
+    budgets = (*(b for b in BUDGETS if b < budget), budget)
+    return ProposalCounter(dict(sources), vocabulary, frozenset(seen), tuple(sorted(thresholds)), budgets)
+
+
+@dataclass(frozen=True)
+class ProposalCounter:
+    """Counts found targets of images one by one. Made by `proposal_counter`; thresholds and budgets ascend."""
+
+    sources: dict[str, MaskSource]
+    vocabulary: Vocabulary | None
+    seen: frozenset[str]
+    thresholds: tuple[float, ...]
+    budgets: tuple[int, ...]
+
+    def count(self, records: Iterable[Mapping[str, Any]]) -> tuple[list[str], dict[str, np.ndarray]]:
+        """Names of N images. Per source k: "k GROUP" (N, T + 1), targets found at each threshold and all; "k budgets"
+        (N, B), targets found at the lowest threshold by the first proposals of each budget."""
+        widths = dict.fromkeys(GROUPS, len(self.thresholds) + 1) | {"budgets": len(self.budgets)}
+        rows = {f"{k} {name}": [] for k in range(len(self.sources)) for name in widths}
+        ids = []
+        for record in records:
+            targets, groups = self._targets(record)
+            image = np.asarray(read_image(record["image"]))
+            for k, (name, source) in enumerate(self.sources.items()):
+                proposals = checked_masks(source(image, self.budgets[-1]), image, name).cpu()
+                best = [best_iou(proposals, targets, b) for b in self.budgets]
+                rows[f"{k} budgets"].append([int((one >= self.thresholds[0]).sum()) for one in best])
+                for group, chosen in groups.items():
+                    own = best[-1][chosen]
+                    rows[f"{k} {group}"].append([*(int((own >= t).sum()) for t in self.thresholds), len(own)])
+            ids.append(record.get("image_id", ""))
+        return ids, {key: np.array(r, np.int64).reshape(-1, widths[key.split(" ")[1]]) for key, r in rows.items()}
+
+    def report(self, image_ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> RecallReport:
+        """What was counted of N images. Raises ValueError for no image."""
+        if not len(image_ids):
+            raise ValueError("got no record, expected at least one; see what its reader skipped")
+        recall, by_budget, by_image = {}, {}, {}
+        for k, name in enumerate(self.sources):
+            groups = {group: counts[f"{k} {group}"] for group in GROUPS}
+            recall[name] = {
+                group: dict(zip(self.thresholds, _shares(rows), strict=True)) for group, rows in groups.items()
+            }
+            curve = np.concatenate([counts[f"{k} budgets"], groups["all"][:, -1:]], 1)
+            by_budget[name] = dict(zip(self.budgets, _shares(curve), strict=True))
+            by_image[name] = {group: rows.tolist() for group, rows in groups.items()}
+        targets = {group: int(counts[f"0 {group}"][:, -1].sum()) for group in GROUPS if self.sources}
+        return RecallReport(recall, by_budget, targets, len(image_ids), by_image)
+
+    def _targets(self, record: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(M, H, W) bool, and for each group which of them are in it."""
         masks, labels = record_masks(record)
-        targets = torch.from_numpy(masks)
-        names = [None if vocabulary is None or c < 0 else vocabulary.names[c] for c in labels]
-        inside = torch.tensor([name in known for name in names], dtype=bool)
-        outside = torch.tensor([name not in known and name is not None for name in names], dtype=bool)
-        image = np.asarray(read_image(record["image"]))
-        for name, source in sources.items():
-            proposals = checked_masks(source(image, budget), image, name).cpu()
-            for b in budgets:
-                curves[name][b].append(best_iou(proposals, targets, b))
-            for group, chosen in (("all", inside | True), ("seen", inside), ("unseen", outside)):
-                best[name][group].append(curves[name][budget][-1][chosen])
-        images += 1
-    if not images:
-        raise ValueError("got no record, expected at least one; see what its reader skipped")
-    recall, by_budget, by_image = {}, {}, {}
-    for name, groups in best.items():
-        recall[name] = {group: recall_at(found, thresholds) for group, found in groups.items()}
-        by_budget[name] = {b: recall_at(found, thresholds[:1])[thresholds[0]] for b, found in curves[name].items()}
-        by_image[name] = {
-            group: [[*(int((one >= t).sum()) for t in thresholds), len(one)] for one in found]
-            for group, found in groups.items()
-        }
-    targets = {group: sum(map(len, found)) for group, found in next(iter(best.values()), {}).items()}
-    return RecallReport(recall, by_budget, targets, images, by_image)
+        names = [None if self.vocabulary is None or c < 0 else self.vocabulary.names[c] for c in labels]
+        inside = torch.tensor([name in self.seen for name in names], dtype=bool)
+        outside = torch.tensor([name not in self.seen and name is not None for name in names], dtype=bool)
+        return torch.from_numpy(masks), dict(zip(GROUPS, (inside | True, inside, outside), strict=True))
+
+
+def _shares(rows: np.ndarray) -> list[float]:
+    """(N, K + 1) -> K sums over images divided by that of the last column, NaN where it is 0."""
+    *found, asked = rows.sum(0).tolist()
+    return [one / asked if asked else float("nan") for one in found]

@@ -23,6 +23,7 @@ class SegmentationReport:
     ignored: pixels left out, of all images.
     protocol: how it was measured.
     grounding: the same images where in each only the classes of its ground truth competed, if that was asked for.
+    card: a `ProtocolCard`, of what `ovs_lite.evaluation.run` measured.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class SegmentationReport:
     ignored: int
     protocol: dict[str, Any]
     grounding: "SegmentationReport | None" = field(default=None, repr=False)
+    card: Any = field(default=None, repr=False, compare=False)
 
     @property
     def images(self) -> int:
@@ -50,9 +52,23 @@ class SegmentationReport:
         return max(self.counts, key=lambda number: np.nan_to_num(self._scores(number).miou))
 
     @property
+    def absent(self) -> str:
+        """The protocol's convention for absent classes, see `scores_of_counts`; "union" unless it says otherwise."""
+        return self.protocol.get("absent", "union")
+
+    @property
     def scores(self) -> SegmentationScores:
-        """Scores over all images at `background`, with absent="union". Raises ValueError where there is no image."""
+        """Scores over all images at `background`. Raises ValueError where there is no image."""
         return self._scores(self.background)
+
+    def scores_by(self, absent: str) -> SegmentationScores:
+        """`scores` with another convention for absent classes, see `scores_of_counts`."""
+        return self._scores(self.background, absent)
+
+    def group_miou(self, names: Sequence[str]) -> float:
+        """mIoU of some of the classes at `background`, while all have competed; NaN where none of them occurs."""
+        iou = self.scores.iou[[self.names.index(name) for name in names]]
+        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
     @property
     def per_image(self) -> np.ndarray:
@@ -90,8 +106,8 @@ class SegmentationReport:
         grounding = self.grounding and self.grounding.merge(other.grounding)
         return replace(self, image_ids=ids, counts=counts, ignored=ignored, grounding=grounding)
 
-    def _scores(self, background: float | None) -> SegmentationScores:
+    def _scores(self, background: float | None, absent: str | None = None) -> SegmentationScores:
         if not self.images:
             name = self.protocol.get("vocabulary", "the set")
             raise ValueError(f"got no record of {name}, expected at least one; see what its reader skipped")
-        return scores_of_counts(self.counts[background].sum(0, dtype=np.int64), self.ignored)
+        return scores_of_counts(self.counts[background].sum(0, dtype=np.int64), self.ignored, absent or self.absent)

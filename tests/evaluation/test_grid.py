@@ -10,7 +10,9 @@ from kit.proposers import make_proposer
 from kit.records import make_record
 from kit.vocabularies import vocabulary
 from ovs_lite.data.segments import describe_segment
-from ovs_lite.evaluation.grid import CLASSIFIERS, GROUND_TRUTH, ORACLE, PURE_ORACLE, evaluate_grid
+from ovs_lite.evaluation.grid import CLASSIFIERS, GROUND_TRUTH, ORACLE, PURE_ORACLE, evaluate_grid, label_maps
+from ovs_lite.evaluation.segmentation import evaluate_segmentation
+from ovs_lite.methods import get_method
 from ovs_lite.regions.classifiers import CLIP_CLASSIFIERS
 from ovs_lite.regions.sources import BASELINES
 
@@ -141,3 +143,60 @@ def test_a_cell_as_a_report_has_the_counts_of_each_image(clip):
         for row, one in zip(report.per_image, records, strict=True):
             alone = evaluate_grid([one], clip, WORLD)
             assert (row == alone.counts[source, classifier][0]).all()
+
+
+def one_mask_each(image, budget):
+    """Every pixel a region of its own, where the budget allows it."""
+    return torch.eye(image.shape[0] * image.shape[1]).unflatten(1, image.shape[:2])
+
+
+def test_the_votes_of_a_map_name_regions_as_loops_do(clip):
+    draw = np.random.default_rng(5)
+    labels = draw.integers(-1, 4, (64, 80))
+    grid = evaluate_grid([record()], clip, WORLD, {"two": overlapping}, [ORACLE], maps={"vote:noise": lambda i: labels})
+    assert list(grid.table["two"]) == [ORACLE, "vote:noise"]
+    masks, named = overlapping(np.zeros((64, 80, 3)), 2).bool().numpy(), []
+    for mask in masks:
+        votes = [sum(labels[y, x] == k for y, x in np.argwhere(mask)) for k in range(4)]
+        named.append(votes.index(max(votes)))
+    right = np.zeros((3, 4), np.int64)
+    truth = record()
+    category = {info["id"]: info["category_id"] for info in truth["segments_info"]}
+    for y in range(64):
+        for x in range(80):
+            target = category.get(int(truth["segments"][y, x]), -1)
+            if target >= 0:
+                found = min(name for name, mask in zip(named, masks, strict=True) if mask[y, x])
+                right[1, found] += 1
+                right[2, target] += 1
+                right[0, target] += found == target
+    assert (grid.counts["two", "vote:noise"][0] == right).all() and right[0].sum() > 0
+    assert all(row["classifier"] != "vote:noise" for row in grid.regions)
+
+
+def test_a_map_that_is_the_ground_truth_votes_as_the_oracle_and_regions_of_one_pixel_keep_a_map(clip):
+    truth = record()
+    category = {info["id"]: info["category_id"] for info in truth["segments_info"]}
+    perfect = np.vectorize(lambda number: category.get(number, -1))(truth["segments"])
+    grid = evaluate_grid([truth], clip, WORLD, classifiers=[ORACLE], maps={"perfect": lambda image: perfect})
+    assert all(row["perfect"] == row[ORACLE] for row in grid.table.values())
+    small = {**truth, "image": truth["image"].crop((0, 0, 40, 32)), "segments": truth["segments"][:32, :40]}
+    method = get_method("maskclip", clip)
+    maps = {"vote": label_maps(method, WORLD)}
+    grid = evaluate_grid([small], clip, WORLD, {"pixels": one_mask_each}, [], maps=maps, truth=False)
+    report = evaluate_segmentation(method, [small], WORLD)
+    assert list(grid.table) == ["pixels"] and (grid.counts["pixels", "vote"] == report.per_image).all()
+
+
+def test_a_background_needs_a_threshold_and_names_are_not_given_twice(clip):
+    method, ground = get_method("maskclip", clip), vocabulary("cat", "grass", "sky", "boat", background=2)
+    with pytest.raises(ValueError, match="maskclip, which names no threshold for the background of toy"):
+        label_maps(method, ground)
+    method.background = 2.0
+    assert (label_maps(method, ground)(np.zeros((16, 24, 3), np.uint8)) == 2).all(), "no cosine reaches it"
+    method.background = -2.0
+    assert 2 not in label_maps(method, ground)(np.zeros((16, 24, 3), np.uint8))
+    with pytest.raises(ValueError, match="got the names oracle, oracle, expected at least one, and each once"):
+        evaluate_grid([record()], clip, WORLD, {}, [ORACLE], maps={ORACLE: lambda image: image})
+    with pytest.raises(ValueError, match="got the names of nothing"):
+        evaluate_grid([record()], clip, WORLD, {}, [ORACLE], truth=False)

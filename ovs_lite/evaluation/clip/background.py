@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 
 from ovs_lite.clip import Clip
-from ovs_lite.clip.crops import masked_crops
+from ovs_lite.clip.crops import cropped_masks, masked_crops
 from ovs_lite.evaluation.clip.held_out import EVERY_NOUN, SINGLE, held_out_scenes
 from ovs_lite.iconworld.nouns import load_nouns
+from ovs_lite.iconworld.textures import STUFF_NAMES
 
 MIN_PIXELS = 12  # a thing of fewer visible pixels is left out, at CLIP's own side
 HARD = replace(SINGLE, hard=1.0)
@@ -25,12 +26,16 @@ VIEWS = ("natural", "background blanked", "masked crop", "unmasked crop")
 
 
 @torch.no_grad()
-def background_hits(clip: Clip, scenes: int, condition: str = "in company", seed: int = 0) -> dict[str, torch.Tensor]:
+def background_hits(
+    clip: Clip, scenes: int, condition: str = "in company", seed: int = 0, stuff: bool = False
+) -> dict[str, torch.Tensor]:
     """Top-1 among all nouns for each of VIEWS: (n,) bool each, of the same n things in images of one thing.
 
-    condition: a key of CONDITIONS. Blank is the mean colour, as OVSeg masks.
+    condition: a key of CONDITIONS. Blank is the mean colour, as OVSeg masks. A CLIP with mask prompts sees them in the
+    blanked views. stuff: whether kinds of stuff compete, too; a thing on blank ground may be taken for one.
     """
-    texts = clip.text_embeddings([load_nouns()[i].noun for i in EVERY_NOUN])
+    names = [load_nouns()[i].noun for i in EVERY_NOUN]
+    texts = clip.text_embeddings([*names, *(kind for kind in STUFF_NAMES if stuff and kind not in names)])
     hits: dict[str, list[torch.Tensor]] = {view: [] for view in VIEWS}
     for scene, rendering in held_out_scenes(CONDITIONS[condition], scenes, clip.image_size, seed, condition):
         masks = (rendering.ids == scene.stuff_ids.shape[1] + 1).to(clip.device)
@@ -39,13 +44,18 @@ def background_hits(clip: Clip, scenes: int, condition: str = "in company", seed
             continue
         images = clip.normalise(rendering.images.to(clip.device))[kept]
         masks, nouns = masks[kept], scene.noun_ids[kept.cpu(), 0].to(clip.device)
-        crops = [_crops(images, masks, clip.image_size, masked) for masked in (True, False)]
-        for view, shown in zip(VIEWS, (images, images * masks[:, None], *crops), strict=True):
-            similarity = clip.encode_image(shown) @ texts.T
-            hits[view].append((similarity.argmax(1) == nouns).cpu())
+        found = [
+            clip.encode_image(images),
+            clip.encode_masked(images * masks[:, None], masks),
+            *(_crops(clip, images, masks, masked) for masked in (True, False)),
+        ]
+        for view, embeddings in zip(VIEWS, found, strict=True):
+            hits[view].append(((embeddings @ texts.T).argmax(1) == nouns).cpu())
     return {view: torch.cat(some) if some else torch.zeros(0, dtype=torch.bool) for view, some in hits.items()}
 
 
-def _crops(images: torch.Tensor, masks: torch.Tensor, size: int, masked: bool) -> torch.Tensor:
-    pairs = zip(images, masks[:, None], strict=True)
-    return torch.cat([masked_crops(image, mask, size, masked) for image, mask in pairs])
+def _crops(clip: Clip, images: torch.Tensor, masks: torch.Tensor, masked: bool) -> torch.Tensor:
+    """Embeddings of the crops of one region of each image."""
+    size, pairs = clip.image_size, zip(images, masks[:, None], strict=True)
+    crops = torch.cat([masked_crops(image, mask, size, masked) for image, mask in pairs])
+    return clip.encode_masked(crops, cropped_masks(masks, size)) if masked else clip.encode_image(crops)

@@ -1,1 +1,1 @@
-"""Metrics: exact counts that merge over processes (mIoU, proposal recall), and intervals over images and seeds."""
+"""Metrics: exact counts that merge over processes (mIoU, PQ), overlaps of masks, intervals over images and seeds."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 ABSENT_RULES = ("union", "target")
+SPARE_ROWS = 256  # at most so many rows below the matrix catch an ignored value that is near the classes
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class ConfusionMatrix:
 
     num_classes: C; class ids are 0..C-1. ignore_index: target value whose pixels are left out altogether, whatever is
     predicted there (None: no such value). It may not be a class: its false positives would vanish and the score read
-    like recall. `matrix` is (C, C + 1) int64, row = target, column = prediction; the last column holds predictions
-    that are no class (such as -1): they count against the target's class, and in no class's predictions.
+    like recall. An update costs about what one np.bincount over pairs does: rows of the table below the classes take
+    the ignored pixels, and whatever must not occur, so that nothing is sorted out beforehand.
     """
 
     def __init__(self, num_classes: int, ignore_index: int | None = 255):
@@ -49,9 +50,19 @@ class ConfusionMatrix:
                 f"got ignore_index={ignore_index}, which is one of the classes 0..{num_classes - 1}; "
                 "expected a value outside them (255, or -1 or 65535 where 255 is a class)"
             )
-        self.num_classes, self.ignore_index = num_classes, ignore_index
-        self.matrix = np.zeros((num_classes, num_classes + 1), np.int64)
-        self.ignored = 0
+        self.num_classes, self.ignore_index, self.ignored = num_classes, ignore_index, 0
+        self._near = ignore_index is not None and num_classes <= ignore_index < num_classes + SPARE_ROWS
+        rows = ignore_index + 1 if self._near else num_classes + (ignore_index is not None)
+        self._table = np.zeros((rows, num_classes + 1), np.int64)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(C, C + 1) int64, row = target, column = prediction.
+
+        The last column holds predictions that are no class (such as -1): they count against the target's class, and in
+        no class's predictions.
+        """
+        return self._table[: self.num_classes]
 
     def update(self, pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> "ConfusionMatrix":
         """Count two integer label maps of equal shape, any number of axes. Returns itself.
@@ -62,25 +73,50 @@ class ConfusionMatrix:
         pred, target = _integers(pred, "pred"), _integers(target, "target")
         if pred.shape != target.shape:
             raise ValueError(f"got pred of shape {pred.shape} and target of shape {target.shape}, expected equal ones")
-        labelled = (target >= 0) & (target < self.num_classes)
-        ignored = target == self.ignore_index if self.ignore_index is not None else np.zeros_like(labelled)
-        if strays := np.unique(target[~labelled & ~ignored])[:5].tolist():
-            raise ValueError(
-                f"got target values {strays}, expected 0..{self.num_classes - 1} or ignore_index={self.ignore_index}; "
-                "map void pixels to ignore_index first"
-            )
-        columns = np.where((pred >= 0) & (pred < self.num_classes), pred, self.num_classes)
-        pairs = target[labelled] * self.matrix.shape[1] + columns[labelled]
-        self.matrix += np.bincount(pairs, minlength=self.matrix.size).reshape(self.matrix.shape)
-        self.ignored += int(ignored.sum())
+        rows, columns, ignored = target, pred, None
+        if self.ignore_index is not None and not self._near:
+            mask = target == self.ignore_index
+            rows, ignored = np.where(mask, self.num_classes, target), np.count_nonzero(mask)
+        if not _all_below(rows, len(self._table)):
+            raise self._strays(target)
+        if not _all_below(pred, self.num_classes):
+            columns = np.where((pred >= 0) & (pred < self.num_classes), pred, self.num_classes)
+        pairs = rows * self._table.shape[1]
+        pairs += columns
+        if not self._count(pairs.ravel(), ignored):
+            raise self._strays(target)
         return self
+
+    def _count(self, pairs: np.ndarray, ignored: int | None) -> bool:
+        """Add to the table; or leave it as it was and return False, where pixels are neither labelled nor ignored.
+
+        ignored: how many are, where that is known; else those of the last row.
+        """
+        np.add.at(self._table.reshape(-1), pairs, 1)
+        outside = self._table[self.num_classes :].sum(1)
+        ignored = int(outside[-1:].sum()) if ignored is None else ignored
+        if good := int(outside.sum()) == ignored:
+            self.ignored += ignored
+            self._table[self.num_classes :] = 0
+        else:
+            np.subtract.at(self._table.reshape(-1), pairs, 1)
+        return good
+
+    def _strays(self, target: np.ndarray) -> ValueError:
+        """An error that tells what is neither a class nor ignored."""
+        values = np.unique(target)
+        wrong = values[((values < 0) | (values >= self.num_classes)) & (values != self.ignore_index)][:5].tolist()
+        return ValueError(
+            f"got target values {wrong}, expected 0..{self.num_classes - 1} or ignore_index={self.ignore_index}; "
+            "map void pixels to ignore_index first"
+        )
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """Add another matrix's counts to this one. Returns itself. ValueError if it counts other classes."""
         mine, theirs = (self.num_classes, self.ignore_index), (other.num_classes, other.ignore_index)
         if mine != theirs:
             raise ValueError(f"got a matrix with (num_classes, ignore_index) = {theirs}, expected {mine}")
-        self.matrix += other.matrix
+        self._table += other._table
         self.ignored += other.ignored
         return self
 
@@ -132,6 +168,11 @@ def _integers(labels: np.ndarray | torch.Tensor, name: str) -> np.ndarray:
     if array.dtype.kind not in "iub":
         raise ValueError(f"got {name} of type {array.dtype}, expected an integer label map; take the argmax first")
     return array.astype(np.int64, copy=False)
+
+
+def _all_below(labels: np.ndarray, limit: int) -> bool:
+    """Are all of 0..limit - 1? Of int64; read as unsigned, negative ones are huge, so one maximum tells."""
+    return labels.size == 0 or int(labels.view(np.uint64).max()) < limit
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -12,9 +12,10 @@ whatever the method. Take all images of a large vocabulary, and if they are too 
 N images, C classes, S seeds. Counts are (N, 3, C): per image each class's right, predicted and target pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, nan, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -65,9 +66,10 @@ class Estimate:
 def miou_interval(report: Reports) -> Estimate:
     """mIoU of one method and its interval. Several reports, of training runs with different seeds: of their mean.
 
-    Raises ValueError for reports on different images or classes, and where no labelled pixel was counted.
+    Absent classes count as the reports' protocol says. Raises ValueError for reports on different images or classes or
+    with different conventions, and where no labelled pixel was counted.
     """
-    return _estimate(_listed(report), [])
+    return compare(report, None, *_miou_of(_listed(report)))
 
 
 def miou_difference(first: Reports, second: Reports) -> Estimate:
@@ -79,11 +81,22 @@ def miou_difference(first: Reports, second: Reports) -> Estimate:
     Satterthwaite's degrees of freedom. Two seeds that disagree give a wide interval, as they should; one seed says
     nothing about other seeds. Errors as `miou_interval`.
     """
-    firsts, seconds = _listed(first), _listed(second)
-    seeds = max(len(firsts), len(seconds))
-    if {len(firsts), len(seconds)} - {1, seeds}:
-        raise ValueError(f"got {len(firsts)} and {len(seconds)} seeds, expected as many of both, or one report of one")
-    return _estimate(firsts * (seeds // len(firsts)), seconds * (seeds // len(seconds)))
+    return compare(first, second, *_miou_of([*_listed(first), *_listed(second)]))
+
+
+def miou_double_difference(
+    first: SegmentationReport, second: SegmentationReport, third: SegmentationReport, fourth: SegmentationReport
+) -> Estimate:
+    """(mIoU of the first - the second) - (the third - the fourth) on the same images, and its interval.
+
+    What a step brings to one method beyond what it brings to another. Errors as `miou_interval`.
+    """
+    reports = [first, second, third, fourth]
+    replicates, too_few = _miou_of(reports)
+    counts, signs = _aligned(reports), np.array([1, -1, -1, 1])
+    values, left_out = map(np.array, zip(*map(replicates, counts), strict=True))  # (4,), (4, N)
+    note = next(filter(None, map(too_few, counts)), "")
+    return _jackknife((signs @ values)[None], (signs @ left_out)[None], note)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
@@ -96,6 +109,23 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
         raise ValueError(f"got numbers of shape {rows.shape}, expected (N,) or (S, N) with at least one")
     left_out = (rows.sum(1, keepdims=True) - rows) / max(rows.shape[1] - 1, 1)
     return _jackknife(rows.mean(1), left_out, ONE_IMAGE if rows.shape[1] == 1 else "")
+
+
+def ratio_interval(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray) -> Estimate:
+    """sum(parts) / sum(wholes) over images and its interval: such as a mean over all regions, whichever image has them.
+
+    parts: per image, (N,), such as the sum of its regions' scores; of several seeds (S, N). For the difference of two
+        ways, the difference of their parts.
+    wholes: per image, (N,), such as how many regions it has; not below 0.
+    Raises ValueError for other shapes, and where all wholes are 0.
+    """
+    rows, counts = np.atleast_2d(np.asarray(parts, float)), np.asarray(wholes, float)
+    if rows.ndim != 2 or counts.shape != rows.shape[1:] or not counts.sum() > 0:
+        given = f"parts of shape {rows.shape} and wholes of shape {counts.shape} that sum to {counts.sum():g}"
+        raise ValueError(f"got {given}, expected (S, N) and (N,) with something in them")
+    left, sums = counts.sum() - counts, rows.sum(1, keepdims=True)
+    left_out = (sums - rows) / np.where(left > 0, left, 1)
+    return _jackknife((sums / counts.sum())[:, 0], left_out, "" if (left > 0).all() else ONE_IMAGE)
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
@@ -118,18 +148,35 @@ def too_few_images(counts: np.ndarray) -> str:
     return f"no interval: the median of {len(shown)} classes is in {np.median(shown):g} images, {MIN_IMAGES} needed"
 
 
-def _listed(reports: Reports) -> list[SegmentationReport]:
-    return [reports] if isinstance(reports, SegmentationReport) else list(reports)
+def compare(
+    first: Any | Sequence[Any],
+    second: Any | Sequence[Any] | None,
+    replicates: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    too_few: Callable[[np.ndarray], str],
+) -> Estimate:
+    """The difference of two methods in any number that counts per image give, as `miou_difference` does for mIoU.
 
-
-def _estimate(firsts: list[SegmentationReport], seconds: list[SegmentationReport]) -> Estimate:
-    """One report per seed, and what each is compared with; no `seconds`: nothing."""
-    counts = _aligned([*firsts, *seconds])
-    values, left_out = map(np.array, zip(*map(_replicates, counts), strict=True))  # (reports,), (reports, N)
+    first, second: reports with `names`, `image_ids` and `per_image`, (N, ...) counts: one, or one per training seed;
+        second None: the number of the first alone.
+    replicates: counts -> the number of all images, and (N,) of all but one each.
+    too_few: counts -> why they allow no interval, or "".
+    """
+    firsts, seconds = _listed(first), [] if second is None else _listed(second)
     if seconds:
-        seeds = len(firsts)
+        seeds = max(len(firsts), len(seconds))
+        if {len(firsts), len(seconds)} - {1, seeds}:
+            given = f"got {len(firsts)} and {len(seconds)} seeds"
+            raise ValueError(f"{given}, expected as many of both, or one report of one")
+        firsts, seconds = firsts * (seeds // len(firsts)), seconds * (seeds // len(seconds))
+    counts = _aligned([*firsts, *seconds])
+    values, left_out = map(np.array, zip(*map(replicates, counts), strict=True))  # (reports,), (reports, N)
+    if seconds:
         values, left_out = values[:seeds] - values[seeds:], left_out[:seeds] - left_out[seeds:]
-    return _jackknife(values, left_out, next(filter(None, map(too_few_images, counts)), ""))
+    return _jackknife(values, left_out, next(filter(None, map(too_few, counts)), ""))
+
+
+def _listed(reports: Any | Sequence[Any]) -> list[Any]:
+    return list(reports) if isinstance(reports, Sequence) else [reports]
 
 
 def _jackknife(values: np.ndarray, left_out: np.ndarray, note: str) -> Estimate:
@@ -146,8 +193,8 @@ def _jackknife(values: np.ndarray, left_out: np.ndarray, note: str) -> Estimate:
     return _with_interval(value, value - bias, error, _freedom(parts), images, seeds)
 
 
-def _aligned(reports: list[SegmentationReport]) -> list[np.ndarray]:
-    """(N, 3, C) of each report, images in the order of the first."""
+def _aligned(reports: list[Any]) -> list[np.ndarray]:
+    """(N, ...) counts of each report, images in the order of the first."""
     order = reports[0].image_ids
     for report in reports:
         if report.names != reports[0].names or set(report.image_ids) != set(order) or not order:
@@ -155,10 +202,25 @@ def _aligned(reports: list[SegmentationReport]) -> list[np.ndarray]:
                 f"got reports on {len(order)} and {report.images} images, {len(reports[0].names)} and "
                 f"{len(report.names)} classes; expected the same images and classes, and at least one of each"
             )
-        if not report.per_image[:, 2].any():
+        if not report.per_image.any():
             raise ValueError(f"got {report.images} images without a labelled pixel, expected some to compare")
     rows = [{image_id: row for row, image_id in enumerate(report.image_ids)} for report in reports]
     return [report.per_image[[row[i] for i in order]] for report, row in zip(reports, rows, strict=True)]
+
+
+def _miou_of(reports: Sequence[SegmentationReport]) -> tuple[Callable, Callable]:
+    """What `compare` needs for mIoU, with the reports' convention for absent classes."""
+    rules = {report.absent for report in reports}
+    if len(rules) > 1:
+        raise ValueError(f"got reports with absent={' and '.join(sorted(rules))}, expected one convention")
+    if rules != {"target"}:
+        return _replicates, too_few_images
+
+    def shown(counts: np.ndarray) -> np.ndarray:
+        """The counts without those of classes that are in no target, which then nobody predicted."""
+        return counts * (counts[:, 2].sum(0) > 0)
+
+    return lambda counts: _replicates(shown(counts)), lambda counts: too_few_images(shown(counts))
 
 
 def _replicates(counts: np.ndarray) -> tuple[float, np.ndarray]:

@@ -70,6 +70,9 @@ class Oracle:
     def normalise(self, images):
         return images
 
+    def encode_masked(self, images, masks):
+        return self.encode_image(images)
+
     def embed(self, owner, colour):
         parts = F.one_hot(owner, len(NAMES)), 0.5 * F.one_hot(colour, len(COLOUR_NAMES))
         return F.normalize(torch.cat(parts, -1).float(), dim=-1)
@@ -186,6 +189,20 @@ def test_the_guesser_is_at_chance():
     found, guessed = segmentation_scores(guesser, 4)
     assert found.miou < 0.03 and abs(found.miou - guessed.miou) < 0.01
     assert guessed.pixel_accuracy == pytest.approx(1 / 150, abs=0.003)
+
+
+def test_stuff_competes_with_things_where_that_is_asked_for(painted):
+    class Grey(Oracle):
+        """Takes everything for stuff, where stuff is among the names."""
+
+        def text_embeddings(self, names):
+            self.asked, found = set(names), super().text_embeddings(names)
+            found[[name in STUFF_NAMES for name in names]] = 2
+            return found
+
+    grey = Grey()
+    assert background_hits(grey, 20)["natural"].all() and not grey.asked & set(STUFF_NAMES)
+    assert not background_hits(grey, 20, stuff=True)["natural"].any() and set(STUFF_NAMES) <= grey.asked
 
 
 def test_retrieval_pairs_pictures_with_captions_that_all_differ():

@@ -151,6 +151,33 @@ def test_wrong_input_is_refused_and_counts_nothing():
     assert matrix.matrix.sum() == 0 and matrix.ignored == 0
 
 
+@pytest.mark.parametrize("ignore", [3, 255, 258, 259, 65535, -1, None])
+@pytest.mark.parametrize("stray", [-7, -2, 3, 4, 5, 254, 257, 65534, 10**12])
+def test_a_stray_number_beside_any_ignored_one_is_refused_and_counts_nothing(ignore, stray):
+    """The rows below the classes, near and far from the ignored value: none of them may swallow a stray."""
+    matrix = ConfusionMatrix(3, ignore)
+    good = np.array([0, 2, 2] + [ignore] * (ignore is not None))
+    matrix.update(good[::-1] % 3, good)
+    before = (matrix.matrix.copy(), matrix.ignored)
+    assert before[0].sum() == 3 and before[1] == (ignore is not None)
+    if stray == ignore:
+        return
+    with pytest.raises(ValueError, match=rf"got target values \[{stray}\]"):
+        matrix.update(np.array([0, 5, 1, 1]), np.array([1, stray, 2, 0]))
+    assert (matrix.matrix == before[0]).all() and matrix.ignored == before[1]
+    matrix.update(good[::-1] % 3, good)
+    assert (matrix.matrix == 2 * before[0]).all() and matrix.ignored == 2 * before[1]
+
+
+@pytest.mark.parametrize("ignore", [6, 255, 65535, -1])
+def test_the_ignored_number_is_only_a_name(ignore):
+    pred, target = maps(11, 6)
+    expected = ConfusionMatrix(6).update(pred, target)
+    assert expected.ignored > 0
+    found = ConfusionMatrix(6, ignore).update(pred, np.where(target == 255, ignore, target))
+    assert (found.matrix == expected.matrix).all() and found.ignored == expected.ignored
+
+
 def test_counts_stay_exact_beyond_float32():
     pred = np.zeros(2**24 + 1, np.uint8)
     assert ConfusionMatrix(2).update(pred, pred).matrix[0, 0] == 2**24 + 1

@@ -1,6 +1,7 @@
 """Intervals of mIoU: against a slow jackknife, against Student's t, coverage in a simulated world, and over seeds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,16 +9,16 @@ from scipy import stats
 
 from kit.oracles.segmentation import slow_miou
 from kit.segmentation_reports import fake, of_counts
-from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval
+from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval, ratio_interval
 from ovs_lite.evaluation.metrics.confusion import class_ious
-from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, too_few_images
+from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, miou_double_difference, too_few_images
 
 
-def slow_jackknife(first, second=None):
-    """(difference, low, high) with one list without each picture."""
-    lists = [list(counts) for counts in (first, second) if counts is not None]
+def slow_jackknife(*several):
+    """(one, difference of two, or of two differences; low, high) with one list without each picture."""
+    lists = [list(counts) for counts in several]
     count, wholes = len(lists[0]), [slow_miou(pictures) for pictures in lists]
-    sign = [1, -1]
+    sign = [1, -1, -1, 1]
     value = sum(s * whole[0] for s, whole in zip(sign, wholes, strict=False))
     without = [
         sum(s * slow_miou(p[:i] + p[i + 1 :], whole[1])[0] for s, p, whole in zip(sign, lists, wholes, strict=False))
@@ -39,6 +40,16 @@ def test_the_interval_equals_tukeys_pseudo_values(seed):
         assert (found.value, found.low, found.high) == pytest.approx(expected, rel=1e-9)
         assert found.images == 40 and found.seeds == 1 and found.note == ""
         assert found.points == 100 * found.value and found.interval == (100 * found.low, 100 * found.high)
+
+
+def test_with_target_classes_alone_it_is_that_of_the_classes_shown():
+    """absent="target": a class that is only predicted counts for nothing, in the value and in its interval."""
+    union = fake(5, 40)  # its last two classes are never shown, and one of them is predicted
+    target, shown = replace(union, protocol={"absent": "target"}), union.only(union.names[:4])
+    assert miou_interval(target) == miou_interval(shown) != miou_interval(union)
+    assert target.scores.miou == shown.scores.miou == miou_interval(target).value
+    with pytest.raises(ValueError, match="absent=target and union, expected one convention"):
+        miou_difference(target, union)
 
 
 def test_where_iou_is_a_mean_it_is_students_interval():
@@ -209,6 +220,18 @@ def test_a_mean_of_sets_is_that_of_independent_estimates():
     assert lacking.interval is None and "no interval" in lacking.note and lacking.value > 0
 
 
+def test_what_a_step_brings_beyond_what_it_brings_elsewhere():
+    four = [fake(seed, 40, quality=quality) for seed, quality in enumerate((0.4, 0.2, 0.3, 0.25))]
+    found = miou_double_difference(*four)
+    expected = slow_jackknife(*(report.per_image for report in four))
+    assert (found.value, found.low, found.high) == pytest.approx(expected, rel=1e-9)
+    alone, (a, b, c, _) = miou_difference(four[0], four[1]), four
+    assert vars(miou_double_difference(a, b, c, c)) == pytest.approx(vars(alone))
+    assert miou_double_difference(a, b, a, b).value == 0
+    with pytest.raises(ValueError, match="expected the same images"):
+        miou_double_difference(a, b, c, fake(9, 30))
+
+
 def test_what_cannot_be_compared_is_refused():
     first = fake(1)
     renamed = of_counts(first.per_image, names=["x", *first.names[1:]])
@@ -228,3 +251,24 @@ def test_what_cannot_be_compared_is_refused():
     for wrong in ([], np.zeros((2, 3, 4))):
         with pytest.raises(ValueError, match="got numbers of shape"):
             mean_interval(wrong)
+
+
+def test_a_ratio_of_sums_has_tukeys_interval_and_a_mean_is_one_of_them():
+    rng = np.random.default_rng(0)
+    wholes = rng.integers(0, 6, 30)
+    parts = wholes * rng.uniform(0.2, 0.9, 30)
+    value = parts.sum() / wholes.sum()
+    without = [np.delete(parts, i).sum() / np.delete(wholes, i).sum() for i in range(30)]
+    pseudo = 30 * value - 29 * np.array(without)
+    half = stats.t.ppf(0.975, 29) * stats.sem(pseudo)
+    found = ratio_interval(parts, wholes)
+    assert (found.value, found.images) == (pytest.approx(value), 30)
+    assert (found.low, found.high) == pytest.approx((pseudo.mean() - half, pseudo.mean() + half))
+    mean, ratio = mean_interval(parts), ratio_interval(parts, np.ones(30))
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((mean.value, mean.low, mean.high))
+    seeds = ratio_interval([parts, parts * 0.9], wholes)
+    assert seeds.seeds == 2 and seeds.value == pytest.approx(0.95 * value) and seeds.error > found.error
+    assert ratio_interval([1.0, 0.0], [2, 0]).note == "no interval: one image"
+    for wrong in (([1.0], [0]), ([1.0, 2.0], [1]), ([], [])):
+        with pytest.raises(ValueError, match="expected .S, N. and .N,. with something in them"):
+            ratio_interval(*wrong)
