@@ -20,6 +20,9 @@ from typing import Any
 import yaml
 
 PRECISIONS = ("no", "bf16", "fp16")
+NO_COMPILER = "no"
+COMPILERS = (NO_COMPILER, "inductor", "aot_eager")
+RANDOM = "random"  # pretrained of a CLIP that knows nothing, for trying the code; it settles no claim
 SCHEDULES = ("cosine", "poly", "step", "constant")  # the curves are in `ovs_lite.train.optim`
 
 
@@ -37,6 +40,8 @@ class LoopConfig:
     backbone_factor: float = 1.0  # of the learning rates below a module called `backbone`; 0 freezes it
     accumulation: int = 1  # batches per step
     precision: str = "no"  # mixed precision: no, bf16, or fp16 (GPU only)
+    recompute: bool = False  # activation checkpointing: blocks are computed again in the backward pass; less memory
+    compile: str = "no"  # torch.compile of blocks: no, inductor, or aot_eager (traces alone, to find what breaks)
     ema: float = 0.0  # decay of a running average of the weights, which are kept at the end; 0: none
     seed: int = 0  # of weights, data order and dropout
     checkpoint_every: int = 200  # steps between checkpoints
@@ -46,10 +51,9 @@ class LoopConfig:
         for name in ("steps", "accumulation", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 1 or more")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"got precision={self.precision!r}, expected one of {', '.join(PRECISIONS)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"got schedule={self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        for name, known in {"precision": PRECISIONS, "compile": COMPILERS, "schedule": SCHEDULES}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"got ema={self.ema}, expected a decay in [0, 1), e.g. 0.999")
 
@@ -75,7 +79,7 @@ class ClipConfig:
     """Which CLIP names regions."""
 
     name: str = "ViT-Lite-8"  # a shipped CLIP or any open_clip model
-    pretrained: str = "lite"  # lite (shipped), an open_clip tag such as openai, or a file
+    pretrained: str = "lite"  # lite (shipped), an open_clip tag such as openai, a file, or random
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,19 @@ class NotebookConfig:
     train_steps: int  # of the demonstration training of notebook 00
     train_batch: int  # images per step there
     eval_images: int  # per evaluation
+    templates: str = "vild14"  # sentences that names are put into, on photographs
 
 
 @dataclass(frozen=True)
 class Profile:
     """What a run of the notebooks needs to know besides the recipes' own presets of the same name."""
 
-    name: str  # smoke, lite or paper
+    name: str  # smoke, lite, photo or paper
     data: DataConfig
     notebooks: NotebookConfig
     clip: ClipConfig = field(default_factory=ClipConfig)
     seed: int = 0  # of all randomness
+    photos: str = ""  # prepared split of photographs, for notebooks of its own in notebooks/photo; none: IconWorld
 
 
 LITE_DATA = DataConfig("icon-lite", caption_scenes=3000, train_scenes=1500, val_scenes=200, sa_scenes=500)
@@ -103,6 +109,10 @@ SMOKE_DATA = DataConfig("icon-smoke", caption_scenes=64, train_scenes=32, val_sc
 PROFILES = {
     "smoke": Profile("smoke", SMOKE_DATA, NotebookConfig(train_steps=6, train_batch=32, eval_images=8)),
     "lite": Profile("lite", LITE_DATA, NotebookConfig(train_steps=80, train_batch=64, eval_images=120)),
+    "photo": Profile(
+        "photo", LITE_DATA, NotebookConfig(train_steps=0, train_batch=0, eval_images=300),
+        ClipConfig("ViT-B-16", "openai"), photos="coco-val/val",
+    ),
     "paper": Profile(
         "paper", LITE_DATA, NotebookConfig(train_steps=400, train_batch=256, eval_images=200),
         ClipConfig("ViT-B-16", "openai"),

@@ -1,6 +1,11 @@
-"""The only place with calls between processes. Everything here is right with one process and no process group."""
+"""The only place with calls between processes, and with how all of them end in good order.
+
+Everything here is right with one process and no process group.
+"""
 
 import os
+import signal
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -68,6 +73,23 @@ def total_count(count: int, device: torch.device) -> int:
     return int(reduce_sum(torch.tensor(float(count), dtype=torch.float64, device=device))) if _active() else count
 
 
+def gather_rows(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The rows of all processes, in the order of their numbers; a process may have none. No padding remains.
+
+    rows: (N, ...), N of each process's own, the other axes and the type alike. device: where the group can gather.
+    """
+    if not _active():
+        return rows
+    sizes = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    sizes[rank()] = len(rows)
+    sizes = reduce_sum(sizes).tolist()
+    padded = torch.zeros(max(sizes), *rows.shape[1:], dtype=rows.dtype, device=device)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).to(rows.device)
+
+
 def largest(count: int, device: torch.device) -> int:
     """The largest of all processes' counts. device: where the group can reduce."""
     most = torch.tensor(count, device=device)
@@ -95,7 +117,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for dtype in sorted({p.dtype for p in used}, key=str):
         group = [p for p in used if p.dtype == dtype]
         flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
-        means = (reduce_sum(flat) / world_size()).split([p.numel() for p in group])
+        means = reduce_sum(flat).div_(world_size()).split([p.numel() for p in group])
         for parameter, mean in zip(group, means, strict=True):
             parameter.grad = mean.view(parameter.shape)
 
@@ -105,6 +127,37 @@ def broadcast(tensors: Iterable[torch.Tensor]) -> None:
     if _active():
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
+
+
+def start_process_group() -> int:
+    """Join the processes that torch's launcher or accelerate's started; without one nothing. Returns `rank()`.
+
+    Each gets a GPU of its own where there are any.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("nccl" if gpu else "gloo")
+    return rank()
+
+
+def group_device() -> torch.device:
+    """Where the process group reduces and gathers tensors; the processor without a group."""
+    return torch.device("cuda" if _active() and dist.get_backend() == "nccl" else "cpu")
+
+
+def own_device() -> torch.device:
+    """The GPU of this process's number on its machine, which launchers give; the first without; else the processor."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if _active():
+        dist.barrier()
 
 
 def destroy_process_group() -> None:
@@ -121,3 +174,53 @@ def shard(items: Sequence, index: int | None = None, count: int | None = None) -
     """This process's share: every count-th item from index. The shares are disjoint and together everything."""
     index, count = rank() if index is None else index, world_size() if count is None else count
     return items[index::count]
+
+
+class Interrupts:
+    """While active, a signal of `signals` is remembered in `number` for the job to read, which then ends by `end`.
+
+    Inside another one it also reads what that one has remembered. A second Ctrl-C kills; SIGTERM may come again, for
+    launchers pass theirs on to processes that have got one of their own.
+    """
+
+    def __init__(self, *signals: signal.Signals):
+        self.signals, self.own, self.previous = signals, 0, {}
+        self.outer: Interrupts | None = None
+
+    @property
+    def number(self) -> int:
+        """The signal that came, 0 for none."""
+        return self.own or (self.outer.number if self.outer else 0)
+
+    def end(self, message: str) -> None:
+        """End this process, in all processes of a group: with exit code 0 after SIGTERM, whichever process got it, so
+        that no launcher takes an orderly end for a failure; after Ctrl-C by KeyboardInterrupt."""
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        print(message, file=sys.stderr)
+        destroy_process_group()
+        raise SystemExit(0)
+
+    def _remember(self, number: int, _frame) -> None:
+        self.own = number
+        if number == signal.SIGINT:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def __enter__(self):
+        for number in self.signals:
+            handler = getattr(signal.getsignal(number), "__self__", None)
+            if isinstance(handler, Interrupts):
+                self.outer = handler
+                continue
+            try:
+                self.previous[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread: leave signals to whoever owns them
+                break
+        return self
+
+    def __exit__(self, *_):
+        self._give_back()

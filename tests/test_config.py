@@ -20,13 +20,13 @@ from ovs_lite.methods.tcl.config import TclConfig
 
 
 def test_profiles_carry_their_own_names_and_are_frozen():
-    assert [profile.name for profile in PROFILES.values()] == list(PROFILES) == ["smoke", "lite", "paper"]
+    assert [profile.name for profile in PROFILES.values()] == list(PROFILES) == ["smoke", "lite", "photo", "paper"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         get_profile("lite").seed = 1
 
 
 def test_unknown_profile_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="smoke, lite, paper; did you mean 'smoke'"):
+    with pytest.raises(ValueError, match="smoke, lite, photo, paper; did you mean 'smoke'"):
         get_profile("smok")
 
 

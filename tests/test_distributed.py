@@ -11,6 +11,17 @@ from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.train import LoopConfig, train
 
 
+def test_a_process_has_the_gpu_of_its_number_on_its_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert distributed.own_device() == distributed.group_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.own_device() == torch.device("cuda:0")
+    for number, expected in ((0, 0), (1, 1), (3, 1)):
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        assert distributed.own_device() == torch.device("cuda", expected)
+
+
 def test_without_a_process_group_everything_is_trivial():
     tensor = torch.randn(3, 2, requires_grad=True)
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
@@ -19,6 +30,8 @@ def test_without_a_process_group_everything_is_trivial():
     assert torch.equal(total, tensor) and not total.requires_grad and total.data_ptr() != tensor.data_ptr()
     assert distributed.total_count(7, tensor.device) == 7
     assert distributed.any_process(True, torch.device("cpu")) and not distributed.any_process(False, tensor.device)
+    assert distributed.gather_rows(tensor, tensor.device) is tensor and distributed.start_process_group() == 0
+    distributed.barrier()
     tensor.grad = torch.ones_like(tensor)
     distributed.average_gradients([tensor])
     distributed.broadcast([tensor])
@@ -46,6 +59,7 @@ def test_two_processes_sum_share_and_copy(ranks):
     for number, found in enumerate(ranks):
         assert found["world_size"] == 2 and found["is_main"] == (number == 0)
         assert found["sum"] == [2, 5] and found["total"] == 7 and found["any"] == [True, False]
+        assert found["rows"] == [[6, 6], [6, 6]] and found["no_rows"] == [0, 3], "process 0 has none"
         assert found["shard"] == list(range(7))[number::2]
         assert found["one_sided"] == [2.0, 1.0], "a gradient that one process lacks counts as zero there"
         assert found["copied"] == [0.0, 0.0, 0.0]
@@ -95,11 +109,11 @@ def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
     assert [found.notes["settings"]["machine"]["processes"] for found in (one, two)] == [1, 2]
     for name, expected in one.tensors.items():
         torch.testing.assert_close(two.tensors[name], expected, rtol=1e-6, atol=1e-8, msg=name)
-    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == CONFIG["steps"], "one process logs"
+    assert len((tmp_path / "two" / "log.jsonl").read_text().splitlines()) == CONFIG["steps"] + 1, "one process logs"
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
     done = launch("kit.distributed_calls.one_gets_a_signal", tmp_path)
-    assert done.returncode != 0 and "stopped by a signal after step 5" in done.stderr, done.stderr
+    assert done.returncode == 0 and done.stderr.count("stopped by a signal after 6 steps") == 2, done.stderr
     assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6

@@ -6,6 +6,7 @@ The same command again resumes where the last run stopped; --fresh starts over.
 """
 
 import argparse
+import signal
 import sys
 import typing
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,8 @@ from typing import Any
 
 import torch
 
-from ovs_lite.config import PROFILES, field_help, override, override_from_file, to_dict
-from ovs_lite.distributed import destroy_process_group, is_first, is_main
+from ovs_lite.config import field_help, override, override_from_file, to_dict
+from ovs_lite.distributed import Interrupts, destroy_process_group, is_first, is_main
 from ovs_lite.files import printable, runs_root
 from ovs_lite.locks import exclusive
 from ovs_lite.methods import Recipe, get_recipe
@@ -65,8 +66,9 @@ def main(argv: Sequence[str] | None = None, on_step: OnStep | None = None) -> No
     if args.threads:
         torch.set_num_threads(args.threads)
     config = resolve(recipe, args)
-    run_recipe(recipe, config, args.out or runs_root() / recipe.name, args.fresh, on_step, on_step is None)
-    destroy_process_group()
+    with Interrupts(signal.SIGTERM):  # while the task is built, too: then it ends before the first step
+        run_recipe(recipe, config, args.out or runs_root() / recipe.name, args.fresh, on_step, on_step is None)
+        destroy_process_group()
 
 
 def resolve(recipe: Recipe, args: argparse.Namespace) -> Any:
@@ -86,7 +88,9 @@ def build_parser(recipe: Recipe) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     run = parser.add_argument_group("the run")
-    run.add_argument("--profile", choices=PROFILES, default="lite", help="which preset to start from (default: lite)")
+    run.add_argument(
+        "--profile", choices=recipe.presets, default="lite", help="which preset to start from (default: lite)"
+    )
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file that changes settings")
     run.add_argument("--out", type=Path, help=f"run folder (default: runs/{recipe.name})")
     run.add_argument("--fresh", action="store_true", help="start over: removes the checkpoints in the run folder")

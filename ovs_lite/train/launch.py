@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ovs_lite.checkpoints import latest_checkpoint
 from ovs_lite.config import to_dict
 from ovs_lite.files import write_json
 from ovs_lite.methods import get_recipe
@@ -51,6 +52,8 @@ def launch(
             last = [*last, line][-LAST_LINES:]
     if running.returncode:
         raise RuntimeError(f"{processes} processes ended with {running.returncode}; their last lines:\n{''.join(last)}")
+    if latest_checkpoint(out / "checkpoints").name != f"step-{config.loop.steps:08d}":
+        raise RuntimeError(f"{out}: stopped by a signal before its last step; the same call resumes from there")
     return recipe.load(out / recipe.weights(config), config)
 
 

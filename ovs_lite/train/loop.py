@@ -7,7 +7,7 @@ With several processes the task's batches are this process's share; gradients an
 
 import hashlib
 import json
-import time
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ovs_lite.checkpoints import latest_checkpoint, remove_checkpoints
 from ovs_lite.config import LoopConfig
 from ovs_lite.distributed import (
+    Interrupts,
     any_process,
     average_gradients,
     broadcast,
@@ -34,7 +35,8 @@ from ovs_lite.distributed import (
 )
 from ovs_lite.files import write_json
 from ovs_lite.methods import Task
-from ovs_lite.train.interrupts import Interrupts
+from ovs_lite.train.blocks import economical
+from ovs_lite.train.meter import Meter
 from ovs_lite.train.optim import build_optimizer, learning_rate_factor, scale_rates, update
 from ovs_lite.train.resume import RunState, truncate_log
 
@@ -73,8 +75,9 @@ def train(
     Returns the log's rows of this call: step, every term, their weighted sum `loss`, lr, grad_norm (before clipping)
     and images_per_s of all processes. The model is left in evaluation mode.
     Raises ValueError for checkpoints of another model, other `settings` or more steps, and NonFiniteLoss, after writing
-    the step, every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C let the step end and save
-    a checkpoint, then SystemExit or KeyboardInterrupt ends the run; a second one ends it at once.
+    the step, every term and the batch's image_ids to out/non_finite.json. SIGTERM and Ctrl-C in any process let all of
+    them end the step and save a checkpoint, then SystemExit(0) or KeyboardInterrupt ends the run; see `Interrupts`.
+    The last row of out/log.jsonl, which is printed, too, says what the run took; see `Meter.row`.
     """
     out = Path(out)
     accelerator = _accelerator(config.precision)
@@ -89,52 +92,78 @@ def train(
     rows: list[dict[str, float]] = []
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not (progress and is_main()))
     task.model.train()
-    begun, images = time.perf_counter(), 0
-    with Interrupts() as interrupts, bar:
-        for step in bar:
+    meter, done = Meter(accelerator.device, state.spent), start
+    with Interrupts(signal.SIGTERM, signal.SIGINT) as interrupts, economical(task.whole, config), bar:
+        stopped = start < config.steps and any_process(interrupts.number != 0, accelerator.device)
+        for step in () if stopped else bar:
             factor = learning_rate_factor(config.schedule, step, config.steps, config.warmup)
             scale_rates(optimizer, factor)
-            row, seen = _step(accelerator, task, optimizer, step, config, out)
+            row = _step(accelerator, task, optimizer, step, config, out, meter)
             if average is not None:
                 average.update_parameters(task.model)
-            images += seen
-            row |= {"lr": config.lr * factor, "images_per_s": round(images / (time.perf_counter() - begun), 1)}
+            done = step + 1
+            row |= {"lr": config.lr * factor, "images_per_s": round(meter.speed(), 1)}
             bar.set_postfix({"loss": f"{row['loss']:.3f}"})
-            last = step == config.steps - 1
+            last = done == config.steps
             if last or step % config.log_every == 0:
                 rows.append(row)
-                if is_main():
-                    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                _log(out, row)
             if on_step is not None:
                 on_step(step, row)
             stopped = any_process(interrupts.number != 0, accelerator.device)
-            if is_main() and (last or stopped or (step + 1) % config.checkpoint_every == 0):
-                state.save(out / "checkpoints", step + 1)
-            if stopped and not last:
-                interrupts.end(f"stopped by a signal after step {step}; run the same command again to resume")
+            if is_main() and (last or stopped or done % config.checkpoint_every == 0):
+                state.save(out / "checkpoints", done, meter.spent())
+            if stopped:
+                break
+        if done > start:
+            _conclude(meter, out, done)
+        if done < config.steps:
+            interrupts.end(f"stopped by a signal after {done} steps; run the same command again to resume")
     if average is not None:
         task.model.load_state_dict(average.module.state_dict())
     task.model.eval()
     return rows
 
 
+def _log(out: Path, row: dict[str, Any]) -> None:
+    if is_main():
+        with open(out / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _conclude(meter: Meter, out: Path, done: int) -> None:
+    """Log and print what the run took until now; all processes call it together."""
+    row = meter.row()
+    _log(out, {"step": done, **row})
+    for line in meter.lines(row) if is_main() else ():
+        print(line)
+
+
 def _accelerator(precision: str) -> Accelerator:
-    """accelerate keeps the first precision of a process for ever; a notebook may train twice with different ones."""
+    """accelerate keeps the first precision of a process for ever; a notebook may train twice with different ones.
+
+    Raises ValueError for fp16 without a GPU, which accelerate would train in single precision.
+    """
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("got precision fp16 on a processor, expected bf16 or no there; fp16 needs a GPU")
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
 
 
 def _step(
-    accelerator: Accelerator, task: Task, optimizer: torch.optim.Optimizer, step: int, config: LoopConfig, out: Path
-) -> tuple[dict[str, float], int]:
-    """One update from `accumulation` batches. Returns the log's row and the number of images."""
+    accelerator: Accelerator,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: LoopConfig,
+    out: Path,
+    meter: Meter,
+) -> dict[str, float]:
+    """One update from `accumulation` batches. Returns the log's row."""
     sums: dict[str, float] = {}
     ids: list[str] = []
-    images = 0
     for index in range(step * config.accumulation, (step + 1) * config.accumulation):
-        batch = task.batch(index)
-        images += task.count(batch)
+        batch = meter.batch(task, index)
         ids += task.image_ids(batch)
         set_seed(_batch_seed(config.seed, index))
         with accelerator.autocast():
@@ -152,7 +181,7 @@ def _step(
         _check_finite({**sums, "grad_norm": norm}, step, ids, out)
     update(optimizer, norm, accelerator.scaler)
     row = {**sums, "grad_norm": norm}
-    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}, images
+    return {"step": step, **{name: round(value, 6) for name, value in row.items()}}
 
 
 def _batch_seed(seed: int, index: int) -> int:
@@ -190,5 +219,6 @@ def _prepare(state: RunState, out: Path, resume: bool, steps: int, device: torch
         state.average.module.load_state_dict(state.model.state_dict())
     if is_main():
         write_json(out / CONFIG, state.settings["settings"])
-        truncate_log(out / "log.jsonl", start)
+        # a finished run's last row says what it took, and stays
+        truncate_log(out / "log.jsonl", start + (start == steps))
     return start

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ovs_lite.config import flatten
 from ovs_lite.files import write_text
 from ovs_lite.train.optim import load_state_tensors, state_tensors
 
-FREE = ("checkpoint_every", "log_every", "workers")  # settings that change no number
+FREE = ("checkpoint_every", "log_every", "workers", "recompute")  # settings that change no number
 
 
 @dataclass
@@ -26,6 +26,7 @@ class RunState:
     average: the running average of the weights, where there is one.
     settings: plain values that a resumed run is compared with, those of task and loop under "settings", the machine's
         under "machine".
+    spent: what the steps so far took, see `Meter.spent`; a checkpoint brings its own.
     """
 
     model: nn.Module
@@ -33,15 +34,16 @@ class RunState:
     scaler: torch.amp.GradScaler | None
     average: AveragedModel | None
     settings: dict[str, Any]
+    spent: dict[str, float] = field(default_factory=dict)
 
-    def save(self, folder: Path, step: int) -> None:
-        """Write a checkpoint after `step` steps."""
+    def save(self, folder: Path, step: int, spent: dict[str, float]) -> None:
+        """Write a checkpoint after `step` steps, which took `spent`."""
         parts = {"model": self.model.state_dict(), "optimizer": state_tensors(self.optimizer)}
         if self.average is not None:
             parts["average"] = self.average.state_dict()
         tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
         scaler = self.scaler.state_dict() if self.scaler else {}
-        save_checkpoint(folder, step, tensors, {"settings": self.settings, "scaler": scaler})
+        save_checkpoint(folder, step, tensors, {"settings": self.settings, "scaler": scaler, "spent": spent})
 
     def restore(self, checkpoint: Path, steps: int) -> int:
         """Load what `save` left; returns the number of steps done. Warns by name about settings that changed.
@@ -64,6 +66,7 @@ class RunState:
             raise ValueError(message) from error
         if self.scaler and notes.get("scaler"):
             self.scaler.load_state_dict(notes["scaler"])
+        self.spent = notes.get("spent", {})
         return step
 
 
