@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from IPython.display import display
@@ -26,17 +27,19 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ovs_lite.claims import get_claim, verdict
-from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
-from ovs_lite.files import data_root, runs_root, write_json
+from ovs_lite.config import RANDOM, Profile, get_profile, lookup, override, read_changes, to_dict
+from ovs_lite.data.record import load_split
+from ovs_lite.files import data_path, data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods.registry import get_recipe, split_changes
+from ovs_lite.notebook.canvas import show_canvas
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
 from ovs_lite.notebook.real_pictures import photographs
 from ovs_lite.train import OnStep
 from ovs_lite.train.launch import launch
 
-__all__ = ["Context", "LiveCurve", "MaskFilm", "photographs", "progress", "record", "setup", "show"]
+__all__ = ["Context", "LiveCurve", "MaskFilm", "photographs", "progress", "record", "setup", "show", "show_canvas"]
 
 FIGURE_DPI = 110
 
@@ -63,7 +66,7 @@ class Context:
 
         changes: keyword per field, those of the loop included, e.g. config("tcl", steps=30, area_weight=0.0).
         """
-        preset = get_recipe(recipe).presets[self.profile.name]
+        preset = lookup(get_recipe(recipe).presets, self.profile.name, f"profile of {recipe}")
         return override(preset, {"loop.seed": self.profile.seed, **self.changes.get(recipe, {}), **changes})
 
     def train(
@@ -101,6 +104,7 @@ class Context:
         seeds: of the training runs behind it; default this run's.
         part: which part of a claim that has some.
         Raises ValueError for an unknown claim or part, and for numbers that cannot be (see `ovs_lite.claims.verdict`).
+        Of a CLIP with random weights nothing is added: it settles nothing.
         """
         wanted, ours = get_claim(name).part(part), float(ours)
         interval = None if interval is None else (float(interval[0]), float(interval[1]))
@@ -110,8 +114,16 @@ class Context:
         if n < 1 or not seeds:
             raise ValueError(f"got n={n} and seeds={seeds} for claim {name!r}, expected at least one of each")
         row |= {key: getattr(wanted, key) for key in ("direction", "margin", "unit", "paper")}
+        if self.profile.clip.pretrained == RANDOM:
+            print(f"claim {name}: not settled, as the weights of {self.profile.clip.name} are random")
+            return
         append_row(self.out / CLAIMS, {**row, "notebook": self.notebook, "profile": self.profile.name})
         print(claim_line(row))
+
+    def photos(self) -> datasets.Dataset:
+        """The profile's photographs, as many as it evaluates. Raises FileNotFoundError with the cure."""
+        split = load_photos(self.profile)
+        return split.select(range(min(self.profile.notebooks.eval_images, len(split))))
 
     def data(self, name: str, split: str) -> Path:
         """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""
@@ -120,6 +132,15 @@ class Context:
             command = f"ovs-lite data build --profile {self.profile.name}"
             raise FileNotFoundError(f"no data at {folder}; build it with: {command}")
         return folder
+
+
+def load_photos(profile: Profile) -> datasets.Dataset:
+    """All of a profile's photographs. Raises FileNotFoundError with the cure, ValueError for damaged ones."""
+    folder = data_path(profile.photos)
+    if not folder.is_dir():
+        command = "ovs-lite data get coco-val, then ovs-lite data prepare coco-val --limit 300"
+        raise FileNotFoundError(f"no photographs at {folder}; fetch and prepare them with: {command}")
+    return load_split(folder)
 
 
 _current: Context | None = None
@@ -164,6 +185,7 @@ def record(name: str, value: float, n: int | None = None, unit: str = "", paper:
     if _current is None:
         raise RuntimeError(f"record({name!r}, ...) was called before setup(profile, seed, out)")
     value = value if isinstance(value, int | str) else float(value)
+    fields |= {"weights": RANDOM} if _current.profile.clip.pretrained == RANDOM else {}
     about = {"notebook": _current.notebook, "profile": _current.profile.name, "seed": _current.profile.seed}
     row = {"name": name, "value": value, "n": n, "unit": unit, "paper": paper, **fields, **about}
     append_row(_current.out / METRICS, row)

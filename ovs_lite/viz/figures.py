@@ -103,6 +103,34 @@ def curves(
     return _closed(figure)
 
 
+def bars(table: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
+    """A table {group: {name: value}} as horizontal bars: a group per row, a bar per name, hatched for grey print."""
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    figure, ax = plt.subplots(figsize=(6, 1 + 0.16 * len(table) * (len(names) + 1)), layout="constrained")
+    places, height = np.arange(len(table)), 0.8 / max(1, len(names))
+    for number, name in enumerate(names):
+        values = [row.get(name, np.nan) for row in table.values()]
+        shade, hatch = np.array(colour(number)) / 255, ("", "//", "..", "xx")[number % 4]
+        ax.barh(places + (number - (len(names) - 1) / 2) * height, values, height, color=shade, hatch=hatch, label=name)
+    ax.set_yticks(places, drawable(list(table)), fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel=xlabel)
+    if names:
+        ax.legend(fontsize=8)
+    return _closed(figure)
+
+
+def named_points(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str, log_x: bool = False) -> Figure:
+    """Points {name: (x, y)}, each with its name next to it."""
+    figure, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    for number, (name, (x, y)) in enumerate(points.items()):
+        ax.plot(x, y, "os^Dv<>"[number % 7], color=np.array(colour(number)) / 255)
+        ax.annotate(drawable([name])[0], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
+    ax.margins(x=0.2, y=0.12)
+    return _closed(figure)
+
+
 def _row(count: int, titles: Sequence[str] | None, side: float) -> tuple[Figure, np.ndarray]:
     if count == 0 or (titles is not None and len(titles) != count):
         given = "no" if titles is None else len(titles)

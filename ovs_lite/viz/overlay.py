@@ -95,19 +95,29 @@ def _letter_size(image: Image.Image) -> int:
     return int(np.clip(min(image.size) / 22, 10, 60))
 
 
+def name_places(
+    labels: np.ndarray, rows: Sequence[tuple[int, str, float]], side: int = PLACING_SIDE
+) -> list[tuple[int, int, int]]:
+    """(index, x, y) in pixels for the rows of `areas` whose region is large enough to be named, in their order.
+
+    The place lies deep inside the region. labels: (H, W). side: pixels along the map on which it is looked for.
+    """
+    step = -(-max(labels.shape) // side)
+    coarse = labels[step // 2 :: step, step // 2 :: step]
+    large = [index for index, _, share in rows if index >= 0 and share >= SMALLEST_NAMED]
+    found = [(index, _deepest_point(coarse == index)) for index in large]
+    return [(index, at[1] * step + step // 2, at[0] * step + step // 2) for index, at in found if at]
+
+
 def _write_names(image: Image.Image, labels: np.ndarray, rows: list[tuple[int, str, float]]) -> None:
     """Smallest region first, so that where names meet the larger region's name, with more room, lies on top."""
     draw, size = ImageDraw.Draw(image), _letter_size(image)
-    step = -(-max(labels.shape) // PLACING_SIDE)
-    coarse = labels[step // 2 :: step, step // 2 :: step]
-    for index, name, share in reversed(rows):
-        place = _deepest_point(coarse == index) if index >= 0 and share >= SMALLEST_NAMED else None
-        if place is None:
-            continue
-        text = shorten(name, size, image.width)
+    names = {index: name for index, name, _ in rows}
+    for index, x, y in reversed(name_places(labels, rows)):
+        text = shorten(names[index], size, image.width)
         half = width(text, size) / 2
-        x = np.clip(place[1] * step + step // 2, half, max(half, image.width - half))
-        y = np.clip(place[0] * step + step // 2, size / 2, max(size / 2, image.height - size / 2))
+        x = np.clip(x, half, max(half, image.width - half))
+        y = np.clip(y, size / 2, max(size / 2, image.height - size / 2))
         draw.text((x, y), text, PAPER, font(size, text), anchor="mm", stroke_width=max(1, size // 10), stroke_fill=INK)
 
 

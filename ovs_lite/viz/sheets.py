@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
+from datasets import Dataset
 from PIL import Image, ImageDraw
 
+from ovs_lite.data.images import read_image
+from ovs_lite.data.rle import decode_rle
 from ovs_lite.viz.lettering import drawable, font, wrap
 from ovs_lite.viz.overlay import INK, PAPER, paint
 
 LETTERS = 11
 CAPTION_LINES = 3
 MARGIN = 6
+PAIRS = 18  # best and worst pairs of their sheet, each
 
 
 def contact_sheet(
@@ -60,6 +64,21 @@ def mask_sheet(
     pixels = np.asarray(image.convert("RGB"), np.float32)
     shown = [Image.fromarray((pixels * (0.15 + 0.85 * mask[..., None])).astype(np.uint8)) for mask in masks]
     return contact_sheet(shown, titles, columns=columns, side=side)
+
+
+def pair_sheet(pairs: Dataset, shown: int = PAIRS) -> Image.Image:
+    """The best and then the worst mined pairs by their cosine, `shown` of each, what is not the region darkened."""
+    scores = np.array([pair["score"] for pair in pairs["pair"]])
+    order = np.argsort(-scores, kind="stable").tolist()
+    chosen = order if len(order) <= 2 * shown else order[:shown] + order[-shown:]
+    images, captions = [], []
+    for row in chosen:
+        record = pairs[row]
+        image, mask = read_image(record["image"]), decode_rle(record["masks"][0])
+        pixels = np.array(image) * (0.25 + 0.75 * mask[..., None])
+        images.append(Image.fromarray(pixels.astype(np.uint8)))
+        captions.append(f"{record['captions'][0]} {scores[row]:.2f}")
+    return contact_sheet(images, captions, side=96)
 
 
 def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, side: int) -> None:

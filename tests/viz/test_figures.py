@@ -37,6 +37,21 @@ def test_table_map_prints_every_number_and_a_dash_for_none():
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["oracle", "clip"]
 
 
+def test_bars_and_named_points_show_what_they_are_given():
+    figure = figures.bars({"dog": {"TCL": 10.0, "OpenSeg": 30.0}, "sky": {"TCL": 50.0}}, "IoU (%)")
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "sky"]
+    widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
+    assert widths[0] == [10.0, 50.0] and widths[1][0] == 30.0 and np.isnan(widths[1][1])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["TCL", "OpenSeg"]
+    lowest = [[bar.get_y() for bar in bars] for bars in ax.containers]
+    assert lowest[0] < lowest[1] and lowest[1][0] < lowest[0][1], "bars of one group stand together"
+    (ax,) = figures.named_points({"fast": (1.0, 2.0), "slow": (100.0, 3.0)}, "ms", "mIoU", log_x=True).axes
+    assert [text.get_text() for text in ax.texts] == ["fast", "slow"] and ax.get_xscale() == "log"
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[1.0, 2.0]], [[100.0, 3.0]]]
+    assert not figures.bars({}, "IoU").axes[0].containers
+
+
 def test_binned_means_equal_a_loop():
     rng = np.random.default_rng(1)
     x, y, edges = rng.random(200) ** 2, rng.random(200), np.linspace(0, 1, 9)
