@@ -11,7 +11,16 @@ from kit import notebook_rules as rules
 from kit.notebooks import FOLDER
 
 ROOT = Path(__file__).parents[2]
-EXPECTED = ["00_world_and_clip", "01_clip_bottleneck", "02_mask_proposals", "03_grounding_loss", "04_tcl"]
+EXPECTED = [
+    "00_world_and_clip",
+    "01_clip_bottleneck",
+    "02_mask_proposals",
+    "03_grounding_loss",
+    "04_tcl",
+    "05_mask_prompt_tuning",
+    "06_unpaired_matching",
+    "07_full_evaluation",
+]
 
 
 def read(name):
@@ -104,6 +113,12 @@ def test_each_rule_sees_its_breach(rule, index, change):
     assert rule(bad)
 
 
+def test_exercises_may_define_and_come_last():
+    exercise = cell("def dice(s, t):\n    return ...", tags=["exercise"])
+    assert [rule(GOOD | {"cells": [*GOOD["cells"], exercise]}) for rule in rules.RULES] == [[]] * len(rules.RULES)
+    assert rules.skeleton(GOOD | {"cells": [*GOOD["cells"][:3], exercise, *GOOD["cells"][3:]]})
+
+
 def test_a_copied_body_is_seen():
     bodies = {"info_nce": "return -s.log_softmax(1).diag().mean() "}
     assert rules.copies(GOOD, bodies) == ["naive_info_nce copies info_nce"]
@@ -113,4 +128,8 @@ def test_a_copied_body_is_seen():
 def test_long_notebooks_are_seen():
     assert rules.sizes(GOOD | {"cells": GOOD["cells"] * 6})
     assert rules.sizes(GOOD | {"cells": [cell("x = 1\n" * 15)] * 17})
+    exercise = cell("x = 1\n" * 10, tags=["exercise"])
+    assert not rules.sizes(GOOD | {"cells": GOOD["cells"] + [exercise] * 8})
+    assert rules.sizes(GOOD | {"cells": GOOD["cells"] + [exercise] * 9})
+    assert rules.sizes(GOOD | {"cells": GOOD["cells"] + [cell("", tags=["exercise"])] * 13})
     assert rules.stripped(GOOD | {"metadata": {"widgets": {}}})

@@ -1,0 +1,10 @@
+"""Notebook 07 runs from end to end."""
+
+import pytest
+
+from kit.notebooks import check_smoke_run
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_the_smoke_profile(tmp_path):
+    check_smoke_run("07", tmp_path)
