@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from ovs_lite.notebook.explorer import explore
     from ovs_lite.segmenter import Segmentation, Segmenter, load
 
 __version__ = "0.1.0"
-__all__ = ["Segmentation", "Segmenter", "__version__", "load"]
+__all__ = ["Segmentation", "Segmenter", "__version__", "explore", "load"]
 
 
 def __getattr__(name: str):
     """Import the segmenter, and torch with it, only when it is asked for: `import ovs_lite` stays quick."""
     if name in ("Segmentation", "Segmenter", "load"):
         return getattr(import_module("ovs_lite.segmenter"), name)
+    if name == "explore":
+        return import_module("ovs_lite.notebook.explorer").explore
     raise AttributeError(f"module 'ovs_lite' has no attribute {name!r}")

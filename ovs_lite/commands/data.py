@@ -1,5 +1,6 @@
-"""What `ovs-lite data build | list | show | verify` do."""
+"""What `ovs-lite data build | list | show | verify | nltk` do."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -83,3 +84,15 @@ def _title(record: Mapping[str, Any], vocabulary: Vocabulary | None) -> str:
     info = record["segments_info"] if vocabulary is not None else None
     names = dict.fromkeys(vocabulary.names[segment["category_id"]] for segment in info or ())
     return ", ".join(names) or record["image_id"]
+
+
+def tagged_example(nltk_data: str) -> tuple[bool, str]:
+    """Whether NLTK's own tagger is there, in that folder or where NLTK looks; a sentence tagged by it, or the cure."""
+    from ovs_lite.data.tagging import load_tagger
+
+    try:
+        tagger = load_tagger("nltk", os.path.expanduser(nltk_data))
+    except (FileNotFoundError, ValueError) as error:
+        return False, f"{error}; until then captions are read by the shipped tagger"
+    tagged = " ".join(f"{word}/{tag}" for word, tag in tagger.tag("a small dog beside two fire hydrants"))
+    return True, f"{tagger.name}: {tagged}"

@@ -1,17 +1,19 @@
-"""The arguments and the output that `ovs-lite evaluate clip | proposals | segmentation` share.
+"""The arguments and the output that `ovs-lite evaluate ...` share.
 
 Heavy imports stand inside the functions, so that --help answers at once.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ovs_lite.config import PROFILES, get_profile
-from ovs_lite.files import check_writable, data_root, printable, write_json, write_text
+from ovs_lite.files import check_writable, data_root, printable, runs_root, write_json, write_text
 
 FORMATS = (".json", ".md")
+RESUMES = """The same command again resumes a run that was stopped. Several processes: torchrun or accelerate launch,
+with -m ovs_lite; the numbers do not change."""
 
 
 def command(kind: str, text: str, examples: str) -> argparse.ArgumentParser:
@@ -60,15 +62,60 @@ def open_splits(args: argparse.Namespace) -> dict[str, Path]:
     return folders
 
 
-def first_records(folder: Path, images: int | None, name: str) -> Iterator[Mapping[str, Any]]:
-    """The first `images` records of a split, or all, with a progress bar of that name."""
-    from tqdm.auto import tqdm
-
+def first_split(folder: Path, images: int | None) -> Sequence[Mapping[str, Any]]:
+    """The first `images` records of a split, or all, none of them decoded yet."""
     from ovs_lite.data.record import load_split
 
     split = load_split(folder)
-    count = min(images or len(split), len(split))
-    return tqdm((split[index] for index in range(count)), name, total=count)
+    return split.select(range(min(images or len(split), len(split))))
+
+
+def add_counts(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where counts are kept while a command works; `counts_folder` reads them."""
+    parser.add_argument(
+        "--counts", type=Path, metavar="FOLDER", help="where counts are kept while it works (runs/evaluate)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="count everything again instead of resuming")
+
+
+def counts_folder(args: argparse.Namespace) -> Path:
+    """Where counts are kept, in a folder of their own for each key."""
+    return args.counts or runs_root() / "evaluate"
+
+
+def kept_counts(args: argparse.Namespace, folder: Path, *about: Any) -> dict[str, Any]:
+    """Arguments of `evaluate_in_blocks` for a split. about: JSON facts, all that decides its counts but the split."""
+    from ovs_lite.evaluation.run import counts_key, split_digest
+
+    return {"folder": counts_folder(args), "key": counts_key(split_digest(folder), *about), "fresh": args.fresh}
+
+
+def finish(args: argparse.Namespace, keys: Iterable[str], text: str, content: Any) -> None:
+    """`give` by the main process; then what was kept is removed, and the process group left."""
+    from ovs_lite.distributed import barrier, destroy_process_group, is_main
+    from ovs_lite.evaluation.run import counts_of
+
+    if is_main():
+        give(text, content, args.out)
+    barrier()
+    for key in keys:
+        counts_of(counts_folder(args), key).remove()
+    destroy_process_group()
+
+
+def weights_of(model: Any) -> list[str]:
+    """A method's or a proposer's name and the digests of all its weights."""
+    from ovs_lite.evaluation.protocol_card import clip_digest, weights_digest
+    from ovs_lite.tensors import tensors_digest
+
+    if hasattr(model, "recipe"):
+        return [model.recipe, tensors_digest(model.recipe, model.state_dict().values())]
+    return [model.name, weights_digest(model), clip_digest(model.clip)]
+
+
+def ends(estimate: Any, sign: str = "") -> str:
+    """The 95 % interval of an `Estimate` as a table prints it, in percentage points; sign: "+" for a difference."""
+    return "too few images" if estimate.note else " to ".join(f"{end:{sign}.1f}" for end in estimate.interval)
 
 
 def check_outputs(paths: Sequence[Path]) -> None:

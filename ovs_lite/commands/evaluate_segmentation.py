@@ -1,36 +1,60 @@
-"""Measure a method's segmentation: mIoU and pixel accuracy on one or more prepared sets, under the protocol of TCL."""
+"""Measure a method's segmentation: mIoU and pixel accuracy on one or more prepared sets, with the protocol of each.
+
+`ovs-lite evaluate METHOD` is the same as `ovs-lite evaluate segmentation --method METHOD`."""
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.commands.evaluate import add_sets, check_outputs, command, first_records, give, open_splits
+from ovs_lite.commands.evaluate import (
+    RESUMES,
+    add_counts,
+    add_sets,
+    check_outputs,
+    command,
+    counts_folder,
+    finish,
+    first_split,
+    open_splits,
+)
+from ovs_lite.commands.segmentation_tables import (
+    as_markdown,
+    card_table,
+    class_table,
+    difference_table,
+    differences,
+    facts,
+    groups_table,
+)
 from ovs_lite.config import ClipConfig, get_profile
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
-from ovs_lite.evaluation.metrics.intervals import miou_interval
-from ovs_lite.evaluation.segmentation import AUTO, asked_phrases, evaluate_segmentation
+from ovs_lite.distributed import start_process_group
+from ovs_lite.evaluation.asked import AUTO, asked_phrases
+from ovs_lite.evaluation.protocols import DEFAULT, get_protocol, protocols
+from ovs_lite.evaluation.run import evaluate_set, split_digest
 from ovs_lite.evaluation.segmentation_report import SegmentationReport
 from ovs_lite.methods import METHODS, Method, method_class
 from ovs_lite.methods.base import fits, options_of
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.with_pamr import WithPamr
 from ovs_lite.segmenter import load
-from ovs_lite.viz.tables import markdown_table, percent
 
 EXAMPLES = """ovs-lite evaluate segmentation --method maskclip --set icon-voc20 icon-context59 --images 100
-ovs-lite evaluate segmentation --method clip-cam --pamr
-ovs-lite evaluate segmentation --method tcl --set icon-voc21 --option kp_weight=0
-ovs-lite evaluate segmentation --set icon-voc21 --background 0.22 0.26 0.3 --out voc21.json"""
-COLUMNS = ("set", "images", "mIoU", "95 % interval", "pixel accuracy", "templates", "side/window/stride", "background")
+ovs-lite evaluate tcl --set icon-voc21 --option kp_weight=0
+ovs-lite evaluate tcl --set icon-voc20 --protocol tcl --against maskclip --out voc20.json --out voc20.md
+ovs-lite evaluate clip-cam --pamr
+ovs-lite evaluate maskclip --set icon-voc21 --background 0.22 0.26 0.3 --out voc21.json
+torchrun --nproc-per-node 2 -m ovs_lite evaluate maskclip --set icon-voc20
+accelerate launch -m ovs_lite evaluate maskclip --set icon-voc20"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = command("segmentation", __doc__, EXAMPLES)
+    parser = command("METHOD", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
     add_sets(parser, "icon-voc20")
     add = parser.add_argument
     add("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"{', '.join(METHODS)} ({DEFAULT_METHOD})")
@@ -38,7 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--clip", metavar="NAME", help="a shipped CLIP or any open_clip name (the profile's)")
     add("--pretrained", metavar="TAG", help="lite, an open_clip tag or a file (the profile's)")
     add("--option", action="append", default=[], metavar="KEY=VALUE", help="of the method, as JSON: refine=false")
-    add("--pamr", action="store_true", help="refine the scores by PAMR, for methods that do not do so themselves")
+    text = f"how to measure, unless another argument says otherwise: {', '.join(protocols())} ({DEFAULT})"
+    add("--protocol", metavar="NAME", help=text)
+    text = "a second method on the same images: the difference with its interval; its weights, options and threshold "
+    add("--against", metavar="NAME", help=text + "are the method's own")
+    add("--pamr", action="store_true", help="refine the scores by PAMR, whatever the protocol says")
     text = "score below which a pixel is background (the method's own); several are compared"
     add("--background", type=float, nargs="+", metavar="X", help=text)
     add("--templates", choices=TEMPLATES, help="prompts of the class names (the method's own)")
@@ -46,38 +74,37 @@ def build_parser() -> argparse.ArgumentParser:
     add("--queries", metavar="TEXT", help=text)
     add("--synonyms", action="store_true", help="ask for every class by its name and the vocabulary's synonyms")
     add("--present-only", action="store_true", help="Grounding mIoU: only classes of an image's ground truth compete")
+    add("--per-class", action="store_true", help="print every class's IoU, too")
+    add_counts(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `ovs-lite evaluate segmentation`."""
+    """Entry point of `ovs-lite evaluate METHOD` and `ovs-lite evaluate segmentation`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
-    kind = method_class(args.method)
-    options, folders = parse_options(args.option, kind), open_splits(args)
-    backgrounds = {name: _background(name, kind, args.background) for name in folders}
-    if args.background and not any(backgrounds.values()):
+    names = [args.method, *([args.against] if args.against else [])]
+    if len(set(names)) < len(names):
+        raise ValueError(f"got --against {args.against}, expected another method than {args.method}")
+    options = [parse_options(args.option, method_class(args.method)), {}]
+    for name, given in zip(names, options, strict=False):
+        if args.pamr and "refine" in (options_of(method_class(name)) or {}):
+            given.setdefault("refine", True)  # whatever the protocol has
+    folders = open_splits(args)
+    how = [{name: _how(name, method_class(method), args) for name in folders} for method in names]
+    if args.background and not any(one["background"] for one in how[0].values()):
         raise ValueError(f"got --background {args.background}, expected none in these sets")
-    queries = {name: _queries(name, args) for name in folders}
-    chosen = get_profile(args.profile).clip if kind.load_own is None else ClipConfig()  # the default, which is none
-    clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
-    method = load(args.method, args.checkpoint, clip, pretrained).method
-    method = WithPamr(method) if args.pamr else method
-    given = {"templates": args.templates, "present_only": args.present_only, **options}
-    reports = {
-        name: evaluate_segmentation(
-            method, first_records(folder, args.images, name), load_vocabulary(name),
-            background=backgrounds[name], queries=queries[name], **given,
+    start_process_group()
+    found, about = [], {}
+    for number, name in enumerate(names):
+        method, loaded = _load(name, args.checkpoint if number == 0 else None, args)
+        about = about or loaded
+        found.append(
+            {key: _measure(method, key, folders[key], args, how[number][key] | options[number]) for key in folders}
         )
-        for name, folder in folders.items()
-    }  # fmt: skip
-    for name, report in reports.items():
-        if not report.per_image[:, 2].any():
-            raise ValueError(f"got {report.images} images of {folders[name]} without one labelled pixel of {name}")
-    about = {"clip": method.clip.name, "checkpoint": args.checkpoint and str(args.checkpoint)}
-    about["pretrained"] = pretrained if kind.load_own is None else None
-    sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
-    give(as_markdown(reports), {**about, "sets": sets}, args.out)
+    keys = [report.card.hash for reports in found for report in reports.values()]
+    about |= {"checkpoint": args.checkpoint and str(args.checkpoint)}
+    finish(args, keys, *_output(names, found, about, folders, args))
 
 
 def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
@@ -100,37 +127,80 @@ def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
     return options
 
 
-def as_markdown(reports: Mapping[str, SegmentationReport]) -> str:
-    """A row per set, scores in %, at the best of its backgrounds; then mIoU by background where there are several."""
-    rows = []
-    for name, report in reports.items():
-        way, scores = report.protocol, report.scores
-        background = "-" if report.background is None else f"{report.background:g}"
-        sizes = f"{way['short_side']}/{way['side']}/{way['stride']}"
-        figures = [percent(scores.miou, 2), _interval(report), percent(scores.pixel_accuracy, 2)]
-        rows.append([name, str(report.images), *figures, way["templates"], sizes, background])
-    tables = [markdown_table(COLUMNS, rows)]
-    for name, report in reports.items():
-        if len(report.by_background) > 1:
-            compared = [[f"{number:g}", percent(s.miou, 2)] for number, s in report.by_background.items()]
-            tables.append(markdown_table([f"background of {name}", "mIoU"], compared))
-    return "\n\n".join(tables)
+def _load(name: str, checkpoint: Path | None, args: argparse.Namespace) -> tuple[Method, dict[str, Any]]:
+    """A method, and what the output says of it."""
+    own = method_class(name).load_own is not None
+    chosen = ClipConfig() if own else get_profile(args.profile).clip  # the default, which is none
+    clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
+    method = load(name, checkpoint, clip, pretrained).method
+    refines = args.pamr and "refine" not in (options_of(method) or {})
+    about = {"clip": method.clip.name, "pretrained": None if own else pretrained}
+    return WithPamr(method) if refines else method, about
 
 
-def _interval(report: SegmentationReport) -> str:
-    found = miou_interval(report)
-    return "too few images" if found.note else f"{percent(found.low)} to {percent(found.high)}"
+def _measure(
+    method: Method, name: str, folder: Path, args: argparse.Namespace, how: dict[str, Any]
+) -> SegmentationReport:
+    """The report of one set. Raises ValueError where no pixel of it is labelled."""
+    some, kept = first_split(folder, args.images), {"folder": counts_folder(args), "data": split_digest(folder)}
+    report = evaluate_set(method, some, load_vocabulary(name), **kept, name=name, fresh=args.fresh, **how)
+    if not report.per_image[:, 2].any():
+        raise ValueError(f"got {report.images} images of {folder} without one labelled pixel of {name}")
+    return report
 
 
-def _background(name: str, kind: type[Method], given: list[float] | None) -> list[float] | str | None:
-    """The thresholds of one set. Raises ValueError, before a model is loaded, where there is none to take."""
+def _output(
+    names: Sequence[str],
+    found: Sequence[dict[str, SegmentationReport]],
+    about: dict[str, Any],
+    folders: dict[str, Path],
+    args: argparse.Namespace,
+) -> tuple[str, dict[str, Any]]:
+    """The text and the JSON content."""
+    several, parts = len(found) > 1, []
+    for method, reports in zip(names, found, strict=True):
+        parts += [f"{method}:"] * several + [as_markdown(reports), groups_table(reports)]
+        parts += [class_table(name, report) for name, report in reports.items() if args.per_class]
+    if several:
+        parts.append(difference_table(*found, tuple(names)))
+    titles = {
+        f"{name}, {names[n]}" if several else name: one.card for n, r in enumerate(found) for name, one in r.items()
+    }
+    parts.append(card_table(titles))
+    content = [
+        {name: {"folder": str(folders[name]), **facts(report, load_vocabulary(name))} for name, report in one.items()}
+        for one in found
+    ]
+    content = {**about, "sets": content[0]} | ({"against": {"method": names[1], "sets": content[1]}} if several else {})
+    if several:
+        compared = differences(*found)
+        content["difference"] = {name: vars(estimate) for name, estimate in compared.items()}
+    return "\n\n".join(filter(None, parts)), content
+
+
+def _how(name: str, kind: type[Method], args: argparse.Namespace) -> dict[str, Any]:
+    """How one set is measured. Raises ValueError, before a model is loaded, for what cannot be."""
+    way = {"templates": args.templates, "present_only": args.present_only, "queries": _queries(name, args)}
+    given = args.background if kind is method_class(args.method) or kind.background is None else None
+    return way | {"protocol": args.protocol, "background": _background(name, kind, given, args.protocol)}
+
+
+def _background(
+    name: str, kind: type[Method], given: list[float] | None, protocol: str | None
+) -> list[float] | str | None:
+    """The thresholds of one set; None for those of the protocol. Raises ValueError where there is none to take."""
+    way = get_protocol(protocol or DEFAULT).on(name)
     if load_vocabulary(name).background is None:
         return None
-    if given is None and kind.background is None:
+    if (
+        given is None
+        and not way.background_words
+        and (kind.background if way.background == AUTO else way.background) is None
+    ):
         raise ValueError(f"got no --background, expected one: the score below which a pixel is background in {name}")
     if given is not None and not all(map(isfinite, given)):
         raise ValueError(f"got --background {given}, expected numbers to compare scores with")
-    return AUTO if given is None else given
+    return given if given is not None or protocol is not None else AUTO
 
 
 def _queries(name: str, args: argparse.Namespace) -> str | list[str] | None:
@@ -141,18 +211,3 @@ def _queries(name: str, args: argparse.Namespace) -> str | list[str] | None:
     found = vocabulary.queries() if args.synonyms else args.queries
     asked_phrases(vocabulary, found)
     return found
-
-
-def _facts(report: SegmentationReport) -> dict[str, Any]:
-    """A report as JSON takes it."""
-    scores = report.scores
-    found = miou_interval(report)
-    return {
-        "images": report.images,
-        "protocol": report.protocol,
-        "background": report.background,
-        **vars(scores),
-        "interval": [found.low, found.high],
-        "iou": dict(zip(report.names, scores.iou.tolist(), strict=True)),
-        "by_background": {str(number): s.miou for number, s in report.by_background.items()},
-    }

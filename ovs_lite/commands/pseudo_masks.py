@@ -1,15 +1,11 @@
-"""`ovs-lite pseudo-masks`: masks for a split that has captions only, as a teacher draws them.
-
-Several processes, or machines with a common folder: start the same command in each; each takes what no other has.
-The same command again resumes what was stopped.
-"""
+"""`ovs-lite pseudo-masks`: masks for a split that has captions only, as a teacher draws them."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.distributed import own_device
 from ovs_lite.files import data_path, printable
 from ovs_lite.methods.pseudo_masks import LEAST, MOST, write_pseudo_masks
 
@@ -20,7 +16,7 @@ EXAMPLE = """ovs-lite pseudo-masks runs/openseg-proposals/proposals.safetensors 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(
-        "ovs-lite pseudo-masks", description=__doc__, epilog=f"example: {EXAMPLE}",
+        "ovs-lite pseudo-masks", description=f"{__doc__}\n\n{ARRAYS}", epilog=f"example: {EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
@@ -30,15 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     add("--least", type=float, default=LEAST, help=f"proposals that must agree on a region ({LEAST})")
     add("--most", type=int, default=MOST, help=f"masks per image ({MOST})")
     add("--limit", type=int, help="annotate only so many images, the first ones")
+    add_share(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite pseudo-masks`."""
     args = build_parser().parse_args(argv)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    out = data_path(args.out)
+    device = own_device()
+    out, share = data_path(args.out), share_of(args)
     whole = write_pseudo_masks(
-        args.teacher, data_path(args.source), out, args.least, args.most, args.limit, device=device
+        args.teacher, data_path(args.source), out, args.least, args.most, args.limit, device=device, share=share
     )
-    print(printable(f"wrote {out}" if whole else f"others still work on {out}; the last of them puts it together"))
+    print(printable(f"wrote {out}") if whole else unfinished(out, share))

@@ -17,6 +17,8 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
+from ovs_lite.viz.explorer.inlined import contents
+
 # tag -> attributes it may keep, next to those of "*"
 ALLOWED = {
     "*": {"alt", "class", "id", "title", "style", "role", "aria-label", "colspan", "rowspan", "scope", "lang", "dir"},
@@ -106,7 +108,10 @@ def _formula(match: re.Match, soup: BeautifulSoup) -> Tag:
 
 
 def notebook_fragment(notebook: nbformat.NotebookNode) -> str:
-    """An executed notebook as a clean, offline HTML fragment. Live widgets are left out: they need a kernel."""
+    """An executed notebook as a clean, offline HTML fragment. Live widgets are left out: they need a kernel.
+
+    A canvas is its still image, until `inlined.holder` gives its content back, and the page a script of the kit's own.
+    """
     copy = nbformat.from_dict({**notebook, "metadata": {k: v for k, v in notebook.metadata.items() if k != "widgets"}})
     for cell in copy.cells:
         for output in cell.get("outputs", []):
@@ -116,8 +121,21 @@ def notebook_fragment(notebook: nbformat.NotebookNode) -> str:
     return draw_formulas(clean(body))
 
 
+def canvases(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The canvases that an executed notebook shows: see `inlined.contents`."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = (output.get("data", {}).get("text/html", "") for output in outputs)
+    return {name: text for fragment in shown for name, text in contents(fragment).items()}
+
+
 def highlight_css() -> str:
-    """Colours of code cells, and of ANSI colours in tracebacks."""
-    ansi = {"red": "#b22222", "green": "#1a7f37", "yellow": "#8a6100", "blue": "#0b57d0", "cyan": "#0b6e75"}
-    rules = [f".ansi-{name}-fg, .ansi-{name}-intense-fg {{ color: {colour} }}" for name, colour in ansi.items()]
-    return HtmlFormatter(style="default").get_style_defs(".highlight") + "\n" + "\n".join(rules)
+    """Colours of code cells, and of ANSI colours in tracebacks, on light and on dark pages."""
+    ansi = {
+        "red": ("#b22222", "#ff9a8f"), "green": ("#1a7f37", "#7ee787"), "yellow": ("#8a6100", "#e3b341"),
+        "blue": ("#0b57d0", "#8ab4f8"), "cyan": ("#0b6e75", "#76e3ea"),
+    }  # fmt: skip
+    pages = []
+    for place, style in enumerate(("default", "github-dark")):
+        rules = [f".ansi-{name}-fg, .ansi-{name}-intense-fg {{ color: {pair[place]} }}" for name, pair in ansi.items()]
+        pages.append("\n".join([HtmlFormatter(style=style).get_style_defs(".highlight"), *rules]))
+    return f"{pages[0]}\n@media (prefers-color-scheme: dark) {{\n{pages[1]}\n}}"

@@ -1,53 +1,31 @@
-"""`ovs-lite reproduce`: run the notebooks in order, each only when it has to, and write the report.
+"""`ovs-lite reproduce`: run the notebooks, several at once, each only when it has to, and write the report.
 
-A run is a folder runs/<profile>/ with one folder per notebook. stage.json is written last, so a notebook that was
-killed has none and is run again; one that is done is skipped for as long as nothing it was made from has changed and
-its files are as it left them (see `products`).
-made_from.json is written first: checkpoints that a broken run left serve the next one only where it is equal.
+A run is a folder runs/<profile>/ with one folder per notebook (see `stage`).
 """
 
 import os
-import platform
-import re
-import shutil
-import time
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import nbformat
-import papermill
-from jupyter_client.kernelspec import NoSuchKernel
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+import psutil
+import torch
 from tqdm.auto import tqdm
 
-from ovs_lite.config import Profile, get_profile, override, read_changes, to_dict
+from ovs_lite.config import Profile, get_profile, override, read_changes
 from ovs_lite.files import data_root, printable, project_root, runs_root, write_json
 from ovs_lite.locks import exclusive
 from ovs_lite.methods.registry import split_changes
-from ovs_lite.notebook.logs import CLAIMS, METRICS
-from ovs_lite.reproduce.fingerprint import LIBRARIES, changes, fingerprint, library_version
-from ovs_lite.reproduce.products import EXECUTED, PAGE, STAGE, damaged, read_json, read_stage, write_stage
-from ovs_lite.reproduce.report import RUN, write_notebook_page, write_report
+from ovs_lite.reproduce.memory import machine_memory
+from ovs_lite.reproduce.plan import known_seconds
+from ovs_lite.reproduce.provenance import cores, run_facts
+from ovs_lite.reproduce.report import RUN, write_report
+from ovs_lite.reproduce.stage import CELL_TIMEOUT, StageResult, run_stage
 
-CELL_TIMEOUT = 3600
-MADE_FROM = "made_from.json"
-QUIET = "--log-level=50"  # a kernel's notes on its transport and its death would tear the progress bars
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What became of one notebook. status: "done", "up to date" or "failed"; message: why; traceback: of a failure."""
-
-    name: str
-    status: str
-    message: str = ""
-    traceback: str = ""
-    seconds: float = 0.0
+MOST_AT_ONCE = 4
+MEMORY_OF_ONE = 4000  # megabytes; the largest notebook of profile lite takes 3,300
 
 
 def reproduce(
@@ -59,47 +37,62 @@ def reproduce(
     runs_dir: str | Path | None = None,
     cell_timeout: int = CELL_TIMEOUT,
     config: str | Path | None = None,
+    jobs: int | None = None,
 ) -> list[StageResult]:
     """Build the data where it is missing, run the notebooks that are not up to date, and write the report.
 
     only: numbers or names of notebooks, e.g. ("01",). fresh: forget what earlier runs left of the chosen notebooks.
     cell_timeout: seconds that one cell may take. config: YAML file that changes the profile or recipes.
-    Stops after the first failure; the next call resumes there.
+    jobs: notebooks at once, each with its share of the CPU cores; None: what the machine can hold (`default_jobs`).
+    After the first failure none is started any more; the next call resumes there.
     Returns one result per notebook reached; raises ValueError or FileNotFoundError for wrong names, no notebooks or
     damaged data, BlockingIOError where another process works in the run's folder, other OSErrors where that cannot be
     written.
     """
     of_profile, of_recipes = split_changes({} if config is None else read_changes(config))
     resolved = override(get_profile(profile), {**of_profile, "seed": seed})
-    every = find_notebooks(notebooks_dir)
+    every = find_notebooks(notebooks_dir, resolved)
     chosen = select(every, only)
     if cell_timeout < 1:
         raise ValueError(f"got a limit of {cell_timeout} s for a cell, expected at least 1")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"got {jobs} notebooks at once, expected at least 1")
+    jobs = min(jobs or default_jobs(), len(chosen))
     run = Path(runs_dir or runs_root()) / resolved.name
-    results: list[StageResult] = []
+
+    def one(notebook: Path, threads: int) -> StageResult:
+        result = run_stage(notebook, run / notebook.stem, resolved, of_recipes, fresh, cell_timeout, threads)
+        tqdm.write(_line(result))
+        return result
+
     with exclusive(run):
         _build_data(resolved)
-        write_json(run / RUN, _run_facts(resolved))
+        write_json(run / RUN, run_facts(resolved, config, jobs))
         try:
-            with _kernel_environment(run.parent, config), tqdm(chosen, desc="notebooks", unit="notebook") as bar:
-                for notebook in bar:
-                    result = _stage(notebook, run / notebook.stem, resolved, of_recipes, fresh, cell_timeout)
-                    tqdm.write(_line(result))
-                    results.append(result)
-                    if result.status == "failed":
-                        break
+            with _kernel_environment(run.parent, config):
+                return _in_turn(chosen, one) if jobs == 1 else _at_once(_groups(chosen, run), one, jobs)
         finally:
             report = write_report(run, [notebook.stem for notebook in every])
             tqdm.write(printable(f"report: {report}"))
-    return results
 
 
-def find_notebooks(folder: str | Path | None = None) -> list[Path]:
-    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else next to the installed package."""
+def default_jobs() -> int:
+    """Notebooks that this machine runs at once: one with a GPU, else one per core, four at most, as memory allows."""
+    if torch.cuda.is_available():
+        return 1
+    return max(1, min(cores(), MOST_AT_ONCE, machine_memory() // MEMORY_OF_ONE))
+
+
+def find_notebooks(folder: str | Path | None = None, profile: Profile | None = None) -> list[Path]:
+    """The notebooks NN_name.ipynb in order: of `folder`, else of the project, else next to the installed package.
+
+    profile: one that reads photographs has its own, in the folder `photo` below.
+    """
     project, package = project_root() / "notebooks", Path(__file__).parents[2] / "notebooks"
     candidates = [Path(folder)] if folder else [project, package]
+    below = "photo" if profile and profile.photos else "."
     for candidate in candidates:
-        found = sorted(candidate.glob("[0-9][0-9]_*.ipynb"))
+        found = sorted((candidate / below).glob("[0-9][0-9]_*.ipynb"))
         if found:
             return found
     looked = " and ".join(str(candidate.resolve()) for candidate in candidates)
@@ -117,78 +110,71 @@ def select(notebooks: Sequence[Path], only: Sequence[str]) -> list[Path]:
     return [notebook for notebook in notebooks if notebook in wanted or not only]
 
 
-def why_run(folder: Path, now: dict[str, dict[str, str]]) -> str:
-    """Why a notebook has to run, in words; "" when what it left in `folder` is up to date with fingerprint `now`."""
-    stage = read_stage(folder)
-    if not stage:
-        return "the last run did not finish" if (folder / EXECUTED).exists() else "not run before"
-    if stage.get("status") != "done":
-        return "the last run failed"
-    if lost := damaged(folder, stage):
-        return f"damaged or gone: {', '.join(lost[:3])}" + f" and {len(lost) - 3} more" * (len(lost) > 3)
-    return "; ".join(changes(read_json(folder / MADE_FROM), now))
+def _in_turn(notebooks: Sequence[Path], one: Callable[[Path, int], StageResult]) -> list[StageResult]:
+    results: list[StageResult] = []
+    for notebook in tqdm(notebooks, desc="notebooks", unit="notebook"):
+        results.append(one(notebook, 0))
+        if results[-1].status == "failed":
+            break
+    return results
 
 
-def _stage(
-    notebook: Path, folder: Path, profile: Profile, recipes: dict[str, Any], fresh: bool, cell_timeout: int
-) -> StageResult:
-    parameters = {"profile": profile.name, "seed": profile.seed, "out": str(folder.resolve())}
-    now = fingerprint(notebook, to_dict(profile) | recipes, data_root() / profile.data.folder)
-    reason = "asked to run afresh" if fresh else why_run(folder, now)
-    if not reason:
-        finished = read_stage(folder).get("finished")
-        return StageResult(notebook.stem, "up to date", f"code, package, parameters and data as on {finished}")
-    tqdm.write(printable(f"{notebook.stem}: running ({reason})"))
-    if fresh or read_json(folder / MADE_FROM) != now or damaged(folder, read_stage(folder)):
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / MADE_FROM, now)
-    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE):
-        (folder / left).unlink(missing_ok=True)
-    start = time.perf_counter()
-    message, traceback = _execute(notebook, folder, parameters, cell_timeout)
-    seconds = round(time.perf_counter() - start, 1)
-    if (folder / EXECUTED).exists():
-        write_notebook_page(folder, notebook.stem)
-    result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds)
-    write_stage(folder, {**asdict(result), "finished": time.strftime("%Y-%m-%d %H:%M:%S %z")})
-    return result
+def _at_once(groups: Sequence[Sequence[Path]], one: Callable[[Path, int], StageResult], jobs: int) -> list[StageResult]:
+    """A group after the other; in threads, as all work is done by the kernels, which end where this process has to."""
+    results: list[StageResult] = []
+    total = sum(map(len, groups))
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=total, desc="notebooks", unit="notebook") as bar:
+        for group in groups:
+            results += _run_group(pool, group, one, min(jobs, len(group) or 1), bar)
+            if any(result.status == "failed" for result in results):
+                break
+    return sorted(results, key=lambda result: result.name)
 
 
-def _execute(notebook: Path, folder: Path, parameters: dict[str, Any], cell_timeout: int) -> tuple[str, str]:
-    """Run a notebook. Returns ("", "") or a plain sentence on what went wrong and the traceback, if it left one."""
-    bar = {"desc": notebook.stem, "leave": False}
+def _run_group(
+    pool: Executor, group: Sequence[Path], one: Callable[[Path, int], StageResult], jobs: int, bar: tqdm
+) -> list[StageResult]:
+    """Those of a group, `jobs` at once, each with its share of the cores; after a failure none is started."""
+    waiting, results, threads = list(group), [], max(1, cores() // jobs)
+    running: set[Future[StageResult]] = set()
     try:
-        papermill.execute_notebook(
-            notebook, folder / EXECUTED, parameters, kernel_name="python3", language="python",
-            cwd=notebook.parent.resolve(), progress_bar=bar, execution_timeout=cell_timeout, extra_arguments=[QUIET],
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        reason = ANSI.sub("", f"{error.ename}: {error.evalue}").strip().splitlines()[0]
-        return f"cell In [{error.exec_count}] failed: {reason}", ANSI.sub("", "\n".join(error.traceback))
-    except CellTimeoutError:
-        return f"{_last_started_cell(folder)} took longer than {cell_timeout} s; give it more with --cell-timeout", ""
-    except DeadKernelError:
-        return f"the kernel died in {_last_started_cell(folder)}: it was killed or ran out of memory", ""
-    except NoSuchKernel:
-        return "there is no Jupyter kernel python3; install it with: python -m ipykernel install --sys-prefix", ""
-    return "", ""
+        while running or waiting:
+            while waiting and len(running) < jobs:
+                running.add(pool.submit(one, waiting.pop(0), threads))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            results += [future.result() for future in done]
+            bar.update(len(done))
+            if any(result.status == "failed" for result in results):
+                waiting.clear()
+    except BaseException:
+        _end_kernels(running)
+        raise
+    return results
 
 
-def _last_started_cell(folder: Path) -> str:
-    """The code cell that was running at the end, by its number and first line. papermill calls all completed then."""
-    cells = nbformat.read(folder / EXECUTED, as_version=4).cells
-    codes = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    # counted here: a kernel that dies at once leaves no execution count in the cell
-    started = [(n, cell) for n, cell in enumerate(codes, 1) if cell.metadata.get("papermill", {}).get("start_time")]
-    if not started:
-        return "starting it"
-    number, cell = started[-1]
-    return f"cell In [{number}] ({cell.source.strip().splitlines()[0]})"
+def _end_kernels(running: set[Future[StageResult]]) -> None:
+    """Until no notebook runs: one that has no kernel yet will start one."""
+    while running:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                process.terminate()
+        running = wait(running, timeout=1).not_done
+
+
+def _groups(notebooks: Sequence[Path], run: Path) -> list[list[Path]]:
+    """The longest begin, so that the last one to be started is short; then those that read what others found.
+
+    A notebook whose metadata say `"ovs_lite": {"after_all": true}` is one of the latter.
+    """
+    groups: list[list[Path]] = [[], []]
+    for notebook in sorted(notebooks, key=lambda notebook: -known_seconds(notebook.stem, run)):
+        metadata = nbformat.read(notebook, as_version=4).metadata
+        groups[bool(metadata.get("ovs_lite", {}).get("after_all"))].append(notebook)
+    return groups
 
 
 def _line(result: StageResult) -> str:
-    after = f" after {result.seconds:.0f} s" if result.seconds else ""
+    after = f" after {result.seconds:.0f} s, {result.memory} MB of memory" if result.seconds else ""
     lines = [f"{result.name}: {result.status}{after}" + (f" ({result.message})" if result.message else "")]
     return printable("\n".join(lines + [result.traceback] * bool(result.traceback)))
 
@@ -196,15 +182,13 @@ def _line(result: StageResult) -> str:
 def _build_data(profile: Profile) -> None:
     from ovs_lite.data.record import load_split
     from ovs_lite.iconworld.build import build_all
+    from ovs_lite.notebook import load_photos
 
+    if profile.photos:
+        load_photos(profile)
+        return
     for folder in build_all(profile.data, data_root(), profile.seed, progress=True):
         load_split(folder)  # compares its digests
-
-
-def _run_facts(profile: Profile) -> dict[str, Any]:
-    libraries = {name: library_version(name) for name in LIBRARIES}
-    machine = {"system": platform.platform(), "python": platform.python_version(), "cpu cores": os.cpu_count()}
-    return {"profile": to_dict(profile), "machine": machine, "library": libraries}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -19,8 +20,9 @@ from ovs_lite.files import usable_home
 from ovs_lite.iconworld.build import split_folder
 
 COMMANDS = [
-    [], ["reproduce"], ["segment"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"], ["data", "list"],
-    ["data", "show"], ["data", "verify"], *(["evaluate", kind] for kind in EVALUATIONS),
+    [], ["reproduce"], ["segment"], ["explore"], ["train"], ["evaluate"], ["doctor"], ["data"], ["data", "build"],
+    ["data", "list"], ["data", "show"], ["data", "verify"], ["data", "plan"], ["data", "get"], ["data", "prepare"],
+    *(["evaluate", kind] for kind in EVALUATIONS),
 ]  # fmt: skip
 
 
@@ -94,6 +96,35 @@ def photo(tmp_path):
 def test_unknown_method_lists_the_methods(photo, capsys):
     message = in_one_line(capsys, "segment", photo, "--queries", "cat", "--method", "maskclap")
     assert "maskclap" in message and "maskclip" in message and "clip-cam" in message
+
+
+@pytest.mark.parametrize("words", [(), ("--method", "ovseg", "--vocabulary", "icon-voc21")], ids=["default", "ovseg"])
+def test_everything_writes_the_regions_and_their_names(words, photo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OVS_CACHE", str(tmp_path / "cache"))
+    scene = Path(__file__).parents[2] / "docs/scene.png"
+    assert main(["segment", str(scene), "--everything", *words, "--out", str(tmp_path / "all.png")]) == 0
+    told, vocabulary = capsys.readouterr().out, load_vocabulary("icon-voc21" if words else "icon-context59")
+    names = re.findall(r"(?:: |, )([a-z ]+) <?[0-9]+ %", told)
+    assert len(names) > 3 and set(names) <= {*vocabulary.names, "unlabelled"} - {"background"}
+    with Image.open(scene) as before, Image.open(tmp_path / "all.png") as after:
+        assert after.height > before.height and after.mode == "RGB"
+
+
+@pytest.mark.usefixtures("no_work")
+def test_what_does_not_go_with_everything_is_one_line(photo, capsys):
+    everything = ("segment", photo, "--everything")
+    message = in_one_line(capsys, *everything, "--method", "tcl")
+    assert message.endswith("expected one that proposes masks: openseg, ovseg, uniovseg, clip-proposals\n")
+    assert "expected one: pixels of no region" in in_one_line(capsys, *everything, "--background", "0.3")
+    assert "got vocabulary 'icon-voc2', expected one of ade150" in in_one_line(
+        capsys, *everything, "--vocabulary", "icon-voc2"
+    )
+    queries = ("segment", photo, "--queries", "cat", "--vocabulary", "icon-voc20")
+    assert "got --vocabulary without --everything" in in_one_line(capsys, *queries)
+    for words in (("segment", photo), (*everything, "--queries", "cat")):
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        assert end.value.code == 2 and "--everything" in capsys.readouterr().err
 
 
 def test_missing_picture_empty_queries_and_wrong_sets_are_one_line(tmp_path, photo, capsys, monkeypatch):
@@ -240,7 +271,7 @@ def test_data_build_list_and_show(tmp_path, capsys, monkeypatch):
     assert main(["data", "build", "--profile", "smoke", "--only", "icon-coco", "icon-sa"]) == 0
     capsys.readouterr()
     assert main(["data", "list", "--profile", "smoke"]) == 0
-    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("icon-")]
     built = {line[0] for line in listed if not line[-1] == "built"}
     assert built == {"icon-coco", "icon-sa"}
     for name in ("icon-coco", "icon-sa"):

@@ -2,37 +2,32 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kit.colour_methods import RECORDS, Likeness, Plain
+from kit.processes import environment
 from kit.vocabularies import FOUR, GROUND
 from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
-from ovs_lite.commands.evaluate_segmentation import as_markdown, parse_options
-from ovs_lite.config import get_profile
+from ovs_lite.commands.evaluate_segmentation import parse_options
+from ovs_lite.commands.segmentation_tables import as_markdown, class_table, groups
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.evaluation.run import evaluate_set
 from ovs_lite.evaluation.segmentation import evaluate_segmentation
-from ovs_lite.iconworld.build import build_set
 from ovs_lite.methods import get_method
 from ovs_lite.methods.with_pamr import WithPamr
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Smoke-size sets, with and without background."""
-    root = tmp_path_factory.mktemp("data")
-    for name in ("icon-voc20", "icon-voc21"):
-        build_set(name, get_profile("smoke").data, root, progress=False)
-    return root
-
-
 @pytest.fixture
-def command(world, monkeypatch):
+def command(world, monkeypatch, tmp_path):
     monkeypatch.setenv("OVS_DATA", str(world))
+    monkeypatch.setenv("OVS_RUNS", str(tmp_path / "runs"))
     return lambda *words: main(["evaluate", "segmentation", "--profile", "smoke", *map(str, words)])
 
 
@@ -54,10 +49,13 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
     for line, (name, facts) in zip(lines[2:4], written["sets"].items(), strict=True):
         records = load_split(world / f"icon-smoke/{name}/val").select(range(4))
         background = {"background": facts["background"]} if name == "icon-voc21" else {}
-        scores = evaluate_segmentation(method, records, load_vocabulary(name), templates="single", **background).scores
+        report = evaluate_segmentation(method, records, load_vocabulary(name), templates="single", **background)
+        scores, bound = report.scores, report.scores_by("target")
         assert (facts["miou"], facts["pixel_accuracy"]) == pytest.approx((scores.miou, scores.pixel_accuracy), abs=1e-4)
         shown = "-" if facts["background"] is None else f"{facts['background']:g}"
-        percent = f"{100 * facts['miou']:.2f} | too few images | {100 * facts['pixel_accuracy']:.2f}"
+        percent = f"{100 * facts['miou']:.2f} | too few images | {100 * bound.miou:.2f}"
+        percent += f" | {100 * facts['pixel_accuracy']:.2f}"
+        assert facts["miou_by_absent"] == pytest.approx({"union": scores.miou, "target": bound.miou})
         assert facts["interval"] == [None, None], "NaN is null"
         assert line == f"| {name} | 4 | {percent} | single | 128/128/64 | {shown} |"
         assert facts["images"] == 4 and facts["pixels"] == scores.pixels and facts["absent"] == "union"
@@ -67,7 +65,10 @@ def test_the_command_prints_a_table_and_writes_the_same_numbers(command, world, 
     compared = written["sets"]["icon-voc21"]["by_background"]
     assert list(compared) == ["0.2", "0.26"] and max(compared.values()) == written["sets"]["icon-voc21"]["miou"]
     assert lines[4:7] == ["", "| background of icon-voc21 | mIoU |", "| --- | ---: |"]
-    assert lines[7:] == [f"| {cut} | {100 * value:.2f} |" for cut, value in compared.items()]
+    assert lines[7:9] == [f"| {cut} | {100 * value:.2f} |" for cut, value in compared.items()]
+    hashes = [facts["card"]["hash"] for facts in written["sets"].values()]
+    assert f"| card | {hashes[0]} | {hashes[1]} |" in lines and len(set(hashes)) == 2
+    assert lines[lines.index("| set | classes | of them | mIoU |") + 2].startswith("| icon-voc20 | seen | 14 | ")
 
 
 def test_the_command_takes_a_folder_another_clip_and_grounding(command, world, tmp_path, capsys):
@@ -158,6 +159,10 @@ def test_options_are_json_of_the_methods_own_kinds():
         (["--set", "icon-voc21", "--background", "nan"], "got --background [nan], expected numbers"),
         (["--queries", "catt|kitten"], "got class 'catt', expected one of the 20 names of 'icon-voc20'"),
         (["--queries", "@none.txt"], "none.txt: no such file of queries"),
+        (["--protocol", "sclipp"], "did you mean 'sclip'?"),
+        (["--against", "maskclip"], "got --against maskclip, expected another method than maskclip"),
+        (["--against", "tcll"], "did you mean 'tcl'?"),
+        (["--set", "icon-voc21", "--protocol", "ovseg"], "got no --background, expected one"),
         (["--queries", "cat", "--synonyms"], "got --queries and --synonyms, expected one of them"),
         (["--pretrained", "none.safetensors"], "none.safetensors: no such checkpoint"),
     ],
@@ -174,3 +179,126 @@ def test_the_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as end:
         command("--help")
     assert end.value.code == 0 and "examples:\n  ovs-lite evaluate segmentation --method" in capsys.readouterr().out
+
+
+@pytest.fixture
+def evaluate(world, monkeypatch, tmp_path):
+    """`ovs-lite evaluate ...` on the smoke sets; gives the JSON that it wrote."""
+    monkeypatch.setenv("OVS_DATA", str(world))
+    monkeypatch.setenv("OVS_RUNS", str(tmp_path / "runs"))
+
+    def run(*words):
+        words = [*map(str, words), "--profile", "smoke", "--out", str(tmp_path / "cell.json")]
+        assert main(["evaluate", *words]) == 0
+        return json.loads((tmp_path / "cell.json").read_text())
+
+    return run
+
+
+def test_a_method_by_name_is_the_segmentation_command(evaluate, tmp_path, capsys):
+    first = evaluate("clip-cam", "--set", "icon-voc20", "--images", 3)
+    printed = capsys.readouterr().out
+    assert evaluate("segmentation", "--method", "clip-cam", "--set", "icon-voc20", "--images", 3) == first
+    assert capsys.readouterr().out == printed and not list((tmp_path / "runs").glob("*")), "no counts remain"
+    with pytest.raises(SystemExit):
+        main(["evaluate", "clip-cam", "--help"])
+    assert "ovs-lite evaluate tcl --set icon-voc20 --protocol tcl" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "clip-camera"])
+    assert end.value.code == 2 and "clip-cam" in capsys.readouterr().err
+
+
+def test_protocols_reach_the_evaluation_and_the_card(evaluate, world):
+    found = evaluate("maskclip", "--set", "icon-voc21", "--images", 3, "--protocol", "sclip")["sets"]["icon-voc21"]
+    card, vocabulary = found["card"], load_vocabulary("icon-voc21")
+    assert (card["softmax_scale"], card["least_area"], card["background"]) == (65, 0.1, [0.1])
+    assert (card["short_side"], card["window"], card["stride"], card["interpolation"]) == (96, 64, 32, "bilinear")
+    assert "grass" in card["background_words"] and card["templates"] == "imagenet80" and card["protocol"] == "sclip"
+    records = load_split(world / "icon-smoke/icon-voc21/val").select(range(3))
+    report = evaluate_segmentation(get_method("maskclip", load_clip()), records, vocabulary, protocol="sclip")
+    assert found["miou"] == pytest.approx(report.scores.miou) and found["background"] == 0.1
+    changed = evaluate("maskclip", "--set", "icon-voc21", "--images", 3, "--protocol", "sclip", "--background", 0.2)
+    assert changed["sets"]["icon-voc21"]["card"]["hash"] != card["hash"]
+
+
+def test_a_second_method_gives_the_paired_difference(evaluate, tmp_path, capsys):
+    words = ("--set", "icon-voc20", "--images", 12, "--per-class", "--out", tmp_path / "cell.md")
+    found = evaluate("tcl", *words, "--against", "maskclip")
+    alone = {name: evaluate(name, *words[:4])["sets"]["icon-voc20"] for name in ("tcl", "maskclip")}
+    assert found["sets"]["icon-voc20"] == alone["tcl"] and found["against"]["method"] == "maskclip"
+    assert found["against"]["sets"]["icon-voc20"] == alone["maskclip"]
+    difference = found["difference"]["icon-voc20"]
+    assert difference["value"] == pytest.approx(alone["tcl"]["miou"] - alone["maskclip"]["miou"])
+    text = (tmp_path / "cell.md").read_text()
+    assert f"| icon-voc20 | {100 * difference['value']:+.2f} |" in text and "| mIoU of tcl minus maskclip |" in text
+    assert f"| card | {alone['tcl']['card']['hash']} | {alone['maskclip']['card']['hash']} |" in text
+    classes = [line for line in text.splitlines() if line.startswith("| cat | ")]
+    ious = [alone[name]["iou"]["cat"] for name in ("tcl", "maskclip")]
+    assert classes == [f"| cat | {'-' if iou is None else f'{100 * iou:.2f}'} |" for iou in ious], "of both methods"
+
+
+def test_the_protocols_convention_for_absent_classes_makes_the_score(evaluate):
+    words = ("maskclip", "--set", "icon-voc20", "--images", 12, "--against", "clip-cam", "--protocol")
+    found = {name: evaluate(*words, name) for name in ("uniovseg", "ovseg")}
+    for name, absent in (("uniovseg", "target"), ("ovseg", "union")):
+        one, other = found[name]["sets"]["icon-voc20"], found[name]["against"]["sets"]["icon-voc20"]
+        assert one["card"]["absent"] == absent and one["miou"] == one["miou_by_absent"][absent]
+        difference = found[name]["difference"]["icon-voc20"]["value"]
+        assert difference == pytest.approx(one["miou_by_absent"][absent] - other["miou_by_absent"][absent])
+        assert one["miou_by_absent"]["union"] != one["miou_by_absent"]["target"]
+
+
+def test_pamr_is_heeded_whatever_the_protocol_says_and_keeps_its_options(evaluate):
+    words = ("--set", "icon-voc20", "--images", 2)
+    card = evaluate("tcl", *words, "--protocol", "tcl-without-pamr", "--pamr")["sets"]["icon-voc20"]["card"]
+    assert card["options"]["refine"] is True and card["refinement"] == "the method's own"
+    card = evaluate("ovseg", *words, "--protocol", "ovseg", "--pamr")["sets"]["icon-voc20"]["card"]
+    assert card["options"]["ensemble_weight"] == 0.6 and card["refinement"] == "PAMR"
+
+
+def test_groups_of_seen_and_unseen_classes_are_those_of_the_vocabulary(evaluate):
+    vocabulary = load_vocabulary("icon-voc21")
+    found = groups(vocabulary, vocabulary.names)
+    assert set(found["seen"]) | set(found["unseen"]) == set(vocabulary.names) - {
+        vocabulary.names[vocabulary.background]
+    }
+    assert set(groups(vocabulary, ("cat",))) <= {"seen", "unseen"} and groups(FOUR, FOUR.names) == {}
+    report = evaluate_segmentation(Plain(), RECORDS, FOUR)
+    iou = dict(zip(report.names, report.scores.iou, strict=True))
+    assert report.group_miou(["red", "blue"]) == pytest.approx((iou["red"] + iou["blue"]) / 2)
+    lines = class_table("toy", report).splitlines()[2:]
+    assert [float(line.split("|")[2]) for line in lines] == sorted(
+        (round(100 * x, 2) for x in iou.values()), reverse=True
+    )
+
+
+def test_an_interrupted_command_resumes_and_then_removes_its_counts(evaluate, tmp_path, monkeypatch, capsys):
+    words = ("maskclip", "--set", "icon-voc20", "icon-voc21", "--images", 4, "--background", 0.2)
+    whole = evaluate(*words)
+    measured = []
+
+    def stopped(method, records, vocabulary, **how):
+        if len(measured) == 1:
+            raise KeyboardInterrupt
+        measured.append(vocabulary.name)
+        return evaluate_set(method, records, vocabulary, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ovs_lite.commands.evaluate_segmentation.evaluate_set", stopped)
+        assert main(["evaluate", *map(str, words), "--profile", "smoke"]) == 130
+    kept = list((tmp_path / "runs" / "evaluate").rglob("*.safetensors"))
+    assert len(kept) == 1 and kept[0].parent.name == whole["sets"]["icon-voc20"]["card"]["hash"]
+    capsys.readouterr()
+    assert evaluate(*words) == whole
+    assert "icon-voc20: 100%" in capsys.readouterr().err and not (tmp_path / "runs" / "evaluate").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_print_once_what_one_prints(evaluate, world, tmp_path):
+    words = ["evaluate", "maskclip", "--set", "icon-voc20", "--images", "12"]
+    alone = evaluate(*words[1:])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ovs_lite"]
+    out = ["--profile", "smoke", "--out", str(tmp_path / "two.json")]
+    two = subprocess.run([*command, *words, *out], env=environment(), capture_output=True, text=True)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("| set | images |") == 1 and json.loads((tmp_path / "two.json").read_text()) == alone
