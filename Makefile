@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help install reproduce smoke lab test check clean
+.PHONY: help install reproduce smoke lab test test-all check browser clean
 
 help:                ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 # Made anew when a requirement changes; a half-made environment has no stamp, so the next call goes on with it.
 $(READY): requirements.txt requirements-test.txt pyproject.toml
@@ -33,12 +33,18 @@ smoke: $(READY)      ## the same with a handful of images, in a few minutes
 lab: $(READY)        ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-test: $(READY)       ## install and run the whole test suite, notebooks included
+test: $(READY)       ## install and run the test suite, notebooks included
+	$(PYTEST) -m "not fault"
+
+test-all: $(READY)   ## the same and the long fault tests of docs/faults.md
 	$(PYTEST)
 
 check: $(READY)      ## ruff and the fast tests, in a few minutes
 	$(BIN)/ruff check .
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not fault"
+
+browser: $(READY)    ## the explorer in a real browser (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest tests/viz/explorer tests/reproduce/test_canvas.py
 
 clean:               ## remove prepared data, runs and caches (the virtual environment stays)
 	rm -rf data runs build dist *.egg-info .pytest_cache .ruff_cache

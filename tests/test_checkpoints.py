@@ -106,10 +106,14 @@ def refused(path: Path, file: str) -> None:
     assert str(path / file) in str(error.value)
 
 
+MANY = pytest.param(1000, marks=pytest.mark.fault)
+
+
+@pytest.mark.parametrize("flips", [400, MANY])
 @pytest.mark.parametrize("file", ["state.safetensors", "manifest.json"])
-def test_a_flipped_bit_is_refused(saved, file):
+def test_a_flipped_bit_is_refused(saved, file, flips):
     whole, rng = (saved / file).read_bytes(), random.Random(0)
-    bits = range(8 * len(whole)) if file == "manifest.json" else rng.sample(range(8 * len(whole)), 400)
+    bits = range(8 * len(whole)) if file == "manifest.json" else rng.sample(range(8 * len(whole)), flips)
     for bit in bits:
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -166,9 +170,10 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.fault)])
+def test_sigkill_while_saving_leaves_a_checkpoint_that_loads(tmp_path, kills):
     rng, step = random.Random(0), 0
-    for _ in range(6):
+    for _ in range(kills):
         process = python(SAVER, str(tmp_path), str(step))
         assert process.stdout.readline() == "ready\n"
         while not (line := process.stdout.readline()):
@@ -181,7 +186,7 @@ def test_sigkill_while_saving_leaves_a_checkpoint_that_loads(tmp_path):
         assert found.step in (told[-1], told[-1] + 1), "what was reported as saved is there"
         assert torch.equal(found.tensors["w"], torch.full((400, 1000), float(found.step)))
         step = found.step
-    assert step >= 6
+    assert step >= kills
 
 
 def test_killed_at_any_file_operation_the_newest_complete_one_loads(tmp_path, monkeypatch):

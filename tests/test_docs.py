@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from ovs_lite.cli import build_parser
-from ovs_lite.methods.registry import FORMER_NAMES, get_recipe
+from ovs_lite.methods.registry import FORMER_NAMES, METHODS, get_recipe
 from ovs_lite.train.command import build_parser as recipe_parser
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "THIRD_PARTY.md"]
+MADE = ("docs/claims.md", "docs/deviations.md")  # by a command; tests/reproduce reads them
+PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in MADE)
+FOLLOWED = "docs/add-a-method.md"  # names what its reader will make; test_docs_add_a_method.py does it
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", *(page for page in PAGES if page != FOLLOWED)]
 PRODUCTS = ("runs/", "data/", "path/", "~", ".venv/")  # what a run leaves or what the reader puts in
 # Named without their folder, or no file at all.
 GENERIC = {"metrics.jsonl", "claims.json", "config.json", "config.py", "ENTRIES", "MIT", "viz/"}
@@ -34,8 +37,10 @@ def named_paths(text):
 
 
 def commands(text, program):
-    """Every `program ...` in backticks or in an indented or fenced block, without the program's name."""
+    """Every `program ...` in backticks or in an indented block, without the program's name; by a launcher, too."""
     lines = re.findall(r"`([^`\n]+)`", text) + [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    launched = re.compile(r"(?:torchrun|accelerate launch|python)\b.* -m ovs_lite(\.train)? (?=\w)")
+    lines = [launched.sub(lambda found: "ovs-lite " + ("train " if found[1] else ""), line) for line in lines]
     pattern = re.compile(rf"(?:\.venv/bin/)?{program} (.+)")
     return [found[1] for line in lines if (found := pattern.fullmatch(line))]
 
@@ -45,7 +50,7 @@ def test_paths_exist(document):
     paths = [name for name in named_paths(text_of(document)) if name not in GENERIC and "NN_" not in name]
     missing = [name for name in paths if not (ROOT / name).exists()]
     assert not missing, missing
-    assert len(paths) >= {"README.md": 30, "CONTRIBUTING.md": 10, "THIRD_PARTY.md": 3}[document]
+    assert len(paths) >= {"README.md": 30, "CONTRIBUTING.md": 10, "THIRD_PARTY.md": 3}.get(document, 1)
 
 
 def test_a_wrong_path_is_seen():
@@ -57,8 +62,11 @@ def test_a_wrong_path_is_seen():
 def parser_of(words):
     """The parser that reads a command's arguments, and those that are left for it."""
     if words[0] == "evaluate":
+        words = ["evaluate", "segmentation", "--method", *words[1:]] if words[1] in METHODS else words
         return import_module(f"ovs_lite.commands.evaluate_{words[1]}").build_parser(), words[2:]
-    if words[0] in ("mine", "pseudo-masks"):
+    if words[0] == "plan":
+        return import_module("ovs_lite.commands.plan_training").build_parser(), words[1:]
+    if words[0] in ("mine", "pseudo-masks", "refine"):
         return import_module(f"ovs_lite.commands.{words[0].replace('-', '_')}").build_parser(), words[1:]
     if words[0] == "train" and words[1] not in ("--help", "NAME"):
         former = FORMER_NAMES.get(tuple(words[1:3]))
@@ -87,11 +95,24 @@ def test_a_wrong_command_is_refused(command):
 
 
 def test_every_make_target_exists():
-    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
     named = {command.split()[0] for document in DOCUMENTS for command in commands(text_of(document), "make")}
     assert named <= targets, named - targets
     assert {"reproduce", "test", "lab", "smoke", "check"} <= named
     assert all(re.search(rf"^{target}:.*## ", text_of("Makefile"), re.MULTILINE) for target in targets)
+
+
+def test_every_page_is_reached_from_the_readme():
+    absent = [page for page in (*PAGES, *MADE) if f"`{page}`" not in text_of("README.md")]
+    assert len(PAGES) >= 5 and not absent, absent
+
+
+def test_the_glossary_is_in_order_and_says_where():
+    lines = [line for line in text_of("docs/glossary.md").splitlines() if line.startswith("| ")][2:]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    words = [row[0].lower() for row in rows]
+    assert len(words) >= 30 and words == sorted(words)
+    assert all(len(row) == 3 and all(row) and list(named_paths(row[2])) for row in rows)
 
 
 def test_no_blank_is_left_in_the_readme():
@@ -116,7 +137,10 @@ def test_every_room_is_on_the_map():
     assert not absent and len(rooms) >= 5, absent
 
 
-NO_LOSSES = {"check_masks", "match_masks", "sample_points", "uncertain_points"}  # what losses are made with
+NO_LOSSES = {  # what losses are made with
+    "check_masks", "covered_share", "match_masks", "match_prompts", "pixels_at_points", "sample_points",
+    "uncertain_points", "PromptMatches",
+}  # fmt: skip
 
 
 def public_losses():

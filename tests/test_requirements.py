@@ -29,7 +29,7 @@ def imported(folder):
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {a.name.split(".")[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module.split(".")[0] for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level}
-    own = {"ovs_lite", "kit", "peak_memory"}
+    own = {"ovs_lite", "kit", "benchmarks"} | {path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py")}
     return names - set(sys.stdlib_module_names) - own
 
 

@@ -50,3 +50,8 @@ class ColourClip(nn.Module):
     def text_embeddings(self, names, templates):
         self.asked = (list(names), templates)
         return torch.tensor([NAMED[name] for name in names]) / 255
+
+    def encode_text(self, prompts):
+        """A sentence's colour is that of the name in it, the darker the longer the sentence is."""
+        found = [next(NAMED[name] for name in NAMED if name in prompt) for prompt in prompts]
+        return torch.tensor(found) / 255 * (1 - torch.tensor([[len(prompt)] for prompt in prompts]) / 500)

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from kit.processes import save
@@ -10,6 +12,7 @@ from kit.records import scene, toy
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
 from ovs_lite.data.loaders.mask_batches import MaskBatches
+from ovs_lite.evaluation.blocks import CountFolder, count_in_blocks
 from ovs_lite.train import LoopConfig, train
 
 
@@ -42,6 +45,8 @@ def every_call(out: str) -> None:
         "sum": distributed.reduce_sum(torch.tensor([1, 2 + me])).tolist(),
         "total": distributed.total_count(3 + me, cpu),
         "shard": distributed.shard(list(range(7))),
+        "rows": distributed.gather_rows(torch.full((2 * me, 2), me + 5), cpu).tolist(),
+        "no_rows": list(distributed.gather_rows(torch.zeros(0, 3, dtype=torch.int32), cpu).shape),
         "any": [distributed.any_process(me == 1, cpu), distributed.any_process(False, cpu)],
         "one_sided": one_sided.grad.tolist(),
         "copied": copied.tolist(),
@@ -66,3 +71,16 @@ def one_gets_a_signal(out: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     train(TinyContrast(), LoopConfig(**CONFIG), out, on_step=on_step, progress=False)
+
+
+def one_gets_a_signal_while_it_counts(out: str) -> None:
+    """Process 1 alone gets SIGTERM, in the second of its blocks."""
+
+    def count(records) -> dict[str, np.ndarray]:
+        numbers = [record["number"] for record in records]
+        if 6 in numbers:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"squares": np.array(numbers, np.int64) ** 2}
+
+    kept = CountFolder(Path(out), "key", tuple(map(str, range(40))))
+    count_in_blocks(count, [{"number": number} for number in range(40)], kept, block=2)

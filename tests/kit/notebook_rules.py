@@ -1,4 +1,4 @@
-"""The rules of a committed notebook, as functions that return a list of complaints. test_notebooks.py applies them.
+"""The rules of a committed notebook, as functions that return a list of complaints; tests/notebooks/test_rules.py asks.
 
 A notebook here is nbformat's JSON as a dict. It may define only `naive_*` functions, each of which must soon be
 asserted equal to something of the package: the notebook explains, the package computes.
@@ -12,6 +12,10 @@ from typing import Any
 MAX_CELLS = 40
 MAX_CELL_LINES = 15
 MAX_CODE_LINES = 250
+# Cells tagged `exercise` come after the lesson, with limits of their own: a full lesson needs exercises, too.
+EXERCISE = "exercise"
+MAX_EXERCISE_CELLS = 12
+MAX_EXERCISE_LINES = 80
 NETWORK = {"requests", "urllib", "urllib3", "httpx", "socket", "ftplib", "wget", "gdown", "huggingface_hub", "aiohttp"}
 SHELL = {"subprocess", "pip", "sh", "pexpect"}
 SHELL_CALLS = {"os.system", "os.popen", "os.chdir", "get_ipython", "sys.path.append", "sys.path.insert", "display_html"}
@@ -27,6 +31,15 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def lesson(notebook: dict[str, Any]) -> dict[str, Any]:
+    """The notebook without its exercises."""
+    return notebook | {"cells": [cell for cell in notebook["cells"] if not is_exercise(cell)]}
+
+
+def is_exercise(cell: dict[str, Any]) -> bool:
+    return EXERCISE in cell["metadata"].get("tags", [])
+
+
 def stripped(notebook: dict[str, Any]) -> list[str]:
     """Outputs, execution counts and widget states belong to executed copies."""
     wrong = [f"code cell {i} has outputs" for i, cell in enumerate(code_cells(notebook)) if cell["outputs"]]
@@ -37,8 +50,15 @@ def stripped(notebook: dict[str, Any]) -> list[str]:
 def sizes(notebook: dict[str, Any]) -> list[str]:
     lengths = [len(source(cell).strip().splitlines()) for cell in code_cells(notebook)]
     wrong = [f"code cell {i} has {n} lines" for i, n in enumerate(lengths) if n > MAX_CELL_LINES]
-    wrong += [f"{len(notebook['cells'])} cells"] if len(notebook["cells"]) > MAX_CELLS else []
-    return wrong + ([f"{sum(lengths)} lines of code"] if sum(lengths) > MAX_CODE_LINES else [])
+    inside, exercises = lesson(notebook), [cell for cell in notebook["cells"] if is_exercise(cell)]
+    for name, cells, most, most_lines in (
+        ("lesson", inside["cells"], MAX_CELLS, MAX_CODE_LINES),
+        ("exercise", exercises, MAX_EXERCISE_CELLS, MAX_EXERCISE_LINES),
+    ):
+        lines = sum(len(source(cell).strip().splitlines()) for cell in cells if cell["cell_type"] == "code")
+        wrong += [f"{len(cells)} {name} cells"] if len(cells) > most else []
+        wrong += [f"{lines} lines of {name} code"] if lines > most_lines else []
+    return wrong
 
 
 def parameters(notebook: dict[str, Any]) -> list[str]:
@@ -88,8 +108,11 @@ def _outward(tree: ast.AST) -> list[str]:
 
 
 def naive_functions(notebook: dict[str, Any]) -> list[str]:
-    """Only naive_* functions (lambdas apart), each asserted against the package in its cell or the next two."""
-    trees = [ast.parse(source(cell)) for cell in code_cells(notebook)]
+    """Only naive_* functions (lambdas apart), each asserted against the package in its cell or the next two.
+
+    What a reader fills in, in cells tagged as exercises, is judged there.
+    """
+    trees = [ast.parse(source(cell)) for cell in code_cells(lesson(notebook))]
     ours = {name for tree in trees for name in _package_names(tree)}
     wrong = []
     for i, tree in enumerate(trees):
@@ -134,12 +157,14 @@ def _carried(node: ast.AST, reach: dict[str, set[str]]) -> set[str]:
 
 
 def skeleton(notebook: dict[str, Any]) -> list[str]:
-    """Opens with claim, paper and time; the last code cell records; exercises have folded solutions."""
-    first, last = notebook["cells"][0], code_cells(notebook)[-1]
+    """Opens with claim, paper and time; the lesson's last code cell records; exercises, folded solutions, end it."""
+    first, last = notebook["cells"][0], code_cells(lesson(notebook))[-1]
     opening = source(first).lower() if first["cell_type"] == "markdown" else ""
     wrong = [f"the first cell does not say {word!r}" for word in ("claim", "paper", "time") if word not in opening]
     calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(source(last))) if isinstance(n, ast.Call)]
     wrong += [] if any("record" in call for call in calls) else ["the last code cell records no metrics"]
+    tagged = [is_exercise(cell) for cell in notebook["cells"]]
+    wrong += [] if tagged == sorted(tagged) else ["a cell of the lesson comes after an exercise"]
     prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown").lower()
     return wrong + ([] if "exercise" in prose and "<details" in prose else ["no exercises with folded solutions"])
 

@@ -46,6 +46,7 @@ class TinyTask:
     def __init__(self, bad_step=None, seed=0):
         torch.manual_seed(seed)
         self.model, self.bad_step, self.found = TinyModel(), bad_step, {}
+        self.whole = self.model
 
     def to(self, device):
         self.model.to(device)
@@ -74,7 +75,7 @@ class TinyContrast:
     def __init__(self):
         torch.manual_seed(0)
         self.model = nn.ModuleDict({"a": nn.Linear(4, 8), "b": nn.Linear(4, 8), "absent": nn.Linear(1, 1)}).double()
-        self.found = {}
+        self.found, self.whole = {}, self.model
         self.model.register_parameter("logit_scale", nn.Parameter(torch.tensor(1.0, dtype=torch.float64)))
 
     def to(self, device):

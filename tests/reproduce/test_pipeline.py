@@ -6,44 +6,17 @@ import subprocess
 import sys
 import time
 
-import nbformat
 import pytest
 
 from kit.processes import working_process
 from kit.records import three_segments
+from kit.tiny_notebooks import reproduce, statuses, write_notebook
 from ovs_lite.claims import load_claims
 from ovs_lite.cli import main
 from ovs_lite.data.record import write_split
 from ovs_lite.reproduce import fingerprint as prints
-from ovs_lite.reproduce import pipeline
+from ovs_lite.reproduce import pipeline, stage
 from ovs_lite.reproduce.products import write_stage
-
-PARAMETERS = 'profile = "lite"\nseed = 0\nout = "."'
-
-
-def write_notebook(path, *sources, prose="About nothing."):
-    """A notebook with a parameters cell and one code cell per source."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(prose)])
-    notebook.cells.append(nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}))
-    notebook.cells += [nbformat.v4.new_code_cell(source) for source in sources]
-    nbformat.write(notebook, path)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    """A folder with a package of one file, prepared data and two notebooks, and a function that reproduces them."""
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "losses.py").write_text("x = 1\n")
-    (tmp_path / "data" / "icon-smoke" / "icon-coco" / "train").mkdir(parents=True)
-    (tmp_path / "data" / "icon-smoke" / "icon-coco" / "train" / "manifest.json").write_text("{}")
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.setattr(prints, "PACKAGE", tmp_path / "package")
-    monkeypatch.setattr("ovs_lite.iconworld.build.build_all", lambda *_, **__: [])
-    monkeypatch.setenv("OVS_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("OVS_REAL_DATA", raising=False)
-    write_notebook(tmp_path / "notebooks" / "00_first.ipynb", "print(profile, seed)")
-    write_notebook(tmp_path / "notebooks" / "01_second.ipynb", "open(out + '/ran', 'a').write('x')")
-    return tmp_path
 
 
 def test_prepared_data_is_verified_before_anything_runs(world, monkeypatch):
@@ -55,17 +28,6 @@ def test_prepared_data_is_verified_before_anything_runs(world, monkeypatch):
     with pytest.raises(ValueError, match=f"split is damaged .{arrow.name} differs from its sha256"):
         reproduce(world)
     assert not list(world.rglob("ran"))
-
-
-def reproduce(world, **options):
-    """Statuses of a run, by notebook."""
-    results = pipeline.reproduce("smoke", notebooks_dir=world / "notebooks", runs_dir=world / "runs", **options)
-    return {result.name: result for result in results}
-
-
-def statuses(results):
-    """Only the statuses."""
-    return [result.status for result in results.values()]
 
 
 @pytest.mark.slow
@@ -112,7 +74,7 @@ def test_a_failing_cell_is_shown_and_the_next_call_goes_on_there(world, capsys):
     write_notebook(world / "notebooks" / "01_second.ipynb", "x = 1", "raise ValueError('no <b>luck</b>')")
     write_notebook(world / "notebooks" / "02_third.ipynb", "print(1)")
     folders = ["--notebooks", str(world / "notebooks"), "--runs", str(world / "runs")]
-    command = ["reproduce", "--profile", "smoke", *folders]
+    command = ["reproduce", "--profile", "smoke", "--jobs", "1", *folders]
     assert main(command) == 1
     printed = capsys.readouterr().out
     assert "01_second: failed" in printed and "Traceback" in printed and "no <b>luck</b>" in printed
@@ -187,7 +149,7 @@ from ovs_lite.reproduce import fingerprint, pipeline
 import ovs_lite.iconworld.build as build
 build.build_all = lambda *_, **__: []
 fingerprint.PACKAGE = Path({str(world / "package")!r})
-pipeline.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r})
+pipeline.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r}, jobs=1)
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ran = world / "runs" / "smoke" / "01_second" / "ran"
@@ -232,21 +194,21 @@ def test_fingerprint_follows_what_can_change_a_number(world, monkeypatch):
 
 def test_why_run_knows_kills_failures_and_lost_copies(tmp_path):
     made_from = {"code": {"code cell 1": "a"}}
-    assert pipeline.why_run(tmp_path, made_from) == "not run before"
+    assert stage.why_run(tmp_path, made_from) == "not run before"
     (tmp_path / "made_from.json").write_text(json.dumps(made_from))
     (tmp_path / "executed.ipynb").touch()
-    assert pipeline.why_run(tmp_path, made_from) == "the last run did not finish"
+    assert stage.why_run(tmp_path, made_from) == "the last run did not finish"
     write_stage(tmp_path, {"status": "failed"})
-    assert pipeline.why_run(tmp_path, made_from) == "the last run failed"
+    assert stage.why_run(tmp_path, made_from) == "the last run failed"
     (tmp_path / "metrics.jsonl").touch()
     write_stage(tmp_path, {"status": "done"})
-    assert pipeline.why_run(tmp_path, made_from) == ""
-    assert pipeline.why_run(tmp_path, {"code": {"code cell 1": "b"}}) == "code changed: code cell 1"
+    assert stage.why_run(tmp_path, made_from) == ""
+    assert stage.why_run(tmp_path, {"code": {"code cell 1": "b"}}) == "code changed: code cell 1"
     (tmp_path / "executed.ipynb").write_text("x")
     (tmp_path / "metrics.jsonl").unlink()
-    assert pipeline.why_run(tmp_path, made_from) == "damaged or gone: executed.ipynb, metrics.jsonl"
+    assert stage.why_run(tmp_path, made_from) == "damaged or gone: executed.ipynb, metrics.jsonl"
     (tmp_path / "stage.json").write_text('{"status": "do')
-    assert pipeline.why_run(tmp_path, made_from) == "the last run did not finish"
+    assert stage.why_run(tmp_path, made_from) == "the last run did not finish"
 
 
 @pytest.mark.slow

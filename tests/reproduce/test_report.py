@@ -1,5 +1,6 @@
 """Pages are self-contained and hold hostile text as text."""
 
+import base64
 import html
 import json
 import re
@@ -143,10 +144,15 @@ def write_run(run, text):
     notebook = v4.new_notebook(cells=[v4.new_code_cell("show()", outputs=[figure, bare])])
     nbformat.write(notebook, run / "00_done" / "executed.ipynb")
     write_notebook_page(run / "00_done", "00_done")
-    rows = [{"name": text, "value": 41.234, "unit": "%", "n": 8, "paper": 20.1}, {"name": "nothing", "value": None}]
+    rows = [
+        {"name": text, "value": 41.234, "interval": [39, 44.5], "unit": "%", "n": 8, "paper": 20.1},
+        {"name": "nothing", "value": None},
+    ]
     (run / "00_done" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_stage(run / "00_done", {"status": "done", "seconds": 12.3, "finished": "today"})
-    write_stage(run / "01_failed", {"status": "failed", "seconds": 1, "message": text, "traceback": text})
+    made = {"seconds": 12.3, "memory": 1536, "finished": "today", "commit": f"{'0123456789' * 4} with changes"}
+    write_stage(run / "00_done", {"status": "done", **made})
+    failed = {"seconds": 1, "memory": 300, "message": text, "traceback": text}
+    write_stage(run / "01_failed", {"status": "failed", **failed})
     (run / "02_killed" / "executed.ipynb").write_text('{"cells": [')
     (run / "run.json").write_text(json.dumps({"profile": {"name": "smoke", "seed": 3}, "machine": {"system": text}}))
 
@@ -158,19 +164,21 @@ def test_report_escapes_everything(tmp_path, text):
     assert_offline(page)
     shown = BeautifulSoup(page, "html.parser").get_text()
     assert shown.count(text) == 4, "metric, message, traceback, configuration"
+    assert "{{" not in page.replace("{{ 7*7 }}", "")
 
 
 def test_report_holds_results_figures_and_links(tmp_path):
     write_run(tmp_path, "accuracy")
     page = write_report(tmp_path, ["00_done", "01_failed", "02_killed", "03_absent"]).read_text()
     soup = BeautifulSoup(page, "html.parser")
-    tables = {table.find_previous(["h2", "h3"]).get_text(): table for table in soup.find_all("table")}
+    tables = {table.find_previous(["h2", "h3"]).get_text(): table for table in soup.find_all("table")[1:]}
     rows = [[cell.get_text() for cell in row.find_all("td")] for row in tables["Notebooks"].find_all("tr")[1:]]
     assert [row[1] for row in rows] == ["done", "failed", "did not finish", "not run"]
-    assert rows[0][2:] == ["12 s", "today"]
-    assert [link["href"] for link in soup.find_all("a")] == ["00_done/executed.html"]
+    assert rows[0][2:] == ["12 s", "1.5 GB", "today", "0123456789 with changes"]
+    assert rows[1][2:4] == ["1 s", "300 MB"]
+    assert [link["href"] for link in soup.find_all("a")] == ["claims.json", "results.csv", "00_done/executed.html"]
     metrics = [[cell.get_text() for cell in row.find_all("td")] for row in tables["00_done"].find_all("tr")[1:]]
-    assert metrics == [["accuracy", "41.23 %", "8", "20.1 %"], ["nothing", "undefined", "", ""]]
+    assert metrics == [["accuracy", "41.23 %", "39 to 44.5", "8", "20.1 %"], ["nothing", "undefined", "", "", ""]]
     assert [image["alt"] for image in soup.find_all("img")] == ["cat 31 %", "image without a description, cell 1"]
     assert "1 of 4 notebooks are done" in soup.get_text() and "profile.seed" in soup.get_text()
 
@@ -179,7 +187,7 @@ def links(page):
     """The files that a page's links open, as a browser reads them."""
     found = re.findall(r'<a href="([^"]*)"', page.read_text())
     urls = (urlsplit(urljoin(page.as_uri(), html.unescape(link))) for link in found)
-    return [unquote(url.path) for url in urls if not url.query and not url.fragment]
+    return [unquote(url.path) for url in urls if not url.query and not url.fragment and url.path.endswith(".html")]
 
 
 def test_links_open_whatever_the_notebook_is_called(tmp_path):
@@ -215,7 +223,7 @@ def test_a_product_that_does_not_fit_is_named_and_not_shown(tmp_path, name, how)
         (folder / name).write_bytes(changed)
     assert damaged(folder, read_stage(folder)) == [name]
     page = write_report(tmp_path, ["00_done", "01_failed"]).read_text()
-    assert f"damaged: {name}; run it again" in page and "41.23" not in page and "href" not in page
+    assert f"damaged: {name}; run it again" in page and "41.23" not in page and "/executed.html" not in page
 
 
 def test_a_flipped_stage_counts_as_none(tmp_path):
@@ -276,10 +284,17 @@ def test_the_report_opens_with_the_verdicts(tmp_path):
     page = write_report(tmp_path, ["02_x"]).read_text()
     assert_offline(page)
     soup = BeautifulSoup(page, "html.parser")
-    assert [title.get_text() for title in soup.find_all("h2")][0] == "Claims"
-    counts = " ".join(soup.find("h2").find_next("p").get_text().split())
-    assert counts.startswith("1 \u2713 holds, 1 \u2717 reversed, 0 ? inconclusive, 45 \u2013 not run of 47 claims.")
-    papers = [title.get_text() for title in soup.find_all("h3")]
+    sentence = "1 of 47 claims holds, 0 are inconclusive, 1 is reversed and 45 were not run."
+    before = soup.find("h2").find_all_previous("p")
+    assert soup.h1.get_text().endswith("?") and sentence in [paragraph.get_text() for paragraph in before]
+    assert soup.find(role="img")["aria-label"] == sentence
+    overview = soup.find("table")
+    assert overview.find_previous("h2") is None, "the first screen comes before any section"
+    heads = [" ".join(cell.get_text().split()) for cell in overview.find_all("th", scope="col")]
+    assert heads == ["Paper", "\u2713 holds", "? inconclusive", "\u2717 reversed", "\u2013 not run"]
+    counts = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in overview.find_all("tr")]
+    assert counts[2] == ["OpenSeg", "1", "0", "1", "11"] and len(counts) == 7
+    papers = [title.get_text() for title in soup.find_all("h3")][:6]
     assert papers == ["CLIP", "OpenSeg", "TCL", "OVSeg", "Uni-OVSeg", "Training-free methods"]
     rows = [[" ".join(cell.get_text().split()) for cell in row.find_all("td")] for row in soup.find_all("tr")]
     (claim,) = (row for row in rows if row and row[0].startswith("openseg-3 "))
@@ -291,3 +306,60 @@ def test_the_report_opens_with_the_verdicts(tmp_path):
     assert [row[0].split(":")[0] for row in rows[first + 1 : first + 4]] == ["R50", "R70", "R90"]
     assert rows[first + 1][6] == "+22.9 points"
     assert {tag["class"][1] for tag in soup.select("td .verdict")} == {"holds", "reversed", "not-run"}
+    limits = [" ".join(item.get_text().split()) for item in soup.select(".limits li")]
+    assert limits[0].startswith("openseg-3 without") and "lies on the other side of 0" in limits[0]
+    assert "clip-1: notebook 00 was not run to its end." in limits and not [x for x in limits if "openseg-1 " in x]
+
+
+def test_the_image_of_all_methods_is_shown_where_it_is_there_and_described(tmp_path):
+    write_run(tmp_path, "accuracy")
+    names = ["00_done", "01_failed"]
+    (tmp_path / "00_done" / "side-by-side.png").write_bytes(base64.b64decode(PIXEL))
+    assert "every method" not in write_report(tmp_path, names).read_text(), "an image without words"
+    (tmp_path / "00_done" / "side-by-side.txt").write_text('Nine masks of <b>one</b>\n"street"')
+    page = write_report(tmp_path, names).read_text()
+    assert_offline(page)
+    figure = BeautifulSoup(page, "html.parser").find("figure")
+    assert figure.find_previous("h2").get_text() == "One image, every method"
+    assert figure.img["alt"] == figure.get_text().strip() == 'Nine masks of <b>one</b> "street"'
+    assert figure.img["src"] == f"data:image/png;base64,{PIXEL}"
+
+
+def test_pages_fit_phones_and_dark_rooms(tmp_path):
+    """Every colour is a variable with a dark value; every table wide enough to overflow scrolls in a box of its own."""
+    write_run(tmp_path, "accuracy")
+    page = write_report(tmp_path, ["00_done"]).read_text()
+    soup = BeautifulSoup(page, "html.parser")
+    assert soup.find("meta", attrs={"name": "viewport"})["content"] == "width=device-width, initial-scale=1"
+    light, dark = re.findall(r":root \{(.*?)\}", page, re.DOTALL)[:2]
+    names = [set(re.findall(r"(--[a-z-]+):", block)) for block in (light, dark)]
+    assert names[0] == names[1] and set(re.findall(r"var\((--[a-z-]+)\)", page)) <= names[0]
+    assert all(table.parent.get("class") == ["scroll"] for table in soup.find_all("table")[1:])
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in soup.select(".scroll")), "keys can scroll it"
+    notebook = (tmp_path / "00_done" / "executed.html").read_text()
+    assert notebook.count("prefers-color-scheme: dark") == 2, "the page and its code"
+
+
+def contrast(one, other):
+    """WCAG's ratio of two #rrggbb or #rgb colours."""
+    lights = []
+    for colour in (one, other):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_text_can_be_read_on_both_pages(tmp_path):
+    assert contrast("#fff", "#000000") == pytest.approx(21) and contrast("#777777", "#777") == 1
+    page = write_report(tmp_path, []).read_text()
+    pairs = [("text", "page"), ("text", "shade"), ("soft", "page"), ("link", "page"), ("error", "page")]
+    pairs += [("holds", "holds-back"), ("reversed", "reversed-back"), ("open", "open-back"), ("absent", "page")]
+    pairs += [("absent", "absent-bar"), ("absent", "shade")]
+    for block in re.findall(r":root \{(.*?)\}", page, re.DOTALL)[:2]:
+        colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", block))
+        low = {pair: contrast(*(colours[name] for name in pair)) for pair in pairs}
+        assert min(low.values()) >= 4.5, {pair: ratio for pair, ratio in low.items() if ratio < 4.5}
+        bars = [contrast("#111111", colours[f"{name}-bar"]) for name in ("holds", "reversed", "open")]
+        assert min(bars) >= 3
