@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "bf16", "fp16", "auto")
 NO_COMPILER = "no"
 COMPILERS = (NO_COMPILER, "inductor", "aot_eager")
 RANDOM = "random"  # pretrained of a CLIP that knows nothing, for trying the code; it settles no claim
@@ -39,7 +39,7 @@ class LoopConfig:
     grad_norm: float = 1.0  # the gradient is clipped to this norm
     backbone_factor: float = 1.0  # of the learning rates below a module called `backbone`; 0 freezes it
     accumulation: int = 1  # batches per step
-    precision: str = "no"  # mixed precision: no, bf16, or fp16 (GPU only)
+    precision: str = "no"  # mixed: bf16, fp16 (GPU only), auto (bf16 where the machine multiplies in it), or no
     recompute: bool = False  # activation checkpointing: blocks are computed again in the backward pass; less memory
     compile: str = "no"  # torch.compile of blocks: no, inductor, or aot_eager (traces alone, to find what breaks)
     ema: float = 0.0  # decay of a running average of the weights, which are kept at the end; 0: none

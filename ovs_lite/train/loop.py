@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -38,6 +37,7 @@ from ovs_lite.methods import Task
 from ovs_lite.train.blocks import economical
 from ovs_lite.train.meter import Meter
 from ovs_lite.train.optim import build_optimizer, learning_rate_factor, scale_rates, update
+from ovs_lite.train.precision import accelerator as prepared
 from ovs_lite.train.resume import RunState, truncate_log
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -80,13 +80,14 @@ def train(
     The last row of out/log.jsonl, which is printed, too, says what the run took; see `Meter.row`.
     """
     out = Path(out)
-    accelerator = _accelerator(config.precision)
+    accelerator = prepared(config.precision)
     task.to(accelerator.device)
     optimizer = build_optimizer(task.model.named_parameters(), config)
     average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     known = {**(settings or {}), "loop": asdict(config)}
     machine = {"device": accelerator.device.type, "threads": torch.get_num_threads(), "processes": world_size()}
-    compared = {"settings": known, "machine": machine | {"torch": str(torch.__version__)}}
+    machine |= {"precision": accelerator.mixed_precision, "torch": str(torch.__version__)}
+    compared = {"settings": known, "machine": machine}
     state = RunState(task.model, optimizer, accelerator.scaler, average, compared)
     start = _prepare(state, out, resume, config.steps, accelerator.device)
     rows: list[dict[str, float]] = []
@@ -137,17 +138,6 @@ def _conclude(meter: Meter, out: Path, done: int) -> None:
     _log(out, {"step": done, **row})
     for line in meter.lines(row) if is_main() else ():
         print(line)
-
-
-def _accelerator(precision: str) -> Accelerator:
-    """accelerate keeps the first precision of a process for ever; a notebook may train twice with different ones.
-
-    Raises ValueError for fp16 without a GPU, which accelerate would train in single precision.
-    """
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("got precision fp16 on a processor, expected bf16 or no there; fp16 needs a GPU")
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
 
 
 def _step(

@@ -17,7 +17,7 @@ class OpenSegConfig(ProposalConfig):
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10, backbone_factor=0.1, precision="bf16"
+            steps=60, lr=1e-3, muon_lr=0.01, weight_decay=1e-5, warmup=10, backbone_factor=0.1, precision="auto"
         )
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
