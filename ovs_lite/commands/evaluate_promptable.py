@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([*counts, *map(_cell, found.values())])
         sets[name] = {"folder": str(folder), "masks": report.masks, "iou": {k: vars(one) for k, one in found.items()}}
     table = markdown_table(("set", "images", "masks", *kinds), rows)
-    finish(args, keys, table, {"grid": args.grid, "sets": sets})
+    finish(args, keys, table, {"prompter": args.method or str(args.masks), "grid": args.grid, "sets": sets})
 
 
 def _cell(found: Estimate) -> str:

@@ -143,6 +143,10 @@ class EveryForm(DenseAttention):
     def __init__(self, clip: Clip):
         super().__init__(clip, FORMS["maskclip"])  # of no account
 
+    def variant(self) -> str:
+        """Nothing: the form is an option, which a card names apart."""
+        return ""
+
     @encodes
     def encode(self, images: torch.Tensor) -> Tokens:
         """(B, 3, H, W) normalised -> what the last block gets."""
