@@ -1,11 +1,13 @@
 """The optimiser: who is trained by Muon, what a step does, an overflow in any part, the state, rates and schedules."""
 
 import pytest
+import timm.optim.muon
 import torch
 
 from kit.runs import assert_same_bits
 from kit.tasks import TinyModel
 from ovs_lite.config import SCHEDULES, LoopConfig
+from ovs_lite.train import optim
 from ovs_lite.train.optim import (
     CURVES,
     build_optimizer,
@@ -101,6 +103,41 @@ def test_an_overflow_in_any_part_skips_the_whole_step(spoil):
     for (name, expected), found in zip(plain.named_parameters(), scaled.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7, msg=name)
     assert scaler.get_scale() == 512.0 and all(p.grad is None for p in scaled.parameters())
+
+
+def orthogonal_by_hand(matrix):
+    """Muon's quintic iteration in float64, with the five sets of coefficients of modded-nanogpt's train_gpt_medium."""
+    x = matrix.double() / matrix.double().norm()
+    for a, b, c in (
+        (4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012),
+    ):  # fmt: skip
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x
+
+
+@pytest.mark.parametrize(("fast", "near"), [(True, 5e-2), (False, 1e-5)])
+def test_without_instructions_for_bf16_muon_iterates_in_float32(monkeypatch, fast, near):
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: fast)
+    theirs = timm.optim.muon.zeropower_via_newtonschulz
+    matrix = torch.nn.Parameter(torch.zeros(4, 6))
+    optimizer = build_optimizer([("blocks.0.weight", matrix)], LoopConfig(steps=1, lr=1e-2, muon_lr=1.0))
+    matrix.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    expected = -orthogonal_by_hand(matrix.grad)
+    optimizer.step()
+    assert torch.allclose(matrix.detach().double(), expected, atol=near)
+    assert torch.allclose(matrix.detach().double(), expected, atol=1e-4) is not fast, "bf16 has eight bits"
+    assert timm.optim.muon.zeropower_via_newtonschulz is theirs
+
+
+def test_timms_function_is_given_back_after_a_step_that_fails(monkeypatch):
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: False)
+    theirs = timm.optim.muon.zeropower_via_newtonschulz
+    _, optimizer = make_optimizer()
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    assert timm.optim.muon.zeropower_via_newtonschulz is theirs
 
 
 @pytest.mark.parametrize("muon_lr", [0.02, 0.0])
