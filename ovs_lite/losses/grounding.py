@@ -28,9 +28,9 @@ def grounding_loss(
     averaged over the pairs. The batch is what is given: gather regions and words of all processes first for the
     paper's "sync" loss.
 
-    A pair whose caption has no valid word is left out, as positive and as negative: the loss is that of the batch
-    without it, so 0 with gradients of 0 where no caption has a word, and 0 for one pair, which has nothing to be told
-    from. The paper is silent about both. Raises ValueError for shapes that do not fit.
+    Departure, where the paper is silent: a pair whose caption has no valid word is left out of Eq. 4, as positive and
+    as negative. The loss is that of the batch without it, so 0 with gradients of 0 where no caption has a word, and 0
+    for one pair, which has nothing to be told from. Raises ValueError for shapes that do not fit.
     """
     _check(regions, words, word_valid)
     pairs = word_valid.any(1)

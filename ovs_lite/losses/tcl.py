@@ -41,8 +41,9 @@ def feature_similarity(
     """Cosines of text-grounded image embeddings with their texts (TCL Eq. 5 and 8): the S of Eq. 9, (B, T).
 
     M[b, t] = sigmoid(scale * cos(pixel, text) + bias); v[b, t] = sum(M * pixels) / (sum(M) + 1e-6); S = cos(v, text).
-    pixels: (B, C, H, W), not normalised: Eq. 8 averages normalised embeddings in the paper, un-normalised ones in the
-    released code and here. texts: (T, C), L2-normalised. scale, bias: scalars.
+    pixels: (B, C, H, W), not normalised. texts: (T, C), L2-normalised. scale, bias: scalars.
+    Departure from the paper: Eq. 8 averages normalised embeddings there, un-normalised ones in the released code and
+    here.
     chunk: texts that are handled at a time, None for a choice by size. It bounds the memory, never B x T x H x W, and
     leaves value and gradients as they are. Raises ValueError for shapes that do not fit together.
     """
@@ -83,7 +84,8 @@ def area_loss(
 
     positive, negative: soft masks of own and of other texts, or their areas, of any shape. As in the released code,
     there is one mean over the whole tensor, not one per mask: areas of different images make up for one another. The
-    paper's norm can be read either way. No negatives (a single pair): their term is 0, where the released code has NaN.
+    paper's norm can be read either way. Departure from the released code: without negatives (a single pair) the term of
+    Eq. 10 that wants them is 0, where it has NaN.
     """
     terms = [(positive, positive_prior), (negative, negative_prior)]
     wide = [(at_least_float32(area), prior) for area, prior in terms]
@@ -93,10 +95,10 @@ def area_loss(
 def tv_loss(x: torch.Tensor) -> torch.Tensor:
     """Anisotropic total variation (TCL Eq. 11): mean |x[.., w + 1] - x[.., w]| + mean |x[.., h + 1, w] - x[.., h, w]|.
 
-    x: (..., H, W), masks or pixel embeddings. The released code takes means where the paper writes norms, so that the
-    weight does not depend on the size, and the embeddings are not normalised, though the paper's V^s is. A direction
-    with one pixel has no differences and costs 0. Until the backward pass only x is held: the differences are made
-    again. Raises ValueError for fewer than two axes and for an empty x.
+    x: (..., H, W), masks or pixel embeddings. Departure from the paper: Eq. 11 is made of means, as in the released
+    code, where the paper writes norms, so that the weight does not depend on the size; and the embeddings are not
+    normalised, though the paper's V^s is. A direction with one pixel has no differences and costs 0. Until the backward
+    pass only x is held: the differences are made again. Raises ValueError for fewer than two axes and for an empty x.
     """
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"got x of shape {tuple(x.shape)}, expected (..., H, W) with at least one element")

@@ -38,7 +38,7 @@ class PyramidSum(nn.Module):
 class EmbeddingHead(nn.Sequential):
     """`PixelHead`, then a 1 x 1 convolution to a text tower's D: (B, C, h, w) -> (B, D, h, w), not normalised.
 
-    Departure: in OpenSeg's paper C, 640, is D.
+    Departure: the pyramid's C and the text tower's D may differ; in OpenSeg's paper both are 640.
     """
 
     def __init__(self, channels: int, embed_dim: int):

@@ -3,9 +3,9 @@
 "crop" takes a random crop. "strong" is close to the recipe of TCL's release (timm: RandAugment m9-mstd0.5-inc1, then
 random erasing with probability 0.25 in pixel mode), made of torchvision's transforms: two of RandAugment's operations,
 each with probability 0.5, at 9 of 10 levels, then random erasing with probability 0.25.
-Departures: the level is always 9 (there, normally distributed around it with standard deviation 0.5); the operations
-are torchvision's 14, so none inverts or adds to dark pixels, one does nothing, and the strongest posterisation leaves
-4 bits; resampling is always bilinear.
+Departures: RandAugment's level is always 9 (timm's has a normal distribution around it, of standard deviation 0.5); its
+operations are torchvision's 14, so none inverts or adds to dark pixels, one does nothing, and the strongest
+posterisation leaves 4 bits; resampling is always bilinear.
 S pixels of the square that a model sees.
 """
 

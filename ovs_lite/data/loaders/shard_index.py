@@ -1,8 +1,9 @@
 """Where the images and texts of a webdataset shard lie: read from its headers once, then from a cache.
 
 Members are parted as webdataset parts them: the key ends at the first dot of the last part of the name, the rest is the
-field. Departures: a sample's members may lie anywhere in its shard, the first of two equal fields counts, a leading
-"./" is dropped, and of the fields only jpg, jpeg, png, webp and txt are used ("v2.jpg" is another field).
+field. Departures from webdataset: a sample's members may lie anywhere in its shard, the first of two equal fields
+counts, a leading "./" is dropped, and of the fields only jpg, jpeg, png, webp and txt are used ("v2.jpg" is another
+field).
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """How TCL is trained: a text draws its mask, and the masked image must fit that text better than all others.
 
 TCL (Cha et al., CVPR 2023), section 3.3, Eq. 6-12; weights, priors and which mask goes where as in its released code.
-Departures, each of them towards the whole batch: the last block, once it is unfrozen, has its gradients averaged over
-processes like everything else (in the released code every process appears to go its own way); the areas of Eq. 10 are
-means over all processes' images (there, each process has its own). So 2 processes with 8 pairs train as 1 with 16.
+Departures, both so that several processes train as one: the last block, once it is unfrozen, has its gradients averaged
+over processes like everything else (in the released code every process appears to go its own way); the areas of Eq. 10
+are means over all processes' images (there, each process has its own). So 2 processes with 8 pairs train as 1 with 16.
 B images, T texts of all processes, D joint embedding, H W pixels, h w of the mask.
 """
 
