@@ -1,18 +1,16 @@
-"""What captions say: their words for things and stuff, and how they are made fit to be read.
+"""What captions say: their words for things and stuff.
 
 Words of captions supervise masks in OpenSeg (Ghiasi et al., ECCV 2022, section 3.2 and Table 5), and name them in
 OVSeg's mined pairs.
 """
 
-import random
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
-import inflect
-import numpy as np
-
+from ovs_lite.data.caption_text import clean_caption
 from ovs_lite.data.tagging import Tagger, load_tagger
 
 KINDS = {"noun": "NN", "adj": "JJ", "verb": "VB"}  # how the tags of each begin
@@ -31,28 +29,6 @@ PLURAL_ONLY = frozenset(
     "binoculars clothes fries glasses goggles headphones jeans pajamas pants scissors shorts stairs sunglasses trousers"
     .split()
 )  # fmt: skip
-
-SIDES = {"left": "right", "right": "left"}
-UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # controls, surrogates, byte-order marks
-
-
-def clean_caption(text: str) -> str:
-    """A caption of somebody's file on one line: what cannot be written becomes a space, whitespace is single."""
-    return " ".join(UNWRITABLE.sub(" ", text).split())
-
-
-def swap_sides(caption: str) -> str:
-    """The caption of the mirrored image: the whole words "left" and "right" change places and keep their case.
-
-    Also where they mean no side ("has left", "right now"): rare, and no parser is asked.
-    """
-
-    def other(found: re.Match) -> str:
-        word = found[0]
-        side = SIDES[word.lower()]
-        return side.upper() if word.isupper() else side.capitalize() if word[0].isupper() else side
-
-    return re.sub(r"\b(?:left|right)\b", other, caption, flags=re.IGNORECASE)
 
 
 def extract_words(
@@ -96,16 +72,6 @@ def lemmas_and_tags(caption: str, tagger: Tagger) -> list[tuple[str, str]]:
     return [(singular(word.lower()) if tag in ("NNS", "NNPS") else word.lower(), tag) for word, tag in tagged]
 
 
-def keep_words(words: Sequence[str], probability: float, rng: random.Random | np.random.Generator) -> list[str]:
-    """Each word with a probability kp, as OpenSeg keeps them (section 4.1: 0.5); perhaps none. In order.
-
-    Raises ValueError for a probability outside [0, 1].
-    """
-    if not 0 <= probability <= 1:
-        raise ValueError(f"got keep probability {probability}, expected 0..1")
-    return [word for word in words if rng.random() < probability]
-
-
 @lru_cache(maxsize=65536)
 def singular(word: str) -> str:
     """The singular of a noun in the plural, lower-case; words without one stay as they are."""
@@ -115,7 +81,9 @@ def singular(word: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _inflect() -> inflect.engine:
+def _inflect() -> Any:
+    import inflect  # three seconds: not before a word is read
+
     return inflect.engine()
 
 

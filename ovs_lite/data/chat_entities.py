@@ -10,7 +10,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from ovs_lite.data.captions import LONGEST, clean_caption
+from ovs_lite.data.caption_text import clean_caption
+from ovs_lite.data.captions import LONGEST
 
 INSTRUCTION = (
     "List the physical objects and materials that the caption says are visible in the image. Keep words that describe "

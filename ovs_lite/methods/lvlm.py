@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from PIL import Image
 
-from ovs_lite.data.captions import clean_caption
+from ovs_lite.data.caption_text import clean_caption
 
 LLAVA = "llava-hf/llava-1.5-7b-hf"
 INSTRUCTION = (

@@ -9,7 +9,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.stats import binned_statistic
 
 from ovs_lite.viz.lettering import drawable, font_file
 from ovs_lite.viz.palette import colour
@@ -83,9 +82,9 @@ def scatter_with_means(
 
 def binned_means(x: np.ndarray, y: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the non-empty bins between `edges`, and the mean of y in each; the last bin includes its right end."""
-    means = binned_statistic(x, y, "mean", edges).statistic
-    filled = np.isfinite(means)
-    return ((edges[:-1] + edges[1:]) / 2)[filled], means[filled]
+    counts, sums = np.histogram(x, edges)[0], np.histogram(x, edges, weights=y)[0]
+    filled = counts > 0
+    return ((edges[:-1] + edges[1:]) / 2)[filled], sums[filled] / counts[filled]
 
 
 def curves(

@@ -1,14 +1,13 @@
-"""Words of captions: which are kept, how they are written, what odd captions give; captions of mirrored images."""
+"""Words of captions: which are found, how they are written, what odd captions give."""
 
 import json
 import os
-import random
 from pathlib import Path
 
 import pytest
 
 from kit.real_data import found
-from ovs_lite.data.captions import extract_words, keep_words, singular, swap_sides
+from ovs_lite.data.captions import extract_words, singular
 from ovs_lite.data.tagging import load_tagger
 from ovs_lite.data.vocabulary import load_vocabulary
 
@@ -17,19 +16,6 @@ SHIPPED = load_tagger("shipped")
 
 def words(caption, *given, **more):
     return extract_words(caption, *given, tagger=SHIPPED, **more)
-
-
-@pytest.mark.parametrize(
-    ("caption", "other"),
-    [
-        ("left and right", "right and left"),
-        ("LEFT, Right; left.", "RIGHT, Left; right."),
-        ("a bright leftover on the copyright", "a bright leftover on the copyright"),
-        ("nothing here", "nothing here"),
-    ],
-)
-def test_whole_words_change_sides(caption, other):
-    assert swap_sides(caption) == other and swap_sides(other) == caption
 
 
 @pytest.mark.parametrize(
@@ -90,16 +76,6 @@ def test_captions_that_are_no_text_are_refused(wrong):
 def test_singular(pair):
     plural, one = pair.split()
     assert singular(plural) == one
-
-
-def test_words_are_kept_with_their_probability():
-    rng, many = random.Random(0), [str(number) for number in range(4000)]
-    kept = keep_words(many, 0.5, rng)
-    assert abs(len(kept) / 4000 - 0.5) < 0.03 and kept == sorted(kept, key=int)
-    assert keep_words(many, 1.0, rng) == many and keep_words(many, 0.0, rng) == keep_words([], 0.5, rng) == []
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="expected 0..1"):
-            keep_words(many, wrong, rng)
 
 
 def captions_of_val2017(root):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from ovs_lite.data.captions import keep_words, swap_sides
+from ovs_lite.data.caption_text import keep_words, swap_sides
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.places import Places
 from ovs_lite.data.segments import record_masks

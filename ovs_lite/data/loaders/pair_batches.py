@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ovs_lite.data.captions import swap_sides
+from ovs_lite.data.caption_text import swap_sides
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.augment import Augmentation
 from ovs_lite.data.loaders.places import Places

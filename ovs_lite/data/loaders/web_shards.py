@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ovs_lite.data.captions import clean_caption
+from ovs_lite.data.caption_text import clean_caption
 from ovs_lite.data.images import read_image
 from ovs_lite.data.loaders.shard_index import shard_index
 from ovs_lite.data.loaders.shard_names import shard_paths

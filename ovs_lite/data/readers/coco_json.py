@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.data.captions import clean_caption
+from ovs_lite.data.caption_text import clean_caption
 from ovs_lite.data.images import ImageFile, read_image_file
 from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
 from ovs_lite.data.vocabulary import Vocabulary

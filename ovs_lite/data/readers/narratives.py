@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.data.captions import clean_caption
+from ovs_lite.data.caption_text import clean_caption
 from ovs_lite.data.images import read_image_file
 from ovs_lite.data.readers.coco_json import check_folder
 from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
