@@ -13,7 +13,7 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
-from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_iou
+from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_ious
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
 GROUPS = ("all", "seen", "unseen")
@@ -121,7 +121,7 @@ class ProposalCounter:
             image = np.asarray(read_image(record["image"]))
             for k, (name, source) in enumerate(self.sources.items()):
                 proposals = checked_masks(source(image, self.budgets[-1]), image, name).cpu()
-                best = [best_iou(proposals, targets, b) for b in self.budgets]
+                best = best_ious(proposals, targets, self.budgets)
                 rows[f"{k} budgets"].append([int((one >= self.thresholds[0]).sum()) for one in best])
                 for group, chosen in groups.items():
                     own = best[-1][chosen]

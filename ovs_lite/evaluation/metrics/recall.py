@@ -28,15 +28,21 @@ def best_iou(masks: torch.Tensor, target_masks: torch.Tensor, budget: int | None
 
     A proposal may serve several targets. No proposals: all 0. Raises ValueError for masks of different sizes.
     """
+    return best_ious(masks, target_masks, (budget,))[0]
+
+
+def best_ious(masks: torch.Tensor, target_masks: torch.Tensor, budgets: Sequence[int | None]) -> list[torch.Tensor]:
+    """`best_iou` at several budgets; masks are compared once."""
     if masks.ndim != 3 or target_masks.ndim != 3 or masks.shape[1:] != target_masks.shape[1:]:
         shapes = f"{tuple(masks.shape)} and {tuple(target_masks.shape)}"
         raise ValueError(f"got proposals and targets of shapes {shapes}, expected (N, H, W) and (M, H, W)")
-    if budget is not None and budget < 1:
-        raise ValueError(f"got budget={budget}, expected at least one proposal")
-    chosen = masks[:budget]
+    if any(budget is not None and budget < 1 for budget in budgets):
+        raise ValueError(f"got budget={min(b for b in budgets if b is not None)}, expected at least one proposal")
+    chosen = masks if None in budgets else masks[: max(budgets)]
     if len(chosen) == 0 or len(target_masks) == 0:
-        return torch.zeros(len(target_masks), dtype=torch.float64, device=target_masks.device)
-    return mask_iou(chosen, target_masks.to(masks.device)).max(0).values
+        return [torch.zeros(len(target_masks), dtype=torch.float64, device=target_masks.device)] * len(budgets)
+    overlaps = mask_iou(chosen, target_masks.to(masks.device))
+    return [overlaps[:budget].max(0).values for budget in budgets]
 
 
 def proposal_recall(
