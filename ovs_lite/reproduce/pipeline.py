@@ -153,12 +153,13 @@ def _run_group(
 
 
 def _end_kernels(running: set[Future[StageResult]]) -> None:
-    """Until no notebook runs: one that has no kernel yet will start one."""
+    """Until no notebook runs: one that has no kernel yet will start one, and one that will not end is killed."""
+    rounds = 0
     while running:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):  # it has ended meanwhile
-                process.terminate()
-        running = wait(running, timeout=1).not_done
+                process.terminate() if rounds < 3 else process.kill()
+        running, rounds = wait(running, timeout=1).not_done, rounds + 1
 
 
 def _groups(notebooks: Sequence[Path], run: Path) -> list[list[Path]]:

@@ -156,8 +156,10 @@ def test_a_wrong_entry_counts_as_absent_and_the_others_stay(wrong, clip, encoded
     (path,) = cache.iterdir()
     tensors, _ = read_tensors(path)
     write_tensors(path, tensors | {"cat": WRONG[wrong](tensors["cat"])})
-    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 3 + 1
-    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 3 + 1, "mended"
+    again = clip.text_embeddings(NAMES, "single")  # one sentence instead of three: other kernels, other last bits
+    assert torch.allclose(again, first, rtol=0, atol=1e-6) and len(encoded) == 3 + 1
+    again = clip.text_embeddings(NAMES, "single")
+    assert torch.allclose(again, first, rtol=0, atol=1e-6) and len(encoded) == 3 + 1, "mended"
 
 
 def test_a_file_without_digest_is_not_trusted(clip, encoded, cache):
