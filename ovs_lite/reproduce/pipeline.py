@@ -4,6 +4,7 @@ A run is a folder runs/<profile>/ with one folder per notebook (see `stage`).
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from ovs_lite.reproduce.report import RUN, write_report
 from ovs_lite.reproduce.stage import CELL_TIMEOUT, StageResult, run_stage
 
 MOST_AT_ONCE = 4
+GRACE = 30.0  # seconds from the first SIGTERM: for a step of a training and its checkpoint
 MEMORY_OF_ONE = 4000  # megabytes; the largest notebook of profile lite takes 3,300
 
 
@@ -137,6 +139,7 @@ def _run_group(
     """Those of a group, `jobs` at once, each with its share of the cores; after a failure none is started."""
     waiting, results, threads = list(group), [], max(1, cores() // jobs)
     running: set[Future[StageResult]] = set()
+    others = set(psutil.Process().children(recursive=True))  # a caller's own
     try:
         while running or waiting:
             while waiting and len(running) < jobs:
@@ -147,19 +150,19 @@ def _run_group(
             if any(result.status == "failed" for result in results):
                 waiting.clear()
     except BaseException:
-        _end_kernels(running)
+        _end_kernels(running, others)
         raise
     return results
 
 
-def _end_kernels(running: set[Future[StageResult]]) -> None:
-    """Until no notebook runs: one that has no kernel yet will start one, and one that will not end is killed."""
-    rounds = 0
+def _end_kernels(running: set[Future[StageResult]], others: set[psutil.Process]) -> None:
+    """Until no notebook runs: one that has no kernel yet will start one. What has not ended after GRACE is killed."""
+    end = time.monotonic() + GRACE
     while running:
-        for process in psutil.Process().children(recursive=True):
+        for process in set(psutil.Process().children(recursive=True)) - others:
             with suppress(psutil.Error):  # it has ended meanwhile
-                process.terminate() if rounds < 3 else process.kill()
-        running, rounds = wait(running, timeout=1).not_done, rounds + 1
+                process.terminate() if time.monotonic() < end else process.kill()
+        running = wait(running, timeout=1).not_done
 
 
 def _groups(notebooks: Sequence[Path], run: Path) -> list[list[Path]]:

@@ -276,17 +276,19 @@ def test_mistakes_are_named(tmp_path):
 
 @pytest.mark.real
 def test_the_small_coco_goes_through_whole():
-    for split in found(find_coco, "COCO 2017"):
-        if split.instances and split.captions and split.name == "train2017":
-            root = split.images.parent
-            records, done = prepared("coco", root, "train", subset=True)
-            listed = json.loads(split.instances.read_text())
-            there = {path.name for path in split.images.iterdir()}
-            expected = {str(e["id"]) for e in listed["images"] if e["file_name"] in there}
-            assert {record["image_id"] for record in records} == expected and len(expected) >= 80
-            assert all(len(record["captions"]) >= 5 for record in records)
-            crowds = sum(a["iscrowd"] for a in listed["annotations"] if str(a["image_id"]) in expected)
-            assert f"{crowds} of them crowds" in done.report
+    splits = [one for one in found(find_coco, "COCO 2017") if one.instances and one.captions]
+    splits = [one for one in splits if one.name == "train2017"]
+    if not splits:
+        pytest.skip("OVS_REAL_DATA has no train2017 with instances and captions")
+    for split in splits:
+        records, done = prepared("coco", split.images.parent, "train", subset=True)
+        listed = json.loads(split.instances.read_text())
+        there = {path.name for path in split.images.iterdir()}
+        expected = {str(e["id"]) for e in listed["images"] if e["file_name"] in there}
+        assert {record["image_id"] for record in records} == expected and len(expected) >= 80
+        assert all(len(record["captions"]) >= 5 for record in records)
+        crowds = sum(a["iscrowd"] for a in listed["annotations"] if str(a["image_id"]) in expected)
+        assert f"{crowds} of them crowds" in done.report
 
 
 @pytest.mark.real

@@ -73,10 +73,14 @@ def test_after_a_failure_none_is_started_and_those_that_run_end(world):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_an_interrupt_ends_the_kernels(world):
+    """Also one that does not hear SIGTERM."""
     for name in ("00_first", "01_second"):
-        write_notebook(world / "notebooks" / f"{name}.ipynb", "open(out + '/ran', 'w')\nimport time\ntime.sleep(3600)")
+        deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * (name == "01_second")
+        code = f"{deaf}open(out + '/ran', 'w')\nimport time\ntime.sleep(3600)"
+        write_notebook(world / "notebooks" / f"{name}.ipynb", code)
     program = f"""
 from ovs_lite.reproduce import pipeline
+pipeline.GRACE = 2.0
 import ovs_lite.iconworld.build as build
 build.build_all = lambda *_, **__: []
 pipeline.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r}, jobs=2)

@@ -180,7 +180,7 @@ def test_fingerprint_follows_what_can_change_a_number(world, monkeypatch):
     (world / "package" / "losses.py").write_text("x = 2\n")
     assert prints.changes(first, now()) == ["package changed: losses.py"]
     (world / "package" / "losses.py").write_text("x = 1\n")
-    for name in ("claims.yaml", "train/__main__.py", "methods/commands.py", "client.py"):
+    for name in ("claims.yaml", "train/__main__.py", "methods/commands.py", "client.py", "tagger.json.gz", "one.webp"):
         path = world / "package" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("not a runner")

@@ -107,7 +107,7 @@ def _winning_scores(result: Result, names: list[str]) -> list[float | None]:
     for index, query in enumerate(result.queries):
         where = result.labels == index
         if where.any():
-            found[names.index(query)] = _short(result.logits[index][where].mean())
+            found[names.index(query)] = short(result.logits[index][where].mean())
     return found
 
 
@@ -160,5 +160,6 @@ def data_url(image: Image.Image, smallest: bool = True) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """A score with the digits that are shown."""
     return float(f"{value:.{DIGITS}g}")

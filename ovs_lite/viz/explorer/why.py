@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ovs_lite.data.prompts import fill, template_set
 from ovs_lite.data.queries import parse_queries, phrases
-from ovs_lite.viz.explorer.content import WORDS, Result
+from ovs_lite.viz.explorer.content import WORDS, Result, short
 from ovs_lite.viz.overlay import percent
 
 MASKS = 3  # proposals that are named
@@ -34,11 +34,11 @@ def why(seen: Any, result: Result, asked: str, x: float, y: float) -> dict[str, 
     note, masks = _proposals(seen, text, [result.queries[owner] for owner in owners], row, column)
     place = owners.index(int(best[0]))
     return {
-        "words": [[result.queries[k], _short(scores[k])] for k in best],
+        "words": [[result.queries[k], short(scores[k])] for k in best],
         "region": _region(result.labels, row, column),
         "mask_note": note,
         "masks": masks,
-        "templates": [[one, _short(score)] for one, score in sentence_scores(seen, every, text, place, row, column)],
+        "templates": [[one, short(score)] for one, score in sentence_scores(seen, every, text, place, row, column)],
     }
 
 
@@ -86,10 +86,10 @@ def _proposals(seen: Any, text: torch.Tensor, names: list[str], row: int, column
     covering = sorted((one for one in found if one[1] > 0.5), key=lambda one: -one[2])[:MASKS]
     if covering:
         return "Proposals that cover it, by their words' probability:", [
-            [text, _short(cover)] for text, cover, *_ in covering
+            [text, short(cover)] for text, cover, *_ in covering
         ]
     nearest = sorted(found, key=lambda one: one[3])[:1]
-    return "No proposal covers it; the nearest one:", [[text, _short(cover)] for text, cover, *_ in nearest]
+    return "No proposal covers it; the nearest one:", [[text, short(cover)] for text, cover, *_ in nearest]
 
 
 def _rows(
@@ -104,7 +104,7 @@ def _rows(
         ys, xs = np.nonzero(inside)
         away = float(np.hypot(ys - y, xs - x).min())
         far = "" if inside[y, x] else f", {away:.0f} pixels away"
-        named = f"{names[int(row.argmax())]} {_short(score)}"
+        named = f"{names[int(row.argmax())]} {short(score)}"
         about = f"mask {number}: {named}, {percent(float(inside.mean()))} of the window{far}"
         found.append((about, float(mask[y, x]), score, away))
     return found
@@ -114,7 +114,3 @@ def _region(labels: np.ndarray, row: int, column: int) -> str:
     parts, _ = ndimage.label(labels == labels[row, column])
     share = float((parts == parts[row, column]).mean())
     return f"Its region, of one label and connected, is {percent(share)} of the image."
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
