@@ -27,6 +27,7 @@ def pamr(
     masks: torch.Tensor,
     dilations: Sequence[int] = DILATIONS,
     iterations: int = ITERATIONS,
+    weights: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Refine masks by the colours of their image: (B, 3, H, W), (B, K, h, w) -> (B, K, H, W).
 
@@ -34,7 +35,8 @@ def pamr(
     a weighted mean of its N neighbours, itself left out; beyond the border the outermost pixels repeat. Weights are
     those of `affinity`; any number of channels may stand for 3. Gradients are not tracked. Masks are computed and
     returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
-    image and a block of masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
+    image and a block of masks. weights: `neighbour_weights` of the same image and dilations, where they are kept for
+    other masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
     """
     shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
     if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
@@ -47,12 +49,21 @@ def pamr(
     height, width = image.shape[-2:]
     offsets = neighbour_offsets(height, width, dilations)
     result = masks.new_empty((*masks.shape[:2], height, width), dtype=dtype)
-    for pixels, before, after in zip(image.to(dtype), masks, result, strict=True):
-        weights = affinity(pixels, offsets) if iterations and len(before) else None
+    if weights is None:
+        used = iterations and masks.shape[1]
+        weights = (affinity(pixels, offsets) if used else None for pixels in image.to(dtype))
+    for of_image, before, after in zip(weights, masks, result, strict=True):
         for block in _spans(len(before), max(BLOCK, _room(image) // (height * width))):
             resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
-            after[block] = _refine(resized[0], weights, offsets, iterations)
+            after[block] = _refine(resized[0], of_image, offsets, iterations)
     return result
+
+
+@torch.no_grad()
+def neighbour_weights(image: torch.Tensor, dilations: Sequence[int] = DILATIONS) -> list[torch.Tensor]:
+    """(B, C, H, W) -> of each image (N, H, W): what `pamr` reads of it, in float32 at least."""
+    offsets = neighbour_offsets(*image.shape[-2:], dilations)
+    return [affinity(pixels, offsets) for pixels in image.to(torch.promote_types(image.dtype, torch.float32))]
 
 
 def neighbour_offsets(height: int, width: int, dilations: Sequence[int]) -> list[Offset]:

@@ -111,7 +111,7 @@ class EncodedImage:
         for plane, number in zip(planes, request.owners, strict=True):
             torch.maximum(logits[number], plane[0].float().cpu(), out=logits[number])
         best, labels = best_classes(logits[None], size)
-        if not best.isfinite().all():
+        if not torch.stack(best.aminmax()).isfinite().all():  # a NaN is both
             raise ValueError(f"got scores of {self.method.name} that are NaN or infinite, expected numbers")
         if request.threshold is not None:
             labels.masked_fill_(best < request.threshold, -1)

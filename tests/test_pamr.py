@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import ovs_lite.pamr as module
-from ovs_lite.pamr import DILATIONS, affinity, neighbour_offsets, pamr
+from ovs_lite.pamr import DILATIONS, affinity, neighbour_offsets, neighbour_weights, pamr
 
 
 def slow_weights(picture, y, x, dilations):
@@ -209,3 +209,18 @@ def test_senseless_settings_are_refused_by_name(dilations, iterations):
     with pytest.raises(ValueError) as error:
         pamr(*inputs(), dilations, iterations)
     assert f"got dilations {dilations} and {iterations} iterations, expected >= 1 and >= 0" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_kept_weights_change_nothing(dtype):
+    image, masks = inputs(batch=2, dtype=dtype)
+    kept = neighbour_weights(image, (1, 3))
+    assert len(kept) == 2
+    for chosen in (masks, masks[:, :1]):
+        assert torch.equal(pamr(image, chosen, (1, 3), 2, weights=kept), pamr(image, chosen, (1, 3), 2))
+
+
+def test_kept_weights_of_fewer_images_are_refused():
+    image, masks = inputs(batch=2)
+    with pytest.raises(ValueError):
+        pamr(image, masks, weights=neighbour_weights(image[:1]))

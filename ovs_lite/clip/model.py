@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_maps, patch_stride
 from ovs_lite.clip.phrases import check_phrases
+from ovs_lite.clip.text_tower import encode_tokens
 from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 from ovs_lite.tensors import tensors_digest
 
@@ -107,7 +108,7 @@ class Clip(nn.Module):
 
     def encode_text(self, prompts: list[str], normalise: bool = True) -> torch.Tensor:
         """T prompts, truncated at the context length -> (T, D), L2-normalised; differentiable."""
-        encoded = self.network.encode_text(self.tokenizer(prompts).to(self.device))
+        encoded = encode_tokens(self.network, self.tokenizer(prompts).to(self.device))
         return F.normalize(encoded, dim=-1) if normalise else encoded
 
     def dense(self, images: torch.Tensor, mode: str = "value") -> torch.Tensor:

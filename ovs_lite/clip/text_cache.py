@@ -5,7 +5,6 @@ changed template meets old embeddings. What is damaged counts as absent: a cache
 """
 
 import contextlib
-import functools
 import hashlib
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from ovs_lite.files import cache_root
 from ovs_lite.tensors import DIGEST, read_tensors, write_tensors
 
 TOLERANCE = 1e-3  # of an embedding's length, which is 1
+HELD = 4  # files whose entries stay in memory
+_held: dict[Path, tuple[tuple[int, ...] | None, dict[str, torch.Tensor]]] = {}  # oldest first: version, entries
 
 
 def path(fingerprint: str, templates: str) -> Path:
@@ -30,26 +31,45 @@ def read(file: Path, size: int) -> dict[str, torch.Tensor]:
 
     A file that has not changed since is not read again: thousands of entries take a tenth of a second.
     """
-    try:
-        found = file.stat()
-    except OSError:
+    version = _version(file, size)
+    if version is None:
         return {}
-    return dict(_read(file, size, (found.st_ino, found.st_size, found.st_mtime_ns)))
-
-
-@functools.lru_cache(maxsize=4)
-def _read(file: Path, size: int, version: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    try:
-        tensors, about = read_tensors(file)
-    except (OSError, ValueError):
-        return {}
-    return {name: value for name, value in tensors.items() if DIGEST in about and _is_sound(value, size)}
+    if file not in _held or _held[file][0] != version:
+        _hold(file, version, _read(file), size)
+    return dict(_held[file][1])
 
 
 def write(file: Path, embeddings: dict[str, torch.Tensor], size: int) -> None:
     """Add name -> (size,) to a file. An unwritable folder or a full disk is no error: nothing is cached."""
     with contextlib.suppress(OSError, SafetensorError):
-        write_tensors(file, read(file, size) | embeddings)
+        entries = read(file, size) | embeddings
+        write_tensors(file, entries)
+        _hold(file, _version(file, size), entries, size)
+
+
+def _version(file: Path, size: int) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return size, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _hold(file: Path, version: tuple[int, ...] | None, entries: dict[str, torch.Tensor], size: int) -> None:
+    """Remember what a file says, of the last `HELD` files."""
+    _held.pop(file, None)
+    _held[file] = version, {name: value for name, value in entries.items() if _is_sound(value, size)}
+    for oldest in list(_held)[:-HELD]:
+        del _held[oldest]
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors, about = read_tensors(file)
+    except (OSError, ValueError):
+        return {}
+    return tensors if DIGEST in about else {}
 
 
 def _is_sound(value: torch.Tensor, size: int) -> bool:

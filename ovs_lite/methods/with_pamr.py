@@ -5,13 +5,14 @@ appendix D, Table 5), and upsampled again. B images, K classes, D joint embeddin
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from ovs_lite.methods.base import Method, encodes, scores_from
-from ovs_lite.pamr import pamr
+from ovs_lite.pamr import neighbour_weights, pamr
 
 CELLS = 4  # per side of a patch
 
@@ -23,6 +24,11 @@ class PamrFeatures:
     size: tuple[int, int]
     small: torch.Tensor
     features: Any
+
+    @cached_property
+    def weights(self) -> list[torch.Tensor]:
+        """What PAMR reads of the images; kept for other words."""
+        return neighbour_weights(self.small)
 
 
 class WithPamr(Method):
@@ -50,4 +56,5 @@ class WithPamr(Method):
         """-> (B, K, H, W) refined scores of the (K, D) classes. options: the method's own."""
         scores = self.method.scores(features.features, text_embeddings, **options)
         cells = F.interpolate(scores, features.small.shape[-2:], mode="bilinear", align_corners=False)
-        return F.interpolate(pamr(features.small, cells), features.size, mode="bilinear", align_corners=False)
+        refined = pamr(features.small, cells, weights=features.weights)
+        return F.interpolate(refined, features.size, mode="bilinear", align_corners=False)

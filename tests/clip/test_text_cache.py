@@ -224,12 +224,34 @@ def test_a_file_that_is_replaced_while_it_is_read_counts_as_absent(tmp_path, mon
     assert text_cache.read(file, 2) == {} and len(calls) == opened
 
 
-def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+def test_a_file_is_read_again_only_when_another_has_changed_it(tmp_path, monkeypatch):
     file, reads, real = tmp_path / "cache.safetensors", [], text_cache.read_tensors
+    cat, dog, bus = (
+        {"cat": torch.tensor([1.0, 0.0])},
+        {"dog": torch.tensor([0.0, 1.0])},
+        {"bus": torch.tensor([0.6, 0.8])},
+    )
     monkeypatch.setattr(text_cache, "read_tensors", lambda path: reads.append(path) or real(path))
-    text_cache.write(file, {"cat": torch.tensor([1.0, 0.0])}, 2)
-    assert reads == [] and text_cache.read(file, 2).keys() == {"cat"}
-    text_cache.read(file, 2)["dog"] = torch.tensor([0.0, 1.0])
-    assert text_cache.read(file, 2).keys() == {"cat"} and len(reads) == 1
-    text_cache.write(file, {"dog": torch.tensor([0.0, 1.0])}, 2)
-    assert text_cache.read(file, 2).keys() == {"cat", "dog"} and len(reads) == 2
+    text_cache.write(file, cat, 2)
+    text_cache.read(file, 2)["dog"] = dog["dog"]
+    assert text_cache.read(file, 2).keys() == {"cat"}
+    text_cache.write(file, dog, 2)
+    assert text_cache.read(file, 2).keys() == {"cat", "dog"} == real(file)[0].keys()
+    assert reads == [], "what was written here is remembered"
+    text_cache.write_tensors(file, cat | bus)  # as another process does
+    assert text_cache.read(file, 2).keys() == {"cat", "bus"} and len(reads) == 1
+    text_cache.read(file, 2)
+    assert len(reads) == 1
+
+
+def test_what_is_remembered_is_as_sound_as_what_is_read(tmp_path):
+    file, unsound = tmp_path / "cache.safetensors", {"cat": torch.tensor([torch.nan, 0.0])}
+    text_cache.write(file, unsound | {"dog": torch.tensor([0.0, 1.0])}, 2)
+    assert text_cache.read(file, 2).keys() == {"dog"} == text_cache.read(file, 2).keys()
+
+
+def test_few_files_are_remembered(tmp_path):
+    for number in range(10):
+        text_cache.write(tmp_path / f"{number}.safetensors", {"cat": torch.tensor([1.0, 0.0])}, 2)
+    assert len(text_cache._held) <= text_cache.HELD
+    assert text_cache.read(tmp_path / "0.safetensors", 2).keys() == {"cat"}

@@ -4,6 +4,7 @@ B images, K classes, D joint embedding, H W pixels; masks have a quarter of a pa
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ovs_lite.clip.dense import penultimate_tokens, project_patches, value_path
 from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
 from ovs_lite.models.text_masks import mask_logits
-from ovs_lite.pamr import pamr
+from ovs_lite.pamr import neighbour_weights, pamr
 
 KP_WEIGHT = 0.3
 
@@ -33,6 +34,12 @@ class TclFeatures:
     inside: tuple[slice, slice]
     pixels: torch.Tensor
     patches: torch.Tensor
+
+    @cached_property
+    def guide(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The images at PAMR's resolution, that of the pixels, and what it reads of them; kept for other words."""
+        small = F.interpolate(self.images, self.pixels.shape[-2:], mode="bilinear", align_corners=True)
+        return small, neighbour_weights(small)
 
 
 class Tcl(Method):
@@ -102,16 +109,17 @@ class Tcl(Method):
             raise ValueError(f"got kp_weight={kp_weight!r}, expected 0 (none of the frozen CLIP's masks) to 1")
         if kp_variant not in ("released", "paper"):
             raise ValueError(f"got kp_variant={kp_variant!r}, expected released or paper")
-        images, grounder = features.images, self.grounder
+        grounder = self.grounder
         masks = mask_logits(features.pixels, text_embeddings, grounder.scale, grounder.bias).sigmoid()
         if refine:
-            masks = pamr(F.interpolate(images, masks.shape[-2:], mode="bilinear", align_corners=True), masks)
+            small, weights = features.guide
+            masks = pamr(small, masks, weights=weights)
         if kp_weight:
             start = (SCALE, BIAS) if kp_variant == "released" else (grounder.scale, grounder.bias)
             kept = mask_logits(features.patches, text_embeddings, *start).sigmoid()
             kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
             masks = masks.lerp(kept, kp_weight)
-        masks = F.interpolate(masks, images.shape[-2:], mode="bilinear", align_corners=False)
+        masks = F.interpolate(masks, features.images.shape[-2:], mode="bilinear", align_corners=False)
         return masks[(..., *features.inside)]
 
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ovs_lite
+import ovs_lite.pamr as module
 from kit.clips import random_texts, shaken, tiny_clip
 from kit.images import normal_images
 from ovs_lite.checkpoints import check_checkpoint, load_method, save_method
@@ -114,6 +115,17 @@ def test_refinement_is_pamr_at_the_masks_own_size(trained):
     unrefined = trained.predict(images, text, refine=False, kp_weight=0)
     torch.testing.assert_close(unrefined, enlarged(masks, (64, 96)), rtol=0, atol=1e-5)
     assert (unrefined - expected).abs().max() > 0.08
+
+
+def test_another_word_reads_no_colours_again(trained, monkeypatch):
+    """PAMR's weights belong to the picture: they are computed for the first words and kept."""
+    calls, affinity = [], module.affinity
+    monkeypatch.setattr(module, "affinity", lambda *given: calls.append(1) or affinity(*given))
+    features = trained.encode(normal_images(64, 64))
+    first = trained.scores(features, random_texts(2, trained.clip.embed_dim))
+    assert len(calls) == 2, "once for each image"
+    again = trained.scores(features, random_texts(2, trained.clip.embed_dim))
+    assert len(calls) == 2 and torch.equal(first, again)
 
 
 @pytest.mark.parametrize(
