@@ -219,7 +219,7 @@ def test_a_file_that_is_replaced_while_it_is_read_counts_as_absent(tmp_path, mon
             raise RuntimeError("size <20> is smaller than the required mapping size <40>")
         return real(*arguments)
 
-    text_cache.write(file, {"dog": torch.tensor([0.0, 1.0])}, 2)  # the file as it was is remembered
+    text_cache.write_tensors(file, {"dog": torch.tensor([0.0, 1.0])})  # what was written here is remembered
     monkeypatch.setattr(tensors, "safe_open", racing)
     assert text_cache.read(file, 2) == {} and len(calls) == opened
 
