@@ -7,7 +7,7 @@ otherwise.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -19,8 +19,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.methods import Method
+from ovs_lite.regions.score_maps import best_of, enlarged
 
 RESIZES = ("antialias", "bilinear")
+ENLARGED_AT_ONCE = 1 << 21  # scores
+CACHE_LINE = 16  # float32 values: classes that lie side by side are read together
 Place = tuple[Any, slice, slice]  # rows and columns of a window, as an index of (..., h, w)
 
 
@@ -220,25 +223,45 @@ def best_classes(
     """(B, K, h, w) -> the best score and its class (the first of equals) at `size` = (H, W), (B, H, W) each.
 
     Where a score is NaN so is the best one, and the class says nothing.
-    present: (B, K) bool, the classes that compete in an image; default all.
+    present: (B, K) bool, the classes that compete in an image; default all. Those that compete in none are skipped.
     """
+    used = None
+    if present is not None:
+        used = np.flatnonzero(present.any(0)) if present.any() else np.zeros(1, int)
+        scores = _of_classes(scores, used)
     best = labels = None
-    for k, plane in enumerate(resized_classes(scores, size)):
-        if best is None:
-            best = torch.full_like(plane, -torch.inf)
-            labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    first = 0
+    for part in _resized_parts(scores, size):
+        following = first + part.shape[1]
         if present is not None:
-            absent = torch.from_numpy(~present[:, k]).to(plane.device)
-            plane = plane.masked_fill(absent[:, None, None], -torch.inf)
-        labels.masked_fill_(plane > best, k)
-        torch.maximum(best, plane, out=best)
-    return best, labels
+            absent = torch.from_numpy(~present[:, used[first:following]]).to(part.device)
+            part = part.masked_fill(absent[:, :, None, None], -torch.inf)
+        values, places = best_of(part)
+        places = places.int() + first
+        labels = places if best is None else torch.where(values > best, places, labels)
+        best = values if best is None else torch.maximum(best, values)
+        first = following
+    return best, labels if used is None else torch.from_numpy(used).to(labels)[labels.long()]
+
+
+def _of_classes(scores: torch.Tensor | PartedScores, used: np.ndarray) -> torch.Tensor | PartedScores:
+    """The scores of some classes; others are not even made where scores come in parts."""
+    if isinstance(scores, PartedScores):
+        return replace(scores, text=scores.text[torch.from_numpy(used).to(scores.text.device)])
+    return scores if len(used) == scores.shape[1] else scores[:, torch.from_numpy(used).to(scores.device)]
 
 
 def resized_classes(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
-    """(B, K, h, w) -> K times (B, H, W), bilinear: one class at a time, to bound the memory."""
+    """(B, K, h, w) -> K times (B, H, W), bilinear: a few classes at a time, to bound the memory."""
+    for part in _resized_parts(scores, size):
+        for some in part.split(CACHE_LINE, 1):
+            yield from some.contiguous().unbind(1)
+
+
+def _resized_parts(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    """(B, K, h, w) -> all classes in turn, (B, K', H, W): as they come, or a few at a time where they are enlarged."""
     for part in scores.parts() if isinstance(scores, PartedScores) else (scores,):
-        for plane in part.split(1, 1):
-            if plane.shape[-2:] != tuple(size):
-                plane = F.interpolate(plane, size, mode="bilinear", align_corners=False)
-            yield plane[:, 0]
+        whole = part.shape[-2:] == tuple(size) or 0 in part.shape
+        at_once = part.shape[1] if whole else max(1, ENLARGED_AT_ONCE // (len(part) * size[0] * size[1]))
+        for some in part.split(max(1, at_once), 1):
+            yield enlarged(some, size)

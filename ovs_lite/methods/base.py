@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.config import ClipConfig
+from ovs_lite.regions.score_maps import enlarged
 
 
 @dataclass(frozen=True)
@@ -225,4 +225,4 @@ def upsample_to(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.
     patch was.
     """
     padded = [side * step for side, step in zip(scores.shape[-2:], clip.stride, strict=True)]
-    return F.interpolate(scores, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+    return enlarged(scores, padded)[..., : size[0], : size[1]]

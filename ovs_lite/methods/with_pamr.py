@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.pamr import neighbour_weights, pamr
+from ovs_lite.regions.score_maps import enlarged
 
 CELLS = 4  # per side of a patch
 
@@ -57,4 +58,4 @@ class WithPamr(Method):
         scores = self.method.scores(features.features, text_embeddings, **options)
         cells = F.interpolate(scores, features.small.shape[-2:], mode="bilinear", align_corners=False)
         refined = pamr(features.small, cells, weights=features.weights)
-        return F.interpolate(refined, features.size, mode="bilinear", align_corners=False)
+        return enlarged(refined, features.size)

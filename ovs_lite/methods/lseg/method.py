@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torchvision.transforms.v2.functional import normalize
 
 from ovs_lite.clip import Clip
@@ -18,6 +17,7 @@ from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.methods.proposer import start_backbone
 from ovs_lite.models.fpn import EmbeddingHead, PyramidSum
 from ovs_lite.models.text_masks import patch_cosines
+from ovs_lite.regions.score_maps import enlarged
 
 TEMPERATURE = 0.07
 
@@ -64,4 +64,4 @@ class LSeg(OwnBackbone):
     def scores(self, features: PatchFeatures, text_embeddings: torch.Tensor) -> torch.Tensor:
         """-> (B, K, H, W) cosines in [-1, 1], bilinear to input size."""
         found = patch_cosines(features.patches, text_embeddings.to(features.patches.dtype))
-        return F.interpolate(found, features.size, mode="bilinear", align_corners=False)
+        return enlarged(found, features.size)

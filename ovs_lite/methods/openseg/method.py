@@ -23,6 +23,7 @@ from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.models.text_masks import patch_cosines
 from ovs_lite.regions.pooling import mask_pool
+from ovs_lite.regions.score_maps import enlarged
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
 
@@ -120,7 +121,7 @@ class OpenSeg(OwnBackbone):
             found = torch.einsum("bnk,bnhw->bkhw", weights, features.masks)
         else:
             found = patch_cosines(features.pixels, text)
-        return F.interpolate(found, features.size, mode="bilinear", align_corners=False)
+        return enlarged(found, features.size)
 
     @torch.no_grad()
     def regions(

@@ -16,6 +16,7 @@ from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
 from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.pamr import neighbour_weights, pamr
+from ovs_lite.regions.score_maps import enlarged
 
 KP_WEIGHT = 0.3
 
@@ -119,8 +120,7 @@ class Tcl(Method):
             kept = mask_logits(features.patches, text_embeddings, *start).sigmoid()
             kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
             masks = masks.lerp(kept, kp_weight)
-        masks = F.interpolate(masks, features.images.shape[-2:], mode="bilinear", align_corners=False)
-        return masks[(..., *features.inside)]
+        return enlarged(masks, features.images.shape[-2:])[(..., *features.inside)]
 
 
 def _margins(images: torch.Tensor, stride: tuple[int, int]) -> tuple[int, int, int, int]:

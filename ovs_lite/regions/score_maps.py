@@ -1,0 +1,30 @@
+"""Score maps of many classes: enlarged, and the best class of every pixel.
+
+On a CPU the classes of a pixel lie side by side in memory ("channels last"): bilinear weights are computed once for
+all of them, and the best one is found by vector instructions. B images, K classes, h w cells, H W pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+
+def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """(B, K, h, w) -> (B, K, H, W), bilinear (align_corners=False); as they are where they have the size."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    if maps.device.type == "cpu":
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def best_of(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, K, H, W) without gradient -> the best score and its class (the first of equals), (B, H, W) each.
+
+    Where a score is NaN so is the best one, and the class is one that is NaN.
+    """
+    if maps.device.type != "cpu" or maps.stride(1) != 1 or maps.dtype not in (torch.float32, torch.float64):
+        return maps.max(1)
+    places = torch.from_numpy(maps.permute(0, 2, 3, 1).numpy().argmax(-1))  # torch.max is no vector instruction here
+    return maps.gather(1, places[:, None])[:, 0], places

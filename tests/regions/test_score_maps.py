@@ -1,0 +1,77 @@
+"""Many classes' maps, enlarged and compared, against PyTorch's own functions on plain memory and against loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovs_lite.inference import PartedScores, best_classes
+from ovs_lite.regions.score_maps import best_of, enlarged
+
+
+def noise(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20])
+@pytest.mark.parametrize("size", [(8, 12), (5, 31), (3, 4)])
+def test_enlarged_as_by_pytorch(classes, size):
+    maps = noise(2, classes, 3, 4)
+    found = enlarged(maps, size)
+    assert found.shape == (2, classes, *size)
+    plain = F.interpolate(maps.double(), size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found.double(), plain, atol=1e-5, rtol=0)
+
+
+def test_gradients_pass():
+    maps = noise(1, 5, 3, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: enlarged(given, (6, 7)), maps)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_best_of_equals_a_loop(layout, dtype):
+    maps = noise(2, 7, 5, 6, dtype=dtype)
+    maps[:, 4] = maps[:, 2]  # of equals, the first
+    maps = maps.contiguous(memory_format=layout)[..., 1:5]  # cut, as padding is
+    best, places = best_of(maps)
+    for b, y, x in itertools.product(range(2), range(5), range(4)):
+        scores = maps[b, :, y, x].tolist()
+        assert (int(places[b, y, x]), float(best[b, y, x])) == (scores.index(max(scores)), max(scores))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_nan_wins(layout):
+    maps = noise(1, 6, 2, 2)
+    maps[0, 3, 0, 1] = torch.nan
+    best, places = best_of(maps.contiguous(memory_format=layout))
+    assert best.isnan().tolist() == [[[False, True], [False, False]]] and int(places[0, 0, 1]) == 3
+
+
+class Asked:
+    """Features that remember which texts were scored. Scores of a class: its number, everywhere."""
+
+    def __init__(self):
+        self.numbers = []
+
+    def scores(self, text):
+        self.numbers += text[:, 0].tolist()
+        return text[:, 0].view(1, -1, 1, 1).expand(2, -1, 3, 4)
+
+
+def test_classes_that_compete_in_no_image_are_not_scored():
+    features, text = Asked(), torch.arange(50.0)[:, None]
+    present = np.zeros((2, 50), bool)
+    present[0, [3, 30]], present[1, [30, 7]] = True, True
+    best, labels = best_classes(PartedScores(features, text, 2, {}), (3, 4), present)
+    assert features.numbers == [3, 7, 30]
+    assert (best == 30).all() and (labels == 30).all()
+    _, labels = best_classes(PartedScores(features, text, 2, {}), (3, 4), present & (np.arange(50) < 30))
+    assert (labels[0] == 3).all() and (labels[1] == 7).all()
+
+
+def test_no_class_competes():
+    best, labels = best_classes(noise(2, 5, 3, 4), (3, 4), np.zeros((2, 5), bool))
+    assert (best == -torch.inf).all() and labels.shape == (2, 3, 4)
