@@ -19,11 +19,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from ovs_lite.methods import Method
-from ovs_lite.regions.score_maps import best_of, enlarged
+from ovs_lite.regions.score_maps import as_planes, best_of, enlarged
 
 RESIZES = ("antialias", "bilinear")
 ENLARGED_AT_ONCE = 1 << 21  # scores
-CACHE_LINE = 16  # float32 values: classes that lie side by side are read together
 Place = tuple[Any, slice, slice]  # rows and columns of a window, as an index of (..., h, w)
 
 
@@ -254,8 +253,7 @@ def _of_classes(scores: torch.Tensor | PartedScores, used: np.ndarray) -> torch.
 def resized_classes(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """(B, K, h, w) -> K times (B, H, W), bilinear: a few classes at a time, to bound the memory."""
     for part in _resized_parts(scores, size):
-        for some in part.split(CACHE_LINE, 1):
-            yield from some.contiguous().unbind(1)
+        yield from as_planes(part).unbind(1)
 
 
 def _resized_parts(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:

@@ -106,11 +106,17 @@ class EncodedImage:
 
     def _answer(self, request: "_Request") -> Segmentation:
         size, names = (self.image.height, self.image.width), request.names
-        logits = torch.full((len(names), *size), -torch.inf)
-        planes = resized_classes(self.features.scores(request.text, **request.options), size)
-        for plane, number in zip(planes, request.owners, strict=True):
-            torch.maximum(logits[number], plane[0].float().cpu(), out=logits[number])
-        best, labels = best_classes(logits[None], size)
+        scores, logits, filled = (
+            self.features.scores(request.text, **request.options),
+            torch.empty(len(names), *size),
+            -1,
+        )
+        for plane, number in zip(resized_classes(scores, size), request.owners, strict=True):
+            plane = plane[0].float().cpu()
+            logits[number] = torch.maximum(logits[number], plane) if number == filled else plane
+            filled = number  # phrases of one name follow each other
+        best, labels = best_classes(scores, size)
+        best, labels = best.float().cpu(), torch.tensor(request.owners, dtype=torch.int32)[labels.cpu().long()]
         if not torch.stack(best.aminmax()).isfinite().all():  # a NaN is both
             raise ValueError(f"got scores of {self.method.name} that are NaN or infinite, expected numbers")
         if request.threshold is not None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.inference import PartedScores, best_classes
-from ovs_lite.regions.score_maps import best_of, enlarged
+from ovs_lite.regions.score_maps import as_planes, best_of, enlarged
 
 
 def noise(*shape, dtype=torch.float32):
@@ -48,6 +48,15 @@ def test_nan_wins(layout):
     maps[0, 3, 0, 1] = torch.nan
     best, places = best_of(maps.contiguous(memory_format=layout))
     assert best.isnan().tolist() == [[[False, True], [False, False]]] and int(places[0, 0, 1]) == 3
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+@pytest.mark.parametrize("cut", [slice(None), slice(1, 5)])
+def test_planes_are_the_same_in_one_piece_each(batch, cut):
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = noise(batch, 7, 64, 66).contiguous(memory_format=layout)[..., cut]
+        found = as_planes(maps)
+        assert torch.equal(found, maps) and found.is_contiguous()
 
 
 class Asked:
