@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import count as count_from
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+_starts = count_from()  # of process groups
 
 
 def _active() -> bool:
@@ -132,13 +135,16 @@ def broadcast(tensors: Iterable[torch.Tensor]) -> None:
 def start_process_group() -> int:
     """Join the processes that torch's launcher or accelerate's started; without one nothing. Returns `rank()`.
 
-    Each gets a GPU of its own where there are any.
+    Each gets a GPU of its own where there are any. After `destroy_process_group` they may join again: each time under
+    names of its own in the launcher's store, which keeps the addresses of earlier times.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        dist.init_process_group("nccl" if gpu else "gloo")
+        store, number, count = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"ovs-lite {next(_starts)}", store)
+        dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=number, world_size=count)
     return rank()
 
 

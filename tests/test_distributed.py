@@ -66,6 +66,13 @@ def test_two_processes_sum_share_and_copy(ranks):
 
 
 @pytest.mark.slow
+def test_processes_join_again_after_they_have_left(tmp_path):
+    done = launch("kit.distributed_calls.groups_one_after_the_other", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [found.tolist() for found in load(tmp_path)] == [[3.0, 3.0, 3.0]] * 2
+
+
+@pytest.mark.slow
 def test_the_shares_of_a_mask_batch_are_disjoint_and_together_everything(ranks):
     for number, whole in enumerate(mask_batches()):
         shares = [found["mask_batches"][number] for found in ranks]

@@ -84,3 +84,13 @@ def one_gets_a_signal_while_it_counts(out: str) -> None:
 
     kept = CountFolder(Path(out), "key", tuple(map(str, range(40))))
     count_in_blocks(count, [{"number": number} for number in range(40)], kept, block=2)
+
+
+def groups_one_after_the_other(out: str) -> None:
+    """As commands do that are called in one process, one after the other: each joins, works and leaves."""
+    totals = []
+    for _ in range(3):
+        distributed.destroy_process_group()
+        distributed.start_process_group()
+        totals.append(distributed.reduce_sum(torch.tensor(float(distributed.rank() + 1))))
+    save(torch.stack(totals), out)

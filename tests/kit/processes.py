@@ -29,7 +29,7 @@ def launch(function: str, *words: object) -> subprocess.CompletedProcess:
     """Run `function` (dotted, of the kit) in two processes with `words` as arguments."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = [function, *map(str, words)]
-    return subprocess.run([*command, __file__, *words], env=environment(), capture_output=True, text=True)
+    return subprocess.run([*command, __file__, *words], env=environment(), capture_output=True, text=True, timeout=900)
 
 
 @contextmanager
