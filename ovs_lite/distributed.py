@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import count as count_from
 
 import torch
@@ -142,10 +143,17 @@ def start_process_group() -> int:
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        store, number, count = next(dist.rendezvous("env://"))
+        store, number, count = _launched()
         store = dist.PrefixStore(f"ovs-lite {next(_starts)}", store)
         dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=number, world_size=count)
     return rank()
+
+
+@cache
+def _launched() -> tuple[dist.Store, int, int]:
+    """The launcher's store, this process's number and how many there are. Kept: where no launcher holds the store, the
+    main process serves it, and a second one on that port would meet processes that still ask the first."""
+    return next(dist.rendezvous("env://"))
 
 
 def group_device() -> torch.device:

@@ -106,11 +106,8 @@ class EncodedImage:
 
     def _answer(self, request: "_Request") -> Segmentation:
         size, names = (self.image.height, self.image.width), request.names
-        scores, logits, filled = (
-            self.features.scores(request.text, **request.options),
-            torch.empty(len(names), *size),
-            -1,
-        )
+        scores = self.features.scores(request.text, **request.options)
+        logits, filled = torch.empty(len(names), *size), -1
         for plane, number in zip(resized_classes(scores, size), request.owners, strict=True):
             plane = plane[0].float().cpu()
             logits[number] = torch.maximum(logits[number], plane) if number == filled else plane

@@ -1,7 +1,7 @@
 """The text tower of a CLIP, up to the end of the longest sentence instead of to the end of the context.
 
 In CLIP a token looks only at tokens before it, and a sentence's embedding is read at its end token: what stands behind
-that, padding, changes nothing. A name in a template is about eight tokens; the context is 32 in the miniature and 77 in
+that, padding, changes nothing. A name in a template is about ten tokens; the context is 32 in the miniature and 77 in
 OpenAI's CLIP.
 """
 

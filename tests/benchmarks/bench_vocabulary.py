@@ -7,7 +7,6 @@ of its own: the whole process at the peak of evaluate_segmentation, and what tha
 Pictures, labels and method are the same; only the names asked for are 20 or 847, embedded before counting starts. Time:
 CPU seconds of segmenting an image with one word and with 150 that were embedded in an earlier call, and of the words
 alone where the image was looked at already (`Segmenter.encode`); medians, in turn in one process. Compare only ratios.
-One word alone costs most of its time for reading the file of cached embeddings, however few of them are asked for.
 """
 
 import argparse

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 
 from ovs_lite.data.prompts import fill, template_set
 from ovs_lite.data.queries import parse_queries, phrases
+from ovs_lite.regions.score_maps import enlarged
 from ovs_lite.viz.explorer.content import WORDS, Result, short
 from ovs_lite.viz.overlay import percent
 
@@ -64,8 +64,7 @@ def sentence_scores(
 
 def _at(seen: Any, scores: torch.Tensor, row: int, column: int) -> torch.Tensor:
     """(1, K, h, w) -> (K,), at a pixel of the image, as if the scores were resized to it."""
-    size = (seen.image.height, seen.image.width)
-    whole = F.interpolate(scores, size, mode="bilinear", align_corners=False) if scores.shape[-2:] != size else scores
+    whole = enlarged(scores, (seen.image.height, seen.image.width))
     return whole[0, :, row, column].float().cpu()
 
 
