@@ -17,6 +17,7 @@ no part was, and is inconclusive otherwise.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -94,7 +95,13 @@ def load_claims(path: str | Path = LEDGER) -> dict[str, Claim]:
 
 def get_claim(name: str) -> Claim:
     """A claim of the package's ledger. Raises ValueError with the nearest id for an unknown one."""
-    return lookup(load_claims(), name, "claim")
+    return lookup(_own(), name, "claim")
+
+
+@cache
+def _own() -> dict[str, Claim]:
+    """The package's ledger, which takes a quarter of a second to read, once per process."""
+    return load_claims()
 
 
 def verdict(part: Part, ours: float, interval: Interval | None) -> str:

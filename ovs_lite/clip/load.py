@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,25 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
         raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
         raise FileNotFoundError(f"{pretrained}: no such checkpoint for {name}; use a tag ({known}) or a file's path")
-    path = None if pretrained in (None, *tags) else Path(pretrained)
     if pretrained == "lite":
         path = shipped_path(name)
+        return _shipped(name, path, path.stat().st_mtime_ns).copied().to(device)
+    return _built(name, pretrained, None if pretrained in (None, *tags) else Path(pretrained)).to(device)
+
+
+@lru_cache(maxsize=len(SHIPPED))
+def _shipped(name: str, path: Path, changed: int) -> Clip:
+    """A shipped CLIP, read once per process. changed: when the file was written. Random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        return _built(name, None, path)
+
+
+def _built(name: str, pretrained: str | None, path: Path | None) -> Clip:
+    """A CLIP with the weights of a file (path), of a tag, or random ones; errors as `load_clip`."""
     # before a large network is built
     about = read_metadata(path) if path and (name in SHIPPED or check_kind(path)) else {}
     try:
-        network = _network(name, config, pretrained, path)
+        network = _network(name, pretrained, path)
     except Exception as error:  # open_clip and torch raise a dozen kinds
         if path is None and "Failed to download" in str(error):
             reason = " ".join(str(error).split())[-200:]
@@ -58,18 +71,19 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     # open_clip only warns when a tag's weights were trained with the other GELU (as OpenAI's were)
     if path and f"{name}-quickgelu" in open_clip.list_models():
         warnings.warn(
-            f"{pretrained}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
+            f"{path}: {name} computes with GELU, and weights of OpenAI, MetaCLIP and DFN were trained with "
             f"QuickGELU; if it holds these, load it as {name}-quickgelu",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return wrap_clip(network, name).to(device).eval()
+    return wrap_clip(network, name).eval()
 
 
-def _network(name: str, config: dict[str, Any], pretrained: str | None, path: Path | None) -> nn.Module:
-    """The model of an open_clip configuration with its weights. path: where they lie, if not behind a tag."""
+def _network(name: str, pretrained: str | None, path: Path | None) -> nn.Module:
+    """The model of an open_clip name with its weights. path: where they lie, if not behind a tag."""
     if name not in SHIPPED:
         quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
-        return open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick)
+        return open_clip.create_model(name, pretrained=str(path) if path else pretrained, force_quick_gelu=quick)
+    config = open_clip.get_model_config(name)
     network = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
     if path is not None:
         load_lite(network, path)

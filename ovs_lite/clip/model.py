@@ -5,6 +5,7 @@ was subtracted and the standard deviation divided out, so 0 is the mean colour.
 """
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import cache
 
 import open_clip
@@ -23,6 +24,7 @@ from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 from ovs_lite.tensors import tensors_digest
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
+TOWERS = ("text", "image")
 CPU_BATCH = 64  # images whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
 # What decides a tower's output and is no tensor: attributes of its modules, and the names of its activations.
 SETTINGS = (
@@ -56,7 +58,7 @@ class Clip(nn.Module):
         self.patch_size = patch[0] if isinstance(patch, tuple | list) else patch
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self._text_state, self._text_fingerprint = None, ""
+        self._digests: dict[str, tuple[tuple, str]] = {}  # per tower: what it was computed from, and the digest
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -148,23 +150,37 @@ class Clip(nn.Module):
 
     def image_fingerprint(self) -> str:
         """Names the image tower: its weights, its configuration (see `SETTINGS`) and the statistics of its images."""
-        visual = self.network.visual
-        about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
-        return tensors_digest(about, visual.state_dict().values())
+        return self._digest("image")
 
     def fingerprint(self) -> str:
         """Names the text tower: the model's name, the tower's weights and its configuration (see `SETTINGS`). The
-        temperature, which belongs to both towers and to no embedding, is left out.
+        temperature, which belongs to both towers and to no embedding, is left out."""
+        return self._digest("text")
 
-        Computed again after weights were changed in place (an optimiser's step, a load).
-        """
-        image = ("visual.", "vision_model.", "visual_projection.", "logit_")
-        text = {key: value for key, value in self.network.state_dict().items() if not key.startswith(image)}
-        parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
-        state = sum(value._version for value in text.values()), f"{self.name} {_settings(parts)}"
-        if state != self._text_state:
-            self._text_state, self._text_fingerprint = state, tensors_digest(state[1], text.values())
-        return self._text_fingerprint
+    def copied(self) -> "Clip":
+        """The same CLIP with weights of its own; its fingerprints are not computed again."""
+        twin = deepcopy(self, {id(self.tokenizer): self.tokenizer})  # its dictionaries are large, and never change
+        twin._digests = {tower: (twin._state(tower)[0], self._digest(tower)) for tower in TOWERS}
+        return twin
+
+    def _digest(self, tower: str) -> str:
+        """Computed again after weights were replaced, or changed in place (an optimiser's step, a load)."""
+        state, about, tensors = self._state(tower)
+        if self._digests.get(tower, ((), ""))[0] != state:
+            self._digests[tower] = state, tensors_digest(about, tensors)
+        return self._digests[tower][1]
+
+    def _state(self, tower: str) -> tuple[tuple, str, list[torch.Tensor]]:
+        """-> what changes with a tower, what is said about it, and its tensors."""
+        visual, image = self.network.visual, ("visual.", "vision_model.", "visual_projection.", "logit_")
+        if tower == "image":
+            about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
+            tensors = [*visual.state_dict().values()]
+        else:
+            parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
+            about = f"{self.name} {_settings(parts)}"
+            tensors = [value for key, value in self.network.state_dict().items() if not key.startswith(image)]
+        return (about, *((value.data_ptr(), value._version) for value in tensors)), about, tensors
 
 
 @cache

@@ -83,18 +83,19 @@ def sprites(device: str = "cpu") -> tuple[torch.Tensor, ...]:
         cells = sheet.reshape(len(sheet) // side, side, columns, side, 4).swapaxes(1, 2).reshape(-1, side, side, 4)
         parts.append(cells[: len(entry["drawings"])])
     whole = torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2).to(device)
-    return tuple(_level(whole, 2**level) for level in range(LEVELS))
+    return _levels(whole)
 
 
-def _level(whole: torch.Tensor, factor: int) -> torch.Tensor:
-    """Premultiplied and shrunk, some hundred drawings at a time: the floats of all of them are half a gigabyte."""
-
-    def shrunk(some: torch.Tensor) -> torch.Tensor:
+def _levels(whole: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Premultiplied and shrunk, some dozen drawings at a time: their floats stay in a CPU's caches."""
+    sizes: list[list[torch.Tensor]] = [[] for _ in range(LEVELS)]
+    for some in whole.split(32):
         some = some.float()
         some[:, :3] *= some[:, 3:] / 255
-        return F.avg_pool2d(some, factor).round_().to(torch.uint8)
-
-    return torch.cat([shrunk(some) for some in whole.split(256)])
+        for level, parts in enumerate(sizes):
+            shrunk = F.avg_pool2d(some, 2**level) if level else some
+            parts.append(shrunk.round().to(torch.uint8))
+    return tuple(map(torch.cat, sizes))
 
 
 def specimen(noun: str, style: str) -> np.ndarray:

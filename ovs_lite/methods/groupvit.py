@@ -48,7 +48,7 @@ class GroupVitClip(Clip):
         self.tokenizer = open_clip.SimpleTokenizer(context_length=text.max_position_embeddings)
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
-        self._text_state, self._text_fingerprint = None, ""
+        self._digests = {}
 
     @property
     def stride(self) -> tuple[int, int]:

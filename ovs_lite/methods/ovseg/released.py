@@ -90,7 +90,7 @@ def _underneath(tensors: Tensors, clip: Clip | nn.Module | str | None, path: Pat
             raise ValueError(f"{path}: {error}; give the CLIP underneath as clip=...") from error
     if isinstance(clip, str):
         return _by_name(clip) if len(_towers(tensors)) == 2 else load_clip(clip, "openai")
-    base = copy.deepcopy(clip) if isinstance(clip, Clip) else wrap_clip(copy.deepcopy(clip), "open_clip model")
+    base = clip.copied() if isinstance(clip, Clip) else wrap_clip(copy.deepcopy(clip), "open_clip model")
     if any(isinstance(module, nn.GELU) for module in base.network.visual.modules()):
         warnings.warn(f"{path}: released weights were trained with QuickGELU, {base.name} has GELU", stacklevel=4)
     return base
