@@ -73,7 +73,7 @@ def load_drawings() -> Drawings:
 
 
 @lru_cache(maxsize=4)
-def sprites(device: str = "cpu") -> tuple[torch.Tensor, ...]:
+def sprites(device: str) -> tuple[torch.Tensor, ...]:
     """All drawings at LEVELS sizes, largest first: (D, 4, S, S) uint8 RGB times alpha, and alpha; S halves."""
     side, columns = read_index()["side"], read_index()["columns"]
     parts = []
@@ -109,7 +109,7 @@ def specimen(noun: str, style: str) -> np.ndarray:
     mine = (drawings.noun_ids == nouns.index(noun)) & (drawings.style_ids == STYLES.index(style))
     if not mine.any():
         raise ValueError(f"got {noun!r} in {style!r}, which has no such drawing; `drawable` tells which styles have it")
-    layers = sprites()[0][mine.nonzero()[0, 0]].int()
+    layers = sprites("cpu")[0][mine.nonzero()[0, 0]].int()
     colour = 0 if style in GLYPHS else layers[:3]
     return (colour + 255 - layers[3:]).expand(3, -1, -1).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 

@@ -15,7 +15,7 @@ SMALLEST = 0.03  # share of the drawing that an area must cover to be a part; sm
 @lru_cache(maxsize=4096)
 def part_map(drawing: int) -> np.ndarray:
     """(S, S) uint8 parts of a drawing, numbered from 1, the largest first; 0 where nothing is drawn."""
-    picture = sprites()[0][drawing].permute(1, 2, 0).numpy()
+    picture = sprites("cpu")[0][drawing].permute(1, 2, 0).numpy()
     shown = picture[..., 3] > 127
     if not shown.any():
         return np.zeros(shown.shape, np.uint8)

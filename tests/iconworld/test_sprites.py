@@ -72,7 +72,7 @@ def test_every_source_stands_in_the_list_of_third_parties():
 
 
 def test_sprites_fill_their_square_and_are_premultiplied():
-    whole, half, quarter = sprites()
+    whole, half, quarter = sprites("cpu")
     assert whole.shape == (COUNT, 4, 96, 96) and half.shape[-1] == 48 and quarter.shape[-1] == 24
     shown = whole[:, 3] > 8
     span = torch.maximum(shown.any(1).sum(1), shown.any(2).sum(1))
@@ -153,7 +153,7 @@ def test_hue_turns_keep_greys_and_go_round():
 def test_the_shipped_colours_are_those_of_the_shipped_sprites():
     drawings = load_drawings()
     plain = (~drawings.glyph).nonzero()[::40, 0]
-    whole = sprites()[0][plain].float() / 255
+    whole = sprites("cpu")[0][plain].float() / 255
     whole[:, :3] /= whole[:, 3:].clamp(min=1e-3)
     found = measured_colours(whole.clamp(0, 1))
     assert (found == drawings.colours[plain, 0]).float().mean() > 0.97
@@ -164,7 +164,7 @@ def test_parts_are_connected_like_coloured_and_together_the_drawing():
     car = part_map(names.index("automobile"))
     assert 3 <= car.max() <= 25
     for drawing in range(0, COUNT, 250):
-        parts, shown = part_map(drawing), sprites()[0][drawing, 3].numpy() > 127
+        parts, shown = part_map(drawing), sprites("cpu")[0][drawing, 3].numpy() > 127
         assert parts.shape == shown.shape and ((parts > 0) == shown).all()
         sizes = np.bincount(parts.ravel())[1:]
         assert len(sizes) >= 1 and ndimage.label(parts == 1)[0].max() >= 1
