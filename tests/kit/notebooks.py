@@ -18,9 +18,9 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
 @contextmanager
-def offline(folder: Path):
-    """Data and threads of a test's own, and a dead proxy, which keeps kernels offline."""
-    environment = {"OVS_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1"}
+def offline(data: Path):
+    """A folder of data, threads of a test's own, and a dead proxy, which keeps kernels offline."""
+    environment = {"OVS_DATA": str(data), "OMP_NUM_THREADS": "1"}
     environment |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -35,9 +35,12 @@ def text_of(output: dict) -> str:
     return PICTURE.sub("", json.dumps(output | {"data": data}))
 
 
-def check_smoke_run(number: str, folder: Path) -> None:
-    """It ends, leaves numbers with their sample size and a report, and a second call runs nothing."""
-    with offline(folder):
+def check_smoke_run(number: str, folder: Path, data: Path) -> None:
+    """It ends, leaves numbers with their sample size and a report, and a second call runs nothing.
+
+    data: with the scenes of the smoke profile, or for them.
+    """
+    with offline(data):
         (result,) = reproduce("smoke", [number], notebooks_dir=FOLDER, runs_dir=folder / "runs")
         (again,) = reproduce("smoke", [number], notebooks_dir=FOLDER, runs_dir=folder / "runs")
     assert result.status == "done", f"{result.name}: {result.message}\n{result.traceback}"

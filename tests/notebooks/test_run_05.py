@@ -6,5 +6,5 @@ from kit.notebooks import check_smoke_run
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_in_the_smoke_profile(tmp_path):
-    check_smoke_run("05", tmp_path)
+def test_the_notebook_runs_in_the_smoke_profile(tmp_path, smoke_data):
+    check_smoke_run("05", tmp_path, smoke_data)

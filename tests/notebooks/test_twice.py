@@ -45,7 +45,7 @@ def test_out_of_order_and_twice_the_numbers_are_those_of_one_run(path, tmp_path)
     content = disordered(json.loads(path.read_text(encoding="utf-8")))
     (copies / path.name).write_text(json.dumps(content), encoding="utf-8")
     found = []
-    with offline(tmp_path):
+    with offline(tmp_path / "data"):
         for name, notebooks in (("once", FOLDER), ("again", FOLDER), ("twice", copies)):
             (result,) = reproduce("smoke", [path.stem[:2]], notebooks_dir=notebooks, runs_dir=tmp_path / name)
             assert result.status == "done", f"{name}: {result.message}\n{result.traceback}"
