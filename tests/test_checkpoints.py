@@ -1,21 +1,20 @@
 """Checkpoints: what is saved comes back, a kill or a full disk never loses the last one, and damage is refused."""
 
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from kit import warm
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 
-ROOT = Path(__file__).parents[1]
 SHARED = torch.arange(6.0).view(2, 3)
 TENSORS = {
     "model.a": SHARED, "model.tied": SHARED, "model.view": SHARED.T, "count": torch.tensor(7),
@@ -23,32 +22,21 @@ TENSORS = {
 }  # fmt: skip
 NOTES = {"settings": {"seed": 3, "torch": "2", "lr": 1e-3}, "scaler": {}}
 
-SAVER = """
-import sys, torch
-from pathlib import Path
-from ovs_lite.checkpoints import save_checkpoint
-print("ready", flush=True)
-step = int(sys.argv[2])
-while True:
-    step += 1
-    save_checkpoint(Path(sys.argv[1]), step, {"w": torch.full((400, 1000), float(step))})
-    print(step, flush=True)
-"""
 
-FULL_DISK = """
-import resource, sys, torch
-from pathlib import Path
-from ovs_lite.checkpoints import save_checkpoint
-save_checkpoint(Path(sys.argv[1]), 1, {"w": torch.ones(10)})
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-save_checkpoint(Path(sys.argv[1]), 2, {"w": torch.ones(100_000)})
-"""
+def save_on_and_on(folder: str, last: str) -> None:
+    """In a process of its own, until it is killed: tells each step that is saved."""
+    for step in itertools.count(int(last) + 1):
+        save_checkpoint(Path(folder), step, {"w": torch.full((400, 1000), float(step))})
+        print(step, flush=True)
 
 
-def python(source: str, *words: str, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", source, *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
+def save_on_a_full_disk(folder: str) -> None:
+    """In a process of its own, which may then write small files only."""
+    import resource
+
+    save_checkpoint(Path(folder), 1, {"w": torch.ones(10)})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    save_checkpoint(Path(folder), 2, {"w": torch.ones(100_000)})
 
 
 @pytest.fixture
@@ -162,9 +150,9 @@ def test_a_pickle_in_its_place_is_not_executed(saved, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="needs limits on the size of a file")
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path):
-    process = python(FULL_DISK, str(tmp_path), stderr=subprocess.PIPE)
-    _, error = process.communicate()
-    assert process.returncode == 1 and "OSError" in error and "step-00000002: not written" in error, error
+    done = warm.run("test_checkpoints.save_on_a_full_disk", tmp_path)
+    assert done.returncode == 1 and "OSError" in done.stderr, done.stderr
+    assert "step-00000002: not written" in done.stderr, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     assert load_checkpoint(latest_checkpoint(tmp_path)).step == 1
 
@@ -174,14 +162,14 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tmp_path):
 def test_sigkill_while_saving_leaves_a_checkpoint_that_loads(tmp_path, kills):
     rng, step = random.Random(0), 0
     for _ in range(kills):
-        process = python(SAVER, str(tmp_path), str(step))
-        assert process.stdout.readline() == "ready\n"
-        while not (line := process.stdout.readline()):
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        told = [int(line), *map(int, process.stdout.read().split())]
-        process.wait()
+        with warm.Process("test_checkpoints.save_on_and_on", tmp_path, step) as process:
+            while not process.said()[0]:
+                assert process.poll() is None, process.said()
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+            told = list(map(int, process.said()[0].split()))
         found = load_checkpoint(latest_checkpoint(tmp_path))
         assert found.step in (told[-1], told[-1] + 1), "what was reported as saved is there"
         assert torch.equal(found.tensors["w"], torch.full((400, 1000), float(found.step)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kit.distributed_calls import gradients, mask_batches
-from kit.processes import launch, load
+from kit.processes import launch, launch_by_torch, load
 from kit.tasks import CONFIG, TinyContrast
 from ovs_lite import distributed
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
@@ -65,11 +65,18 @@ def test_two_processes_sum_share_and_copy(ranks):
         assert found["copied"] == [0.0, 0.0, 0.0]
 
 
+@pytest.fixture(scope="module")
+def by_torch(tmp_path_factory):
+    """Torch's own launcher and its store: groups one after the other, then a training that one process stops."""
+    out = tmp_path_factory.mktemp("launched")
+    return out, launch_by_torch("kit.distributed_calls.groups_then_a_signal", out)
+
+
 @pytest.mark.slow
-def test_processes_join_again_after_they_have_left(tmp_path):
-    done = launch("kit.distributed_calls.groups_one_after_the_other", tmp_path)
+def test_processes_join_again_after_they_have_left(by_torch):
+    out, done = by_torch
     assert done.returncode == 0, done.stderr
-    assert [found.tolist() for found in load(tmp_path)] == [[3.0, 3.0, 3.0]] * 2
+    assert [found.tolist() for found in load(out)] == [[3.0, 3.0, 3.0]] * 2
 
 
 @pytest.mark.slow
@@ -120,7 +127,8 @@ def test_the_loop_trains_the_same_weights_in_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path):
-    done = launch("kit.distributed_calls.one_gets_a_signal", tmp_path)
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(by_torch):
+    """And the launcher takes it for an orderly end."""
+    out, done = by_torch
     assert done.returncode == 0 and done.stderr.count("stopped by a signal after 6 steps") == 2, done.stderr
-    assert load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step == 6
+    assert load_checkpoint(latest_checkpoint(out / "checkpoints")).step == 6

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit import warm
 from kit.processes import environment, working_process
 from kit.records import scene, three_segments, toy
 from ovs_lite.data import record
@@ -184,21 +185,7 @@ def test_a_killed_process_leaves_the_old_folder(tmp_path, when):
     """No `finally` runs: killed among the records, and killed while the new folder is saved."""
     write(tmp_path / "a", count=3)
     before = tree_digest(tmp_path / "a")
-    code = """
-import os, signal, sys, datasets
-from kit.records import scene, three_segments, toy
-from ovs_lite.data.record import write_split
-die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-def source():
-    yield from map(three_segments, range(40))
-    if sys.argv[2] == "rows":
-        die()
-original = datasets.Dataset.save_to_disk
-datasets.Dataset.save_to_disk = lambda self, path, **options: (original(self, path, **options), die())
-write_split(source(), sys.argv[1], overwrite=True, progress=False)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "a"), when]
-    done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    done = warm.run("kit.killed_writer.write", tmp_path / "a", when)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert tree_digest(tmp_path / "a") == before and len(load_split(tmp_path / "a", verify=True)) == 3
     write(tmp_path / "a", count=4, overwrite=True)

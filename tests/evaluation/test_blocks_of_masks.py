@@ -1,5 +1,7 @@
 """The grid, proposals and prompts in blocks: the reports of one pass, whatever the blocks, stops and processes."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,15 @@ from ovs_lite.evaluation.run import counts_key, evaluate_in_blocks
 KINDS = ("grid", "proposals", "promptable")
 
 
+@functools.cache
 def at_once(kind):
     counter, records = counters()[kind]
     return counter.report(*counter.count(records))
+
+
+@functools.cache
+def in_blocks(kind):
+    return evaluated(kind)
 
 
 class Reading(list):
@@ -30,7 +38,7 @@ class Reading(list):
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_and_a_second_run_give_the_report_of_one_pass(tmp_path, kind):
     whole = as_text(at_once(kind))
-    assert len(whole) > 1000 and as_text(evaluated(kind)) == whole
+    assert len(whole) > 1000 and as_text(in_blocks(kind)) == whole
     first = as_text(evaluated(kind, tmp_path))
     files = sorted(tmp_path.rglob("*.safetensors"))
     counter, records = counters()[kind]
@@ -46,9 +54,9 @@ def test_blocks_and_a_second_run_give_the_report_of_one_pass(tmp_path, kind):
 
 
 def test_images_with_many_few_and_no_masks_keep_their_own():
-    report = evaluated("promptable")
+    report = in_blocks("promptable")
     assert report.image_ids[0] == "bare" and [len(one) for one in report.overlaps["1-box"]] == [0, *[3] * 7, 0]
-    grid = evaluated("grid")
+    grid = in_blocks("grid")
     assert {region["image_id"] for region in grid.regions} == {record["image_id"] for record in RECORDS}
     assert grid.regions == at_once("grid").regions and len(grid.regions) > 50
     assert np.isfinite([value for row in grid.table.values() for value in row.values()]).all()
@@ -66,7 +74,7 @@ def test_two_processes_report_what_one_does(tmp_path):
     ranks = load(tmp_path)
     assert [found["rank"] for found in ranks] == [0, 1]
     for kind, (_, records) in counters().items():
-        whole, few = as_text(evaluated(kind)), as_text(evaluated(kind, records=records[:2]))
+        whole, few = as_text(in_blocks(kind)), as_text(evaluated(kind, records=records[:2]))
         for found in ranks:
             assert found[kind] == found[f"{kind} kept"] == whole
             assert found[f"{kind} few"] == few, "one process has no image"

@@ -1,16 +1,15 @@
 """Evaluations in blocks: shards sum to the whole, two processes equal one, a killed run resumes with the same bits."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from kit import warm
 from kit.colour_methods import RECORDS
 from kit.evaluation_runs import HOW, Known, evaluated, panoptic
-from kit.processes import as_process, environment, launch, load
+from kit.processes import as_process, launch, load
 from kit.vocabularies import GROUND
 from ovs_lite.distributed import shard
 from ovs_lite.evaluation import evaluate_segmentation
@@ -86,8 +85,7 @@ def counted_alone(records):
 
 def test_a_resumed_run_reads_no_finished_block_and_gives_the_same_bits(tmp_path):
     whole = evaluated()
-    code = f"from kit.evaluation_runs import killed\nkilled({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    done = warm.run("kit.evaluation_runs.killed", tmp_path)
     assert done.returncode == -9, done.stderr
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert [path.stem for path in files] == ["images-0000000-0000003", "images-0000003-0000006"]

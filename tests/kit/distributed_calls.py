@@ -94,3 +94,9 @@ def groups_one_after_the_other(out: str) -> None:
         distributed.start_process_group()
         totals.append(distributed.reduce_sum(torch.tensor(float(distributed.rank() + 1))))
     save(torch.stack(totals), out)
+
+
+def groups_then_a_signal(out: str) -> None:
+    """Both in one launch; the training is in the last of the groups."""
+    groups_one_after_the_other(out)
+    one_gets_a_signal(out)

@@ -1,12 +1,16 @@
 """A proposer of either kind that is built in a moment, and the classes it knows."""
 
+from pathlib import Path
+
 import torch
 
 from kit.clips import random_texts
+from ovs_lite.data import parts
 from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import ProposalConfig
+from ovs_lite.methods.pseudo_masks import write_pseudo_masks
 
 CLASSES = 5
 KINDS = ("openseg-proposals", "maskformer")
@@ -26,3 +30,9 @@ def make_proposer(kind, seed=0, fresh=True, **changes):
     if kind == "maskformer":
         return MaskFormerProposer(MaskFormerConfig(**TINY | changes), texts(), fresh).eval()
     return OpenSegProposer(ProposalConfig(**TINY | changes), fresh).eval()
+
+
+def write_image_by_image(least, *files):
+    """In a process of its own: the pseudo masks in parts of one image; prints whether it joined them."""
+    parts.PART = 1
+    print(write_pseudo_masks(*map(Path, files), least=float(least), progress=False))

@@ -96,12 +96,12 @@ class TinyContrast:
         return {"contrastive": info_nce(first @ second.T, self.model.logit_scale)}
 
 
-def main():
+def main(*words):
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--signal", type=int, default=signal.SIGKILL)
     parser.add_argument("--at", type=int, help="step after which the process sends itself the signal")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
 
     def on_step(step, row):
         if step == args.at:
@@ -109,7 +109,3 @@ def main():
 
     torch.set_num_threads(1)
     train(TinyTask(), LoopConfig(**CONFIG), args.out, on_step=on_step, progress=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,11 @@
 """Tiny notebooks and a run of them, for tests of the runner."""
 
+from pathlib import Path
+
 import nbformat
 
-from ovs_lite.reproduce import pipeline
+from ovs_lite.iconworld import build
+from ovs_lite.reproduce import fingerprint, pipeline
 
 PARAMETERS = 'profile = "lite"\nseed = 0\nout = "."'
 
@@ -20,6 +23,15 @@ def reproduce(world, **options):
     options = {"jobs": 1} | options
     results = pipeline.reproduce("smoke", notebooks_dir=world / "notebooks", runs_dir=world / "runs", **options)
     return {result.name: result for result in results}
+
+
+def reproduce_until_stopped(world, jobs):
+    """In a process of its own, which a signal ends."""
+    world = Path(world)
+    build.build_all = lambda *_, **__: []
+    fingerprint.PACKAGE = world / "package"
+    pipeline.GRACE = 2.0
+    reproduce(world, jobs=int(jobs))
 
 
 def statuses(results):

@@ -9,6 +9,8 @@ from kit.clips import random_clip, random_texts
 from kit.images import randn
 from ovs_lite.methods import METHODS, get_method, method_class
 from ovs_lite.methods.base import PatchFeatures
+from ovs_lite.methods.reco.bank import ImageBank
+from ovs_lite.methods.reco.method import Reco
 from ovs_lite.methods.with_pamr import WithPamr
 
 NAMES = [name for name in METHODS if method_class(name).load_own is None]
@@ -16,7 +18,16 @@ NAMES = [name for name in METHODS if method_class(name).load_own is None]
 
 @functools.cache
 def built(name):
-    return get_method(name, random_clip()).eval()
+    """ReCo's own bank, of a thousand drawings, is tested with it."""
+    clip = random_clip()
+    if name == "reco":
+        return Reco(clip, ImageBank.from_images(clip, randn(60, 3, 64, 64).sigmoid())).eval()
+    return get_method(name, clip).eval()
+
+
+@functools.cache
+def encoded(method):
+    return method.encode(randn(1, 3, 64, 64))
 
 
 @pytest.fixture(params=[*NAMES, f"{NAMES[0]} + PAMR"])
@@ -47,7 +58,7 @@ def test_wrong_images_are_refused_in_words(method, kind):
 
 @pytest.mark.parametrize("kind", WRONG_TEXTS)
 def test_wrong_texts_are_refused_in_words(method, kind):
-    features = method.encode(randn(1, 3, 64, 64))
+    features = encoded(method)
     for call in (lambda text: method.scores(features, text), lambda text: method.predict(randn(1, 3, 64, 64), text)):
         with pytest.raises(ValueError, match=r"^got text_embeddings .*, expected .*"):
             call(WRONG_TEXTS[kind])

@@ -1,13 +1,11 @@
 """Pseudo masks: which proposals become masks, the split that is written, stops, several workers, mistakes."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
-from kit.processes import environment, working_process
+from kit import warm
+from kit.processes import working_process
 from kit.proposers import make_proposer
 from kit.records import scene, toy
 from ovs_lite import cli
@@ -126,13 +124,10 @@ def test_what_another_process_works_at_is_left_to_it(files, small_parts):
 
 
 def test_two_processes_share_the_work(files):
-    code = "import sys; from pathlib import Path; from ovs_lite.data import parts\n"
-    code += "parts.PART = 1; from ovs_lite.methods import pseudo_masks as m\n"
-    code += f"print(m.write_pseudo_masks(*map(Path, sys.argv[1:]), least={LEAST}, progress=False))"
-    command = [sys.executable, "-c", code, *map(str, files)]
-    pair = [subprocess.Popen(command, env=environment(), stdout=-1, stderr=-1, text=True) for _ in range(2)]
-    said = [process.communicate() for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
+    words = ["kit.proposers.write_image_by_image", LEAST, *files]
+    with warm.Process(*words) as one, warm.Process(*words) as other:
+        codes, said = [one.wait(), other.wait()], [one.said(), other.said()]
+    assert codes == [0, 0], said
     assert "True" in "".join(out for out, _ in said) and len(load_split(files[2])) == 10
 
 

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import nbformat
 import psutil
 import pytest
 
+from kit import warm
 from kit.tiny_notebooks import reproduce, statuses, write_notebook
 from ovs_lite.reproduce import pipeline
 from ovs_lite.reproduce.products import write_stage
@@ -78,21 +77,14 @@ def test_an_interrupt_ends_the_kernels(world):
         deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * (name == "01_second")
         code = f"{deaf}open(out + '/ran', 'w')\nimport time\ntime.sleep(3600)"
         write_notebook(world / "notebooks" / f"{name}.ipynb", code)
-    program = f"""
-from ovs_lite.reproduce import pipeline
-pipeline.GRACE = 2.0
-import ovs_lite.iconworld.build as build
-build.build_all = lambda *_, **__: []
-pipeline.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r}, jobs=2)
-"""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while len(list(world.rglob("ran"))) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    kernels = psutil.Process(process.pid).children(recursive=True)
-    assert len(kernels) >= 2
-    process.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=300)[1] and process.returncode != 0
+    with warm.Process("kit.tiny_notebooks.reproduce_until_stopped", world, 2) as process:
+        while len(list(world.rglob("ran"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        kernels = psutil.Process(process.pid).children(recursive=True)
+        assert len(kernels) >= 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=300) != 0 and "KeyboardInterrupt" in process.said()[1]
     assert not psutil.wait_procs(kernels, timeout=60)[1], "a kernel outlived its run"
 
 

@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from kit import warm
 from kit.processes import working_process
 from kit.records import three_segments
 from kit.tiny_notebooks import reproduce, statuses, write_notebook
@@ -143,20 +142,12 @@ def test_checkpoints_of_a_failed_run_serve_the_next_one_only_where_nothing_chang
 def test_after_a_kill_the_next_call_goes_on_with_the_unfinished_notebook(world):
     unfinished = "open(out + '/ran', 'a').write('x')\nimport time\ntime.sleep(3600)"
     write_notebook(world / "notebooks" / "01_second.ipynb", unfinished)
-    program = f"""
-from pathlib import Path
-from ovs_lite.reproduce import fingerprint, pipeline
-import ovs_lite.iconworld.build as build
-build.build_all = lambda *_, **__: []
-fingerprint.PACKAGE = Path({str(world / "package")!r})
-pipeline.reproduce("smoke", notebooks_dir={str(world / "notebooks")!r}, runs_dir={str(world / "runs")!r}, jobs=1)
-"""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ran = world / "runs" / "smoke" / "01_second" / "ran"
-    while not ran.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with warm.Process("kit.tiny_notebooks.reproduce_until_stopped", world, 1) as process:
+        while not ran.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.said()
     write_notebook(world / "notebooks" / "01_second.ipynb", "print(1)")
     assert statuses(reproduce(world)) == ["up to date", "done"]
 

@@ -2,14 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
 
-from kit.processes import environment
+from kit import warm
 from kit.runs import Crash, assert_same_bits, crashing, last_checkpoint, rows
 from kit.tasks import CONFIG, TinyContrast, TinyTask
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
@@ -286,22 +284,17 @@ def test_a_run_with_ema_resumes_with_the_same_bits(tmp_path):
     assert_same_bits(final(tmp_path / "cut"), final(tmp_path / "whole"))
 
 
-def process(out, *words):
-    command = [sys.executable, "-m", "kit.tasks", str(out), *words]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number, at, code", [(signal.SIGKILL, 6, -9), (signal.SIGTERM, 5, 0), (signal.SIGINT, 1, -2)])
 def test_a_signal_then_the_same_command_gives_the_same_bits(whole, tmp_path, number, at, code):
-    stopped = process(tmp_path, "--signal", str(int(number)), "--at", str(at))
+    stopped = warm.run("kit.tasks.main", tmp_path, "--signal", str(int(number)), "--at", str(at))
     assert stopped.returncode == code, stopped.stderr
     step = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints")).step
     if number == signal.SIGKILL:
         assert step == 4, "the last regular one"
     else:
         assert step == at + 1 and f"stopped by a signal after {at + 1} steps" in stopped.stderr
-    resumed = process(tmp_path)
+    resumed = warm.run("kit.tasks.main", tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(final(tmp_path), final(whole))
     assert rows(tmp_path) == rows(whole)
