@@ -1,17 +1,20 @@
 """What a training run keeps on disk: its steps and trained weights; and readers of the layouts that papers released."""
 
-from ovs_lite.checkpoints.steps import (
-    Checkpoint,
-    latest_checkpoint,
-    load_checkpoint,
-    remove_checkpoints,
-    save_checkpoint,
-)
-from ovs_lite.methods.ovseg.released import load_official_ovseg_clip
-from ovs_lite.methods.tcl.released import load_official_tcl
-from ovs_lite.methods.trained import check_checkpoint, load_method, save_method
+from importlib import import_module
 
-__all__ = [
-    "Checkpoint", "check_checkpoint", "latest_checkpoint", "load_checkpoint", "load_method",
-    "load_official_ovseg_clip", "load_official_tcl", "remove_checkpoints", "save_checkpoint", "save_method",
-]  # fmt: skip
+_HOMES = {
+    "Checkpoint": "checkpoints.steps", "latest_checkpoint": "checkpoints.steps", "load_checkpoint": "checkpoints.steps",
+    "remove_checkpoints": "checkpoints.steps", "save_checkpoint": "checkpoints.steps",
+    "load_official_ovseg_clip": "methods.ovseg.released", "load_official_tcl": "methods.tcl.released",
+    "check_checkpoint": "methods.trained", "load_method": "methods.trained", "save_method": "methods.trained",
+}  # fmt: skip
+
+
+def __getattr__(name: str):
+    """Import a name's module only when it is asked for: a training's steps need no CLIP."""
+    if name in _HOMES:
+        return getattr(import_module(f"ovs_lite.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = list(_HOMES)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -36,8 +36,9 @@ from ovs_lite.notebook.canvas import show_canvas
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
 from ovs_lite.notebook.real_pictures import photographs
-from ovs_lite.train import OnStep
-from ovs_lite.train.launch import launch
+
+if TYPE_CHECKING:
+    from ovs_lite.train import OnStep
 
 __all__ = ["Context", "LiveCurve", "MaskFilm", "photographs", "progress", "record", "setup", "show", "show_canvas"]
 
@@ -74,7 +75,7 @@ class Context:
         recipe: str,
         config: Any = None,
         out: str | Path | None = None,
-        on_step: OnStep | None = None,
+        on_step: "OnStep | None" = None,
         fresh: bool = False,
         processes: int | None = None,
     ) -> Any:
@@ -83,6 +84,8 @@ class Context:
         config: default `self.config(recipe)`. out: folder below the run's, default the recipe's name; a run that
         stopped there resumes, unless `fresh`. on_step, processes: see `ovs_lite.train.launch.launch`.
         """
+        from ovs_lite.train.launch import launch  # it imports timm and torchvision, which takes seconds
+
         config = self.config(recipe) if config is None else config
         return launch(recipe, config, self.out / (out or recipe), on_step, processes, fresh)
 

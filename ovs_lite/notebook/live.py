@@ -9,13 +9,16 @@ import os
 import sys
 import time
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from ovs_lite.methods import Method, Task
 from ovs_lite.viz.figures import curves
+
+if TYPE_CHECKING:  # CLIP and its libraries take seconds to import
+    from ovs_lite.methods import Method, Task
 
 REDRAW_SECONDS = 1.0
 LINES = 4
@@ -69,7 +72,7 @@ class MaskFilm:
         self.method: Method | None = None
         self.frames: dict[int, torch.Tensor] = {}
 
-    def watch(self, task: Task) -> None:
+    def watch(self, task: "Task") -> None:
         """What `run_recipe` calls before the first step: the film is of this task's method."""
         self.method = task.method
 

@@ -99,9 +99,7 @@ class WordsAlone(OpenSegTraining):
             del self.kept[key]
         parts = zip(*(read[key] for key in keys), strict=True)
         features, masks, *start = (torch.stack([one.float() for one in part]) for part in parts)
-        features = features.contiguous(
-            memory_format=torch.channels_last
-        )  # as it comes from a pyramid
+        features = features.contiguous(memory_format=torch.channels_last)  # as it comes from a pyramid
         return masks, self.model.meaning(features, start[0] if start else None)
 
     @torch.no_grad()
