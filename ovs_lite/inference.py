@@ -256,6 +256,19 @@ def resized_classes(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) 
         yield from as_planes(part).unbind(1)
 
 
+def joined_classes(scores: torch.Tensor, owners: Sequence[int], size: tuple[int, ...]) -> np.ndarray:
+    """(1, P, h, w) of P phrases -> (K, H, W) float32, each class the maximum of its phrases.
+
+    owners: the class of a phrase; phrases of one class follow each other, and every class has one.
+    """
+    joined, filled = torch.empty(owners[-1] + 1, *size), -1
+    for plane, number in zip(resized_classes(scores, size), owners, strict=True):
+        plane = plane[0].to(joined.dtype)
+        joined[number] = torch.maximum(joined[number], plane) if number == filled else plane
+        filled = number
+    return joined.numpy()
+
+
 def _resized_parts(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:
     """(B, K, h, w) -> all classes in turn, (B, K', H, W): as they come, or a few at a time where they are enlarged."""
     for part in scores.parts() if isinstance(scores, PartedScores) else (scores,):

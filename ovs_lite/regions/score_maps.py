@@ -34,6 +34,8 @@ def best_of(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Where a score is NaN so is the best one, and the class is one that is NaN.
     """
+    if maps.shape[1] == 1:
+        return maps[:, 0], torch.zeros_like(maps[:, 0], dtype=torch.int64)
     if maps.device.type != "cpu" or maps.stride(1) != 1 or maps.dtype not in (torch.float32, torch.float64):
         return maps.max(1)
     places = torch.from_numpy(maps.permute(0, 2, 3, 1).numpy().argmax(-1))  # torch.max is no vector instruction here
