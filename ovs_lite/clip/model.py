@@ -30,6 +30,8 @@ SETTINGS = (
     "text_eos_id", "text_pool_type",
 )  # fmt: skip
 
+IMAGE = ("visual.", "vision_model.", "visual_projection.", "logit_")  # how what belongs to no text tower is called
+
 
 class Clip(nn.Module):
     """An open_clip model behind the few calls that the kit needs. Built by `load_clip`.
@@ -158,11 +160,12 @@ class Clip(nn.Module):
 
         Computed again after weights were changed in place (an optimiser's step, a load).
         """
-        image = ("visual.", "vision_model.", "visual_projection.", "logit_")
-        text = {key: value for key, value in self.network.state_dict().items() if not key.startswith(image)}
-        parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
-        state = sum(value._version for value in text.values()), f"{self.name} {_settings(parts)}"
+        parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(IMAGE)]
+        # without names, which state_dict() makes at every call
+        held = (value for part in parts for kind in (part.parameters, part.buffers) for value in kind(recurse=False))
+        state = sum(value._version for value in held), f"{self.name} {_settings(parts)}"
         if state != self._text_state:
+            text = {key: value for key, value in self.network.state_dict().items() if not key.startswith(IMAGE)}
             self._text_state, self._text_fingerprint = state, tensors_digest(state[1], text.values())
         return self._text_fingerprint
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 
 
@@ -45,10 +46,14 @@ def prefix_tree(sentences: Sequence[Sequence[int]]) -> PrefixTree:
 
 
 def can_read(tower: torch.nn.Module) -> bool:
-    """Whether this tower's blocks are open_clip's plain ones, which take a mask and queries apart from keys."""
+    """Whether the blocks of this tower's transformer are open_clip's plain ones, whose steps `read_ends` repeats."""
     blocks = getattr(tower.transformer, "resblocks", ())
-    plain = all(type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv") for block in blocks)
-    return len(blocks) > 0 and plain and blocks[0].attn.batch_first
+    return len(blocks) > 0 and all(map(_is_plain, blocks))
+
+
+def _is_plain(block: torch.nn.Module) -> bool:
+    plain = type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv")
+    return plain and type(block.attn) is torch.nn.MultiheadAttention and block.attn.in_proj_bias is not None
 
 
 def read_ends(tower: torch.nn.Module, tree: PrefixTree) -> torch.Tensor:
@@ -57,9 +62,23 @@ def read_ends(tower: torch.nn.Module, tree: PrefixTree) -> torch.Tensor:
     x = tower.token_embedding(tree.tokens).to(dtype) + tower.positional_embedding[tree.depths].to(dtype)
     mask = torch.zeros(tree.sees.shape, dtype=dtype).masked_fill_(~tree.sees, -torch.inf)
     *before, last = tower.transformer.resblocks
-    x = x[None]
     for block in before:
-        x = block(x, attn_mask=mask)
-    asked, seen = x[:, tree.ends], last.ln_1(x)
-    asked = asked + last.ls_1(last.attention(seen[:, tree.ends], seen, seen, mask[tree.ends]))
-    return (asked + last.ls_2(last.mlp(last.ln_2(asked))))[0]
+        x = _block(block, x, x, mask)
+    return _block(last, x[tree.ends], x, mask[tree.ends])
+
+
+def _block(block: ResidualAttentionBlock, asked: torch.Tensor, seen: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The block's answer at `asked` (m, W), some of the rows `seen` (n, W), of which the mask (m, n) shows them part.
+
+    As `block` itself, whose attention takes one and the same sequence only for both.
+    """
+    attention, heads = block.attn, block.attn.num_heads
+    width, normed = asked.shape[1], block.ln_1(seen)
+    of_asked = normed if asked is seen else block.ln_1(asked)
+    weights, biases = attention.in_proj_weight, attention.in_proj_bias
+    queries = F.linear(of_asked, weights[:width], biases[:width])
+    keys, values = F.linear(normed, weights[width:], biases[width:]).chunk(2, 1)
+    queries, keys, values = (part.unflatten(1, (heads, -1)).transpose(0, 1) for part in (queries, keys, values))
+    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask).transpose(0, 1).flatten(1)
+    asked = asked + block.ls_1(F.linear(found, attention.out_proj.weight, attention.out_proj.bias))
+    return asked + block.ls_2(block.mlp(block.ln_2(asked)))
