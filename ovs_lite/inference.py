@@ -236,7 +236,7 @@ def best_classes(
             absent = torch.from_numpy(~present[:, used[first:following]]).to(part.device)
             part = part.masked_fill(absent[:, :, None, None], -torch.inf)
         values, places = best_of(part)
-        places = places.int() + first
+        places = places.int() + first if first else places.int()
         labels = places if best is None else torch.where(values > best, places, labels)
         best = values if best is None else torch.maximum(best, values)
         first = following

@@ -140,7 +140,8 @@ def _is_gathered(masks: torch.Tensor) -> bool:
 def _refine_gathered(masks: torch.Tensor, weights: torch.Tensor, places: torch.Tensor, iterations: int) -> torch.Tensor:
     """As `_refine`; weights and places: (H * W, N). PyTorch's bags of embeddings are weighted sums of rows, and keep
     the sum in registers where `_refine` goes to memory for each neighbour."""
-    rows = masks.flatten(1).t().contiguous()
+    count, pixels = len(masks), masks.shape[1] * masks.shape[2]
+    rows = masks.new_empty(pixels, count).copy_(masks.view(count, pixels).t())  # contiguous() keeps one mask's strides
     for _ in range(iterations):
         rows = F.embedding_bag(places, rows, per_sample_weights=weights, mode="sum")
     return rows.t().reshape(masks.shape)
