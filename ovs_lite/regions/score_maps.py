@@ -17,9 +17,12 @@ def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """(B, K, h, w) -> (B, K, H, W), bilinear (align_corners=False); as they are where they have the size."""
     if maps.shape[-2:] == tuple(size):
         return maps
-    if maps.device.type == "cpu":
-        few = maps.shape[1] < FEW
-        maps = maps.contiguous(memory_format=torch.contiguous_format if few else torch.channels_last)
+    if maps.device.type != "cpu":
+        return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    if maps.shape[1] < FEW:  # one class an image: of 3 PyTorch would take colours, at twice the time
+        planes = maps.reshape(-1, 1, *maps.shape[-2:])
+        return F.interpolate(planes, tuple(size), mode="bilinear", align_corners=False).view(*maps.shape[:2], *size)
+    maps = maps.contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
