@@ -261,6 +261,8 @@ def joined_classes(scores: torch.Tensor, owners: Sequence[int], size: tuple[int,
 
     owners: the class of a phrase; phrases of one class follow each other, and every class has one.
     """
+    if scores.shape[-2:] == tuple(size) and len(owners) == owners[-1] + 1:  # nothing to enlarge, no second phrase
+        return as_planes(scores)[0].float().numpy()
     joined, filled = torch.empty(owners[-1] + 1, *size), -1
     for plane, number in zip(resized_classes(scores, size), owners, strict=True):
         plane = plane[0].to(joined.dtype)

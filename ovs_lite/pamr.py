@@ -56,16 +56,18 @@ def pamr(
         used = iterations and masks.shape[1]
         weights = (affinity(pixels, offsets) if used else None for pixels in image.to(dtype))
     gathered = iterations and _is_gathered(result)
+    if gathered:
+        result = torch.empty_like(result, memory_format=torch.channels_last)
     at_once = GATHERED if gathered else max(BLOCK, _room(image) // (height * width))
     places = neighbour_places(height, width, offsets) if gathered else None
     for of_image, before, after in zip(weights, masks, result, strict=True):
         by_pixel = of_image.flatten(1).t().to(dtype).contiguous() if gathered else None
         for block in _spans(len(before), at_once):
-            resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
+            resized = _resized(before[block].to(dtype), (height, width))
             if gathered:
-                after[block] = _refine_gathered(resized[0], by_pixel, places, iterations)
+                after[block] = _refine_gathered(resized, by_pixel, places, iterations)
             else:
-                after[block] = _refine(resized[0], of_image, offsets, iterations)
+                after[block] = _refine(resized, of_image, offsets, iterations)
     return result
 
 
@@ -131,6 +133,13 @@ def _inverse_spread(padded: torch.Tensor, centre: torch.Tensor, rows: slice, off
     return 1 / (EPSILON + SHARPNESS * variance.clamp_(min=0).sqrt_())
 
 
+def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(K, h, w) -> (K, H, W), corner to corner."""
+    if masks.shape[1:] == size:
+        return masks
+    return F.interpolate(masks[None], size, mode="bilinear", align_corners=True)[0]
+
+
 def _is_gathered(masks: torch.Tensor) -> bool:
     """Whether masks (B, K, H, W) are better refined with the values of a pixel lying together."""
     many = masks.shape[1] >= FEW or masks.shape[2] * masks.shape[3] <= SMALL
@@ -140,8 +149,8 @@ def _is_gathered(masks: torch.Tensor) -> bool:
 def _refine_gathered(masks: torch.Tensor, weights: torch.Tensor, places: torch.Tensor, iterations: int) -> torch.Tensor:
     """As `_refine`; weights and places: (H * W, N). PyTorch's bags of embeddings are weighted sums of rows, and keep
     the sum in registers where `_refine` goes to memory for each neighbour."""
-    count, pixels = len(masks), masks.shape[1] * masks.shape[2]
-    rows = masks.new_empty(pixels, count).copy_(masks.view(count, pixels).t())  # contiguous() keeps one mask's strides
+    flat = masks.flatten(1).t()
+    rows = masks.new_empty(flat.shape).copy_(flat)  # contiguous() keeps one mask's strides
     for _ in range(iterations):
         rows = F.embedding_bag(places, rows, per_sample_weights=weights, mode="sum")
     return rows.t().reshape(masks.shape)

@@ -22,8 +22,14 @@ def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if maps.shape[1] < FEW:  # one class an image: of 3 PyTorch would take colours, at twice the time
         planes = maps.reshape(-1, 1, *maps.shape[-2:])
         return F.interpolate(planes, tuple(size), mode="bilinear", align_corners=False).view(*maps.shape[:2], *size)
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(side_by_side(maps), tuple(size), mode="bilinear", align_corners=False)
+
+
+def side_by_side(maps: torch.Tensor) -> torch.Tensor:
+    """(B, K, h, w), equal, laid out in memory as `enlarged` returns it."""
+    if maps.device.type != "cpu" or maps.shape[1] < FEW:
+        return maps
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def as_planes(maps: torch.Tensor) -> torch.Tensor:
