@@ -236,7 +236,7 @@ def best_classes(
             absent = torch.from_numpy(~present[:, used[first:following]]).to(part.device)
             part = part.masked_fill(absent[:, :, None, None], -torch.inf)
         values, places = best_of(part)
-        places = places.int() + first
+        places = places.int() + first if first else places.int()
         labels = places if best is None else torch.where(values > best, places, labels)
         best = values if best is None else torch.maximum(best, values)
         first = following
@@ -254,6 +254,21 @@ def resized_classes(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) 
     """(B, K, h, w) -> K times (B, H, W), bilinear: a few classes at a time, to bound the memory."""
     for part in _resized_parts(scores, size):
         yield from as_planes(part).unbind(1)
+
+
+def joined_classes(scores: torch.Tensor, owners: Sequence[int], size: tuple[int, ...]) -> np.ndarray:
+    """(1, P, h, w) of P phrases -> (K, H, W) float32, each class the maximum of its phrases.
+
+    owners: the class of a phrase; phrases of one class follow each other, and every class has one.
+    """
+    if scores.shape[-2:] == tuple(size) and len(owners) == owners[-1] + 1:  # nothing to enlarge, no second phrase
+        return as_planes(scores)[0].float().numpy()
+    joined, filled = torch.empty(owners[-1] + 1, *size), -1
+    for plane, number in zip(resized_classes(scores, size), owners, strict=True):
+        plane = plane[0].to(joined.dtype)
+        joined[number] = torch.maximum(joined[number], plane) if number == filled else plane
+        filled = number
+    return joined.numpy()
 
 
 def _resized_parts(scores: torch.Tensor | PartedScores, size: tuple[int, ...]) -> Iterator[torch.Tensor]:

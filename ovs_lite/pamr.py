@@ -17,6 +17,8 @@ DIRECTIONS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)
 CACHED = 2**17  # numbers that one operation writes on a CPU: they stay in its cache for all N neighbours
 LAUNCHED = 2**20  # on other devices, where every operation must be launched
 BLOCK = 6  # masks at least that go through all iterations together: they share one reading of the weights
+GATHERED = 80  # masks at most whose values lie together for each pixel
+FEW, SMALL = 4, 2**12  # below so many masks of more pixels than these, whole planes are faster
 
 Offset = tuple[int, int]
 
@@ -35,8 +37,9 @@ def pamr(
     a weighted mean of its N neighbours, itself left out; beyond the border the outermost pixels repeat. Weights are
     those of `affinity`; any number of channels may stand for 3. Gradients are not tracked. Masks are computed and
     returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
-    image and a block of masks. weights: `neighbour_weights` of the same image and dilations, where they are kept for
-    other masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
+    image, on a CPU three times, and a block of masks. weights: `neighbour_weights` of the same image and dilations,
+    where they are kept for other masks. Raises ValueError for other shapes, no dilation or one below 1, iterations
+    below 0.
     """
     shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
     if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):
@@ -52,10 +55,19 @@ def pamr(
     if weights is None:
         used = iterations and masks.shape[1]
         weights = (affinity(pixels, offsets) if used else None for pixels in image.to(dtype))
+    gathered = iterations and _is_gathered(result)
+    if gathered:
+        result = torch.empty_like(result, memory_format=torch.channels_last)
+    at_once = GATHERED if gathered else max(BLOCK, _room(image) // (height * width))
+    places = neighbour_places(height, width, offsets) if gathered else None
     for of_image, before, after in zip(weights, masks, result, strict=True):
-        for block in _spans(len(before), max(BLOCK, _room(image) // (height * width))):
-            resized = F.interpolate(before[None, block].to(dtype), (height, width), mode="bilinear", align_corners=True)
-            after[block] = _refine(resized[0], of_image, offsets, iterations)
+        by_pixel = of_image.flatten(1).t().to(dtype).contiguous() if gathered else None
+        for block in _spans(len(before), at_once):
+            resized = _resized(before[block].to(dtype), (height, width))
+            if gathered:
+                after[block] = _refine_gathered(resized, by_pixel, places, iterations)
+            else:
+                after[block] = _refine(resized, of_image, offsets, iterations)
     return result
 
 
@@ -73,6 +85,14 @@ def neighbour_offsets(height: int, width: int, dilations: Sequence[int]) -> list
     """
     steps = [(min(dilation, height - 1), min(dilation, width - 1)) for dilation in dilations]
     return [(y * down, x * right) for down, right in steps for y, x in DIRECTIONS]
+
+
+def neighbour_places(height: int, width: int, offsets: Sequence[Offset]) -> torch.Tensor:
+    """(H * W, N) int32: where each pixel's neighbours lie among all pixels, row by row."""
+    steps = torch.tensor(offsets, dtype=torch.int32)
+    rows = (torch.arange(height, dtype=torch.int32)[:, None] + steps[:, 0]).clamp_(0, height - 1)
+    columns = (torch.arange(width, dtype=torch.int32)[:, None] + steps[:, 1]).clamp_(0, width - 1)
+    return (rows.mul_(width)[:, None] + columns).view(-1, len(offsets))
 
 
 def affinity(image: torch.Tensor, offsets: Sequence[Offset]) -> torch.Tensor:
@@ -111,6 +131,29 @@ def _inverse_spread(padded: torch.Tensor, centre: torch.Tensor, rows: slice, off
         squares.addcmul_(difference, difference)
     variance = squares.addcmul_(total, total, value=-1 / samples).div_(samples - 1)
     return 1 / (EPSILON + SHARPNESS * variance.clamp_(min=0).sqrt_())
+
+
+def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(K, h, w) -> (K, H, W), corner to corner."""
+    if masks.shape[1:] == size:
+        return masks
+    return F.interpolate(masks[None], size, mode="bilinear", align_corners=True)[0]
+
+
+def _is_gathered(masks: torch.Tensor) -> bool:
+    """Whether masks (B, K, H, W) are better refined with the values of a pixel lying together."""
+    many = masks.shape[1] >= FEW or masks.shape[2] * masks.shape[3] <= SMALL
+    return masks.device.type == "cpu" and masks.dtype == torch.float32 and masks.shape[1] > 0 and many
+
+
+def _refine_gathered(masks: torch.Tensor, weights: torch.Tensor, places: torch.Tensor, iterations: int) -> torch.Tensor:
+    """As `_refine`; weights and places: (H * W, N). PyTorch's bags of embeddings are weighted sums of rows, and keep
+    the sum in registers where `_refine` goes to memory for each neighbour."""
+    flat = masks.flatten(1).t()
+    rows = masks.new_empty(flat.shape).copy_(flat)  # contiguous() keeps one mask's strides
+    for _ in range(iterations):
+        rows = F.embedding_bag(places, rows, per_sample_weights=weights, mode="sum")
+    return rows.t().reshape(masks.shape)
 
 
 def _refine(masks: torch.Tensor, weights: torch.Tensor, offsets: Sequence[Offset], iterations: int) -> torch.Tensor:

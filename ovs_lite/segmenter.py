@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from numbers import Real
 from pathlib import Path
@@ -20,50 +20,24 @@ from ovs_lite.checkpoints import load_method
 from ovs_lite.data.images import read_image
 from ovs_lite.data.queries import called, parse_queries, phrases
 from ovs_lite.inference import (
+    ENLARGED_AT_ONCE,
     SlidingFeatures,
     Window,
     best_classes,
     encode_image,
+    joined_classes,
     named_image,
     panoptic_image,
-    resized_classes,
 )
 from ovs_lite.methods import Method
 from ovs_lite.methods.base import check_options
 from ovs_lite.methods.registry import DEFAULT_METHOD
 from ovs_lite.methods.trained import DEFAULT_CLIP
 from ovs_lite.regions.everything import named_regions, region_labels
-from ovs_lite.viz.image_files import save_image
-from ovs_lite.viz.overlay import overlay
+from ovs_lite.regions.score_maps import enlarged
+from ovs_lite.viz.segmentation import Segmentation
 
 MAX_SCORES = 10**9  # K * H * W float32 values, 4 GB
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """One segmented image.
-
-    labels: (H, W) int64, index into `queries`, -1 where `background` said so.
-    logits: (K, H, W) float32 scores of the method (cosines for maskclip and clip-cam).
-    queries: K names; of a query with several phrases, "cat|kitten", the first.
-    image: as read, PIL RGB, upright.
-    """
-
-    labels: np.ndarray = field(repr=False)
-    logits: np.ndarray = field(repr=False)
-    queries: list[str]
-    image: Image.Image
-
-    def overlay(self, alpha: float = 0.5, legend: bool = True) -> Image.Image:
-        """The image with colours, contours, names and, underneath, a legend; see `ovs_lite.viz.overlay`."""
-        return overlay(self.image, self.labels, self.queries, alpha, legend)
-
-    def save(self, path: str | Path) -> None:
-        """Write the overlay as PNG or JPEG, by the path's suffix; a crash leaves no half-written file.
-
-        Raises ValueError for another suffix, FileNotFoundError for a folder that does not exist, OSError else.
-        """
-        save_image(self.overlay(), path)
 
 
 @dataclass(frozen=True)
@@ -105,20 +79,18 @@ class EncodedImage:
         return self.method.prompter.look(np.array(self.image))
 
     def _answer(self, request: "_Request") -> Segmentation:
-        size, names = (self.image.height, self.image.width), request.names
+        size, names, owners = (self.image.height, self.image.width), request.names, request.owners
         scores = self.features.scores(request.text, **request.options)
-        logits, filled = torch.empty(len(names), *size), -1
-        for plane, number in zip(resized_classes(scores, size), request.owners, strict=True):
-            plane = plane[0].float().cpu()
-            logits[number] = torch.maximum(logits[number], plane) if number == filled else plane
-            filled = number  # phrases of one name follow each other
-        best, labels = best_classes(scores, size)
-        best, labels = best.float().cpu(), torch.tensor(request.owners, dtype=torch.int32)[labels.cpu().long()]
+        if len(owners) * size[0] * size[1] <= ENLARGED_AT_ONCE or scores.device.type != "cpu":
+            scores = enlarged(scores, size)  # once, for labels and logits
+        best, labels = (values[0].cpu() for values in best_classes(scores, size))
         if not torch.stack(best.aminmax()).isfinite().all():  # a NaN is both
             raise ValueError(f"got scores of {self.method.name} that are NaN or infinite, expected numbers")
+        labels = labels.long() if owners == list(range(len(names))) else torch.tensor(owners)[labels.long()]
         if request.threshold is not None:
-            labels.masked_fill_(best < request.threshold, -1)
-        return Segmentation(labels[0].numpy().astype(np.int64), logits.numpy(), names, self.image)
+            labels.masked_fill_(best.float() < request.threshold, -1)
+        logits = partial(joined_classes, scores.cpu(), owners, size)
+        return Segmentation.with_late_logits(labels.numpy(), logits, names, self.image)
 
 
 @dataclass(frozen=True)

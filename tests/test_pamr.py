@@ -79,6 +79,22 @@ def test_blocks_and_tiles_change_nothing(monkeypatch, block, cached):
     torch.testing.assert_close(pamr(image, masks), expected)
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("classes, at_once", [(1, 80), (9, 80), (9, 4)])
+def test_whole_planes_and_gathered_pixels_equal_the_slow_oracle(monkeypatch, gathered, classes, at_once):
+    image, masks = inputs(classes=classes, batch=2)
+    monkeypatch.setattr(module, "_is_gathered", lambda _: gathered)
+    monkeypatch.setattr(module, "GATHERED", at_once)
+    found = pamr(image, masks, (1, 3, 24), 4)
+    assert (found - slow_pamr(image, masks, (1, 3, 24), 4)).abs().max() < 1e-5
+
+
+def test_pixels_are_gathered_where_that_is_faster():
+    many, few = torch.zeros(1, module.FEW, 70, 70), torch.zeros(1, module.FEW - 1, 70, 70)
+    assert module._is_gathered(many) and not module._is_gathered(few) and module._is_gathered(few[..., :20, :20])
+    assert not module._is_gathered(many.double()) and not module._is_gathered(many.to("meta"))
+
+
 def test_weights_are_of_like_colours_and_sum_to_one():
     picture = torch.zeros(3, 9, 12)
     picture[:, :, 6:] = 1.0

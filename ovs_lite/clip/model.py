@@ -32,6 +32,8 @@ SETTINGS = (
     "text_eos_id", "text_pool_type",
 )  # fmt: skip
 
+IMAGE = ("visual.", "vision_model.", "visual_projection.", "logit_")  # how what belongs to no text tower is called
+
 
 class Clip(nn.Module):
     """An open_clip model behind the few calls that the kit needs. Built by `load_clip`.
@@ -160,27 +162,29 @@ class Clip(nn.Module):
     def copied(self) -> "Clip":
         """The same CLIP with weights of its own; its fingerprints are not computed again."""
         twin = deepcopy(self, {id(self.tokenizer): self.tokenizer})  # its dictionaries are large, and never change
-        twin._digests = {tower: (twin._state(tower)[0], self._digest(tower)) for tower in TOWERS}
+        twin._digests = {tower: (twin._state(tower), self._digest(tower)) for tower in TOWERS}
         return twin
 
     def _digest(self, tower: str) -> str:
         """Computed again after weights were replaced, or changed in place (an optimiser's step, a load)."""
-        state, about, tensors = self._state(tower)
+        state = self._state(tower)
         if self._digests.get(tower, ((), ""))[0] != state:
-            self._digests[tower] = state, tensors_digest(about, tensors)
+            named = self.network.visual.state_dict() if tower == "image" else self.network.state_dict()
+            tensors = [value for key, value in named.items() if tower == "image" or not key.startswith(IMAGE)]
+            self._digests[tower] = state, tensors_digest(state[0], tensors)
         return self._digests[tower][1]
 
-    def _state(self, tower: str) -> tuple[tuple, str, list[torch.Tensor]]:
-        """-> what changes with a tower, what is said about it, and its tensors."""
-        visual, image = self.network.visual, ("visual.", "vision_model.", "visual_projection.", "logit_")
+    def _state(self, tower: str) -> tuple:
+        """What is said about a tower, and where its tensors are and how often they were written."""
         if tower == "image":
-            about = f"{_settings(visual.modules())} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
-            tensors = [*visual.state_dict().values()]
+            parts = [*self.network.visual.modules()]
+            about = f"{_settings(parts)} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
         else:
-            parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(image)]
+            parts = [part for key, part in self.network.named_modules() if not f"{key}.".startswith(IMAGE)]
             about = f"{self.name} {_settings(parts)}"
-            tensors = [value for key, value in self.network.state_dict().items() if not key.startswith(image)]
-        return (about, *((value.data_ptr(), value._version) for value in tensors)), about, tensors
+        # without names, which state_dict() makes at every call
+        held = (value for part in parts for kind in (part.parameters, part.buffers) for value in kind(recurse=False))
+        return about, *((value.data_ptr(), value._version) for value in held)
 
 
 @cache

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from ovs_lite.clip.vector_file import write_vectors as write_tensors
 from ovs_lite.data.prompts import template_set
 from ovs_lite.files import cache_root
-from ovs_lite.tensors import DIGEST, read_tensors, write_tensors
+from ovs_lite.tensors import DIGEST, read_tensors
 
 TOLERANCE = 1e-3  # of an embedding's length, which is 1
 HELD = 4  # files whose entries stay in memory
@@ -35,16 +36,18 @@ def read(file: Path, size: int) -> dict[str, torch.Tensor]:
     if version is None:
         return {}
     if file not in _held or _held[file][0] != version:
-        _hold(file, version, _read(file), size)
+        _hold(file, version, _sound(_read(file), size))
     return dict(_held[file][1])
 
 
 def write(file: Path, embeddings: dict[str, torch.Tensor], size: int) -> None:
-    """Add name -> (size,) to a file. An unwritable folder or a full disk is no error: nothing is cached."""
+    """Add name -> (size,), where it is sound, to a file. An unwritable folder or a full disk is no error: nothing is
+    cached."""
     with contextlib.suppress(OSError, SafetensorError):
-        entries = read(file, size) | embeddings
-        write_tensors(file, entries)
-        _hold(file, _version(file, size), entries, size)
+        entries = read(file, size) | _sound(embeddings, size)
+        if entries:
+            write_tensors(file, entries)
+            _hold(file, _version(file, size), entries)
 
 
 def _version(file: Path, size: int) -> tuple[int, ...] | None:
@@ -56,10 +59,10 @@ def _version(file: Path, size: int) -> tuple[int, ...] | None:
     return size, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _hold(file: Path, version: tuple[int, ...] | None, entries: dict[str, torch.Tensor], size: int) -> None:
+def _hold(file: Path, version: tuple[int, ...] | None, entries: dict[str, torch.Tensor]) -> None:
     """Remember what a file says, of the last `HELD` files."""
     _held.pop(file, None)
-    _held[file] = version, {name: value for name, value in entries.items() if _is_sound(value, size)}
+    _held[file] = version, entries
     for oldest in list(_held)[:-HELD]:
         del _held[oldest]
 
@@ -70,6 +73,10 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     except (OSError, ValueError):
         return {}
     return tensors if DIGEST in about else {}
+
+
+def _sound(entries: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in entries.items() if _is_sound(value, size)}
 
 
 def _is_sound(value: torch.Tensor, size: int) -> bool:

@@ -76,7 +76,12 @@ def percent(share: float) -> str:
 
 def alt_text(labels: np.ndarray, names: Sequence[str]) -> str:
     """The segmentation in words, largest first, for readers who do not see it: "grass 52 %, cat 31 %"."""
-    return ", ".join(f"{name} {percent(share)}" for _, name, share in areas(np.asarray(labels), names))
+    return in_words(areas(np.asarray(labels), names))
+
+
+def in_words(rows: Sequence[tuple[int, str, float]]) -> str:
+    """The rows of `areas` as `alt_text` says them."""
+    return ", ".join(f"{name} {percent(share)}" for _, name, share in rows)
 
 
 def _checked(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:

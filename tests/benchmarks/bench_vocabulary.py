@@ -6,7 +6,8 @@ Shipped methods on scenes of IconWorld, one thread. Memory (Linux: VmHWM of /pro
 of its own: the whole process at the peak of evaluate_segmentation, and what that took beyond the loaded method.
 Pictures, labels and method are the same; only the names asked for are 20 or 847, embedded before counting starts. Time:
 CPU seconds of segmenting an image with one word and with 150 that were embedded in an earlier call, and of the words
-alone where the image was looked at already (`Segmenter.encode`); medians, in turn in one process. Compare only ratios.
+alone where the image was looked at already (`Segmenter.encode`), without reading the result's logits and with; medians,
+in turn in one process. Compare only ratios.
 """
 
 import argparse
@@ -64,6 +65,11 @@ def seconds(call, *given, **options) -> float:
     return time.process_time() - start
 
 
+def read_logits(encoded, asked: list[str], **options) -> None:
+    """An answer whose scores are wanted too; of many words they are made at their first reading."""
+    assert encoded.segment(asked, **options).logits.shape[0] == len(asked)
+
+
 def print_time(name: str, side: int, repeats: int, **options) -> None:
     """A row of one method with these options, whose names stand in the row."""
     segmenter, words = ovs_lite.load(name), list(load_vocabulary(LARGE).names[:150])
@@ -73,9 +79,11 @@ def print_time(name: str, side: int, repeats: int, **options) -> None:
         for asked in (words[:1], words):
             times.setdefault(("both", len(asked)), []).append(seconds(segmenter.segment, image, asked, **options))
             times.setdefault(("words", len(asked)), []).append(seconds(encoded.segment, asked, **options))
+            times.setdefault(("read", len(asked)), []).append(seconds(read_logits, encoded, asked, **options))
     found = {key: 1000 * statistics.median(values[1:]) for key, values in times.items()}
     one, many = found["both", 1], found["both", 150]
     alone = f"the words alone {found['words', 1]:.0f} and {found['words', 150]:.0f} ms"
+    alone += f", with their logits {found['read', 1]:.0f} and {found['read', 150]:.0f}"
     print(
         f"{name:9} {options or ''} 1 and 150 words, a scene of {side} px: {one:.0f} and {many:.0f} ms, "
         f"ratio {many / one:.2f} (bar {TIME_BAR}); {alone}"

@@ -88,6 +88,17 @@ def test_other_weights_miss(clip, encoded):
     assert len(encoded) == 2 * 14 * 3 and (first - second).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_the_fingerprint_follows_every_weight_of_the_text_tower_and_no_other(clip):
+    seen = {clip.fingerprint()}
+    for name, value in clip.network.state_dict().items():
+        before = clip.fingerprint()
+        value.view(-1)[0] += 1
+        assert (clip.fingerprint() != before) == (not name.startswith(("visual.", "logit_"))), name
+        seen.add(clip.fingerprint())
+    assert len(seen) > 30 and clip.fingerprint() == clip.fingerprint()
+
+
 def small(activation=None, context=16, pool="argmax", mean=None):
     """A CLIP whose tensors do not depend on the settings."""
     torch.manual_seed(0)

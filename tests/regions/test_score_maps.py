@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.inference import PartedScores, best_classes
-from ovs_lite.regions.score_maps import as_planes, best_of, enlarged
+from ovs_lite.regions.score_maps import FEW, as_planes, best_of, enlarged
 
 
 def noise(*shape, dtype=torch.float32):
@@ -23,6 +23,20 @@ def test_enlarged_as_by_pytorch(classes, size):
     assert found.shape == (2, classes, *size)
     plain = F.interpolate(maps.double(), size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found.double(), plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [1, 2, FEW - 1, FEW, 30])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_few_classes_and_many_have_the_same_best_one(classes, layout):
+    maps = noise(2, classes, 6, 7)
+    maps[:, classes // 2] = maps[:, 0]  # of equals, the first
+    maps = maps.contiguous(memory_format=layout)
+    found = enlarged(maps, (15, 20))
+    assert (found.stride(1) == 1) == (classes >= FEW)
+    plain = F.interpolate(maps.double(), (15, 20), mode="bilinear", align_corners=False)
+    best, labels = best_classes(maps, (15, 20))
+    torch.testing.assert_close(best.double(), plain.amax(1), atol=1e-5, rtol=0)
+    assert torch.equal(labels.long(), plain.max(1).indices)
 
 
 def test_gradients_pass():

@@ -16,7 +16,7 @@ from ovs_lite.methods.base import Method, encodes, scores_from
 from ovs_lite.methods.tcl.grounder import BIAS, SCALE, TextGrounder
 from ovs_lite.models.text_masks import mask_logits
 from ovs_lite.pamr import neighbour_weights, pamr
-from ovs_lite.regions.score_maps import enlarged
+from ovs_lite.regions.score_maps import enlarged, side_by_side
 
 KP_WEIGHT = 0.3
 
@@ -118,8 +118,7 @@ class Tcl(Method):
         if kp_weight:
             start = (SCALE, BIAS) if kp_variant == "released" else (grounder.scale, grounder.bias)
             kept = mask_logits(features.patches, text_embeddings, *start).sigmoid()
-            kept = F.interpolate(kept, masks.shape[-2:], mode="bilinear", align_corners=False)
-            masks = masks.lerp(kept, kp_weight)
+            masks = side_by_side(masks).lerp(enlarged(kept, masks.shape[-2:]), kp_weight)
         return enlarged(masks, features.images.shape[-2:])[(..., *features.inside)]
 
 

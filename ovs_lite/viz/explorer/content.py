@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ovs_lite.viz.image_files import JPEG_QUALITY
-from ovs_lite.viz.overlay import alt_text, areas, name_places
+from ovs_lite.viz.overlay import areas, in_words, name_places
 from ovs_lite.viz.palette import colours
 
 GRID = 28  # cells along the image's longer side
@@ -88,16 +88,15 @@ def content(image: Image.Image, results: Mapping[str, Result], origin: Origin | 
 def _layer(method: str, result: Result, names: list[str], origin: Origin) -> dict[str, Any]:
     """One method's part of `content`."""
     owner = np.array([names.index(query) for query in result.queries] + [-1])  # the last one is also labels' -1
-    labels = owner[result.labels]
+    labels = result.labels if list(result.queries) == names else owner[result.labels]
+    rows = areas(labels, names)
     return {
         "name": method,
         "runs": runs(labels),
         "scores": _winning_scores(result, names),
-        "places": [
-            [int(value) for value in place] for place in name_places(labels, areas(labels, names), PLACING_SIDE)
-        ],
+        "places": [[int(value) for value in place] for place in name_places(labels, rows, PLACING_SIDE)],
         "cells": cells(result.logits, owner[:-1]),
-        "alt": f"{method}: {alt_text(labels, names)}",
+        "alt": f"{method}: {in_words(rows)}",
         "code": origin.line(method, result),
     }
 
