@@ -3,10 +3,13 @@
 import random
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
 from ovs_lite.config import ICONWORLD_FORMAT, DataConfig
 from ovs_lite.data.record import is_made, write_split
@@ -63,15 +66,9 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
     folders = []
     for icon_set in icon_sets(name):
         folder = split_folder(root, config, name, icon_set.split)
-        count = scene_count(icon_set, config)
-        creator = {
-            "set": name,
-            "split": icon_set.split,
-            "seed": seed,
-            "format": ICONWORLD_FORMAT,
-            "config": asdict(config),
-        }
+        creator = _creator(icon_set, config, seed)
         if not is_made(folder, creator):
+            count = scene_count(icon_set, config)
             records = iter_records(icon_set, count, config.image_size, seed)
             columns = "masks" if icon_set.masks else "segments"
             write_split(
@@ -81,6 +78,30 @@ def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress
     return folders
 
 
-def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = True) -> list[Path]:
-    """Write every set of a configuration; what is there already is kept. Returns all folders."""
-    return [folder for name in SET_NAMES for folder in build_set(name, config, root, seed, progress)]
+def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = True, processes: int = 1) -> list[Path]:
+    """Write every set of a configuration; what is there already is kept. Returns all folders.
+
+    processes: how many draw, a set each; they import the package first, so for one missing set there is none.
+    """
+    asked = [(name, config, root, seed) for name in SET_NAMES]
+    if min(processes, sum(not _is_built(*words) for words in asked)) < 2:
+        return [folder for words in asked for folder in build_set(*words, progress)]
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
+    try:
+        drawn = [pool.submit(build_set, *words, False) for words in asked]
+        bar = tqdm(drawn, desc="sets of the miniature world", unit="set", disable=not progress)
+        return [folder for one in bar for folder in one.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _creator(icon_set: IconSet, config: DataConfig, seed: int) -> dict:
+    """What decides the records of a split."""
+    about = {"set": icon_set.name, "split": icon_set.split, "seed": seed}
+    return about | {"format": ICONWORLD_FORMAT, "config": asdict(config)}
+
+
+def _is_built(name: str, config: DataConfig, root: Path, seed: int) -> bool:
+    return all(
+        is_made(split_folder(root, config, name, one.split), _creator(one, config, seed)) for one in icon_sets(name)
+    )

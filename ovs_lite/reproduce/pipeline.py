@@ -68,7 +68,7 @@ def reproduce(
         return result
 
     with exclusive(run):
-        _build_data(resolved)
+        _build_data(resolved, jobs)
         write_json(run / RUN, run_facts(resolved, config, jobs))
         try:
             with _kernel_environment(run.parent, config):
@@ -183,7 +183,7 @@ def _line(result: StageResult) -> str:
     return printable("\n".join(lines + [result.traceback] * bool(result.traceback)))
 
 
-def _build_data(profile: Profile) -> None:
+def _build_data(profile: Profile, processes: int) -> None:
     from ovs_lite.data.record import load_split
     from ovs_lite.iconworld.build import build_all
     from ovs_lite.notebook import load_photos
@@ -191,7 +191,7 @@ def _build_data(profile: Profile) -> None:
     if profile.photos:
         load_photos(profile)
         return
-    for folder in build_all(profile.data, data_root(), profile.seed, progress=True):
+    for folder in build_all(profile.data, data_root(), profile.seed, processes=processes):
         load_split(folder)  # compares its digests
 
 
