@@ -130,7 +130,7 @@ class Clip(nn.Module):
 
         OVSeg, appendix A.2: ViLD's templates, ensembled by a simple average; the order as in its released code.
         templates: a set of `ovs_lite.data.prompts.TEMPLATES`; those of RAW_MEAN are averaged before they are
-        normalised. Cached on disk per text tower, template set and name.
+        normalised. batch: sentences at once, not on a CPU. Cached on disk per text tower, template set and name.
         Warns of names beyond the context length; raises ValueError for two that are equal as far as they are read.
         """
         patterns, raw = template_set(templates), templates in RAW_MEAN
@@ -142,7 +142,9 @@ class Clip(nn.Module):
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
             prompts = [fill(pattern, name) for name in missing for pattern in patterns]
-            parts = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
+            # alone on a CPU, as quick there: with others, whoever they are, the last bits would be others
+            size = len(patterns) if self.device.type == "cpu" else batch
+            parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             encoded = torch.cat([self.encode_text(part, normalise=not raw) for part in parts])
             means = F.normalize(encoded.view(len(missing), len(patterns), -1).mean(1), dim=-1).cpu()
             fresh = dict(zip(missing, means, strict=True))

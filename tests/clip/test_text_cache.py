@@ -59,6 +59,22 @@ def test_the_average_over_templates_equals_a_loop(templates, count, clip):
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
 
 
+@pytest.mark.parametrize("templates", ["vild14", "bare"])
+def test_to_the_last_bit_whoever_is_asked_with_it(templates, monkeypatch, tmp_path):
+    """Processes that share a cache meet names in another order and company, and must write the same files."""
+    names, clip = (
+        ["cat", "traffic light", "a very tall old tree", "grass", "sea", "dog", "red boat", "bus"],
+        load_clip(),
+    )
+    found = []
+    for number, groups in enumerate(([names], [[name] for name in names], [names[5:], names[:2], names[2:5]])):
+        monkeypatch.setenv("OVS_CACHE", str(tmp_path / str(number)))
+        parts = [dict(zip(group, clip.text_embeddings(group, templates), strict=True)) for group in groups]
+        found.append({name: value for part in parts for name, value in part.items()})
+    for name in names:
+        assert torch.equal(found[1][name], found[0][name]) and torch.equal(found[2][name], found[0][name]), name
+
+
 def test_a_miss_writes_and_a_hit_encodes_nothing(clip, encoded, cache):
     first = clip.text_embeddings(NAMES)
     assert len(encoded) == 14 * 3 and len(list(cache.iterdir())) == 1
