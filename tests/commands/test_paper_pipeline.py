@@ -5,12 +5,15 @@ work in blocks of 64). OVS_PIPELINE_CLIP takes another CLIP than the miniature, 
 """
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from kit.paper_pipeline import CLIP_WEIGHTS, STAGES, Pipeline, random_weights
+from kit.kept_files import GLANCE, KeptFiles
+from kit.paper_pipeline import Pipeline, random_weights
+from kit.paper_stages import CLIP_WEIGHTS, ON_WEIGHTS, STAGES
 from kit.runs import rows
 from ovs_lite.data.record import load_split
 
@@ -20,7 +23,8 @@ TRAINED = {"proposals": "maskformer", "grounding": "openseg", "prompts": "ovseg"
 
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory):
-    """(processes, killed) -> a run of all stages. Two processes of a whole run are started by torchrun."""
+    """(processes, killed) -> a run of all stages, and per stage what it went on with. Two processes of a whole run are
+    started by torchrun."""
     root = Path(os.environ.get("OVS_REAL_DATA", "absent"))
     pictures = next((root / name for name in ("coco-mini", "coco") if (root / name / "train2017").is_dir()), None)
     if pictures is None:
@@ -30,9 +34,10 @@ def pipelines(tmp_path_factory):
         for kill in (False, True):
             home = tmp_path_factory.mktemp(f"{processes}-{'killed' if kill else 'whole'}")
             random_weights(clip, home / CLIP_WEIGHTS)
-            run = found[processes, kill] = Pipeline(home, pictures.absolute(), clip, processes, launcher=not kill)
-            for name in STAGES:
-                run.run(name, kill)
+            run = Pipeline(home, pictures.absolute(), clip, processes, launcher=not kill)
+            kept = {name: run.run(name, kill) for name in STAGES}
+            found[processes, kill] = run
+            found[processes, "kept"] = kept
     return found
 
 
@@ -41,6 +46,26 @@ def pipelines(tmp_path_factory):
 def test_a_stage_that_was_killed_ends_as_one_that_was_not(pipelines, name, processes):
     """The same bytes of records, weights and pairs, the same numbers of an evaluation."""
     assert pipelines[processes, True].result(name) == pipelines[processes, False].result(name)
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].kept])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_killed_stage_had_finished_is_not_made_again(pipelines, name, processes):
+    """Steps, blocks of pairs and of counts; only the first stage begins again."""
+    kept = pipelines[processes, "kept"][name]
+    assert kept.files and not kept.remade
+
+
+def test_a_file_that_is_made_again_is_noticed(tmp_path):
+    path, other = tmp_path / "kept", tmp_path / "other"
+    path.write_text("1")
+    with KeptFiles((path,)) as left:
+        time.sleep(10 * GLANCE)
+    with KeptFiles((path,)) as again:
+        other.write_text("1")
+        other.replace(path)
+        time.sleep(10 * GLANCE)
+    assert not left.remade and again.remade == {path}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -68,16 +93,11 @@ def test_grounding_tells_images_from_those_of_their_own_process_as_the_paper_s_p
     assert two["grounding"] < one["grounding"] - 0.5
 
 
-@pytest.mark.parametrize("name", ["mining", "evaluation", "evaluation of grounding"])
+@pytest.mark.parametrize("name", ON_WEIGHTS)
 def test_two_processes_mine_and_measure_what_one_does(pipelines, name, tmp_path):
     """On the same weights: those of one process."""
     one, two = pipelines[1, False], pipelines[2, False]
     again = Pipeline(tmp_path / "again", one.pictures, one.clip, processes=2)
-    for part in ("data/coco/train", "runs", CLIP_WEIGHTS):
-        if (one.home / part).exists():
-            (again.home / part).parent.mkdir(parents=True, exist_ok=True)
-            (again.home / part).symlink_to(one.home / part)
-    again.run(name)
-    assert again.result(name) == one.result(name)
+    assert again.on_weights_of(one, name) == one.result(name)
     if name == "mining":
         assert len(load_split(two.home / "data/coco/pairs/train")) > 64

@@ -2,9 +2,9 @@
 
     python tests/kit/paper_pipeline.py path/to/coco-mini --out FOLDER [--clip ViT-B-16]
 
-It prints the log of four runs: whole and killed once in every stage, on one process and on two. Everything is the
-`paper` presets' but for sizes and steps. A stage's processes are forked from a server that has imported the package;
-two of them meet as torch's launcher lets them, by RANK, WORLD_SIZE and an address. `launcher`: by torchrun itself.
+It prints the log of four runs: whole and killed once in every stage (`kit.paper_stages`), on one process and on two. A
+stage's processes are forked from a server that has imported the package; two of them meet as torch's launcher lets
+them, by RANK, WORLD_SIZE and an address. `launcher`: by torchrun itself.
 """
 
 import argparse
@@ -24,62 +24,14 @@ import open_clip
 import torch
 from safetensors.torch import load_file, save_file
 
+from kit.kept_files import GLANCE, KeptFiles
+from kit.paper_stages import CLIP_WEIGHTS, ON_WEIGHTS, STAGES
 from ovs_lite.cli import main as command
 from ovs_lite.clip.lite.files import SHIPPED
 from ovs_lite.files import file_digest
 
 TESTS = Path(__file__).resolve().parents[1]
-PROPOSALS, CLIP_WEIGHTS = "runs/maskformer/proposals.safetensors", "clip.safetensors"
 PATIENCE = 600  # seconds that a stage may take to get to its middle
-TINY = "--steps 4 --batch 8 --warmup 1 --checkpoint-every 1 --log-every 1 --threads 1"
-NETWORK = (
-    "--backbone mobilenetv3_small_050 --no-backbone-pretrained --image-size 64 --channels 16 --queries 4 --layers 2"
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A command. words: its arguments; PICTURES and CLIP stand for the copy of COCO and for the CLIP's two flags.
-
-    middle: a pattern of what lies in the run's folder in the middle of it. made: what it leaves, to compare.
-    """
-
-    words: str
-    middle: str
-    made: str
-
-
-STAGES = {
-    "prepare": Stage(
-        "data prepare coco --from PICTURES --splits train --subset", "data/coco/.train.new/cache/**/*.arrow",
-        "data/coco/train/manifest.json",
-    ),
-    "proposals": Stage(
-        f"train maskformer --profile paper --data coco/train --vocabulary coco CLIP {NETWORK} {TINY}",
-        "runs/maskformer/checkpoints/step-00000002/manifest.json", PROPOSALS,
-    ),
-    "grounding": Stage(
-        f"train openseg --profile paper --data coco/train CLIP {NETWORK} {TINY}",
-        "runs/openseg/checkpoints/step-00000002/manifest.json", "runs/openseg/openseg.safetensors",
-    ),
-    "mining": Stage(
-        f"mine coco/train --masks {PROPOSALS} --out coco/pairs/train CLIP --budget 2 --compounds coco --tagger shipped",
-        "data/coco/pairs/.train.parts/*/manifest.json", "data/coco/pairs/train/manifest.json",
-    ),
-    "prompts": Stage(
-        f"train ovseg --profile paper --segmenter {PROPOSALS} CLIP {TINY}",
-        "runs/ovseg/checkpoints/step-00000002/manifest.json", "runs/ovseg/ovseg.safetensors",
-    ),
-    "evaluation": Stage(
-        "evaluate ovseg --profile paper --checkpoint runs/ovseg/ovseg.safetensors --set coco --data data/coco/train "
-        "--protocol ovseg CLIP --out ovseg.json", "runs/evaluate/**/images-*.safetensors", "ovseg.json",
-    ),
-    "evaluation of grounding": Stage(
-        "evaluate openseg --profile paper --checkpoint runs/openseg/openseg.safetensors --set coco "
-        "--data data/coco/train --protocol openseg CLIP --out openseg.json", "runs/evaluate/**/images-*.safetensors",
-        "openseg.json",
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,14 +46,18 @@ class Pipeline:
     launcher: bool = False
     say: Callable[[str], None] = print
 
-    def run(self, name: str, kill: bool = False) -> None:
-        """A stage to its end; kill: first by SIGKILL in its middle, then by the same command again."""
-        begun = time.monotonic()
+    def run(self, name: str, kill: bool = False) -> KeptFiles:
+        """A stage to its end; kill: first by SIGKILL in its middle, then by the same command again. -> what the killed
+        run had finished, and what of that was made again."""
+        begun, killed, pattern = time.monotonic(), "", STAGES[name].kept
         if kill:
-            self._kill(name)
-        self.finish(name)
-        how = f"{self.count(name)} process{'es' * (self.count(name) > 1)}{', killed once' * kill}"
-        self.say(f"{name}: {how}, {time.monotonic() - begun:.0f} s, {self.result(name)}")
+            killed = f", SIGKILL when {self._kill(name)} was there"
+        kept = KeptFiles(tuple(sorted(self.home.glob(pattern))) if kill and pattern else ())
+        with kept:
+            self.finish(name)
+        how = f"{self.count(name)} process{'es' * (self.count(name) > 1)}{killed}{kill * f', then {kept}'}"
+        self.say(f"{name}: {how}; {time.monotonic() - begun:.0f} s, {self.result(name)}")
+        return kept
 
     def count(self, name: str) -> int:
         """Processes of a stage."""
@@ -123,13 +79,22 @@ class Pipeline:
         if any(codes):
             raise RuntimeError(f"{name} ended with {codes}:\n{self._output(name).read_text()[-3000:]}")
 
-    def _kill(self, name: str) -> None:
-        """Start a stage, and kill its processes when its middle is there and its end is not."""
+    def on_weights_of(self, other: "Pipeline", name: str) -> str:
+        """A stage of `ON_WEIGHTS` on what another run trained and prepared; its result."""
+        for part in ("data/coco/train", "runs", CLIP_WEIGHTS):
+            if (other.home / part).exists() and not (self.home / part).exists():
+                (self.home / part).parent.mkdir(parents=True, exist_ok=True)
+                (self.home / part).symlink_to(other.home / part)
+        self.run(name)
+        return self.result(name)
+
+    def _kill(self, name: str) -> Path:
+        """Start a stage, and kill its processes when its middle is there and its end is not. -> what was there."""
         processes, until = self._start(name), time.monotonic() + PATIENCE
-        while not any(self.home.glob(STAGES[name].middle)):
+        while not (found := next(self.home.glob(STAGES[name].middle), None)):
             if time.monotonic() > until or not any(process.is_alive() for process in processes):
                 raise RuntimeError(f"{name} never came to its middle:\n{self._output(name).read_text()[-3000:]}")
-            time.sleep(0.005)
+            time.sleep(GLANCE)
         for process in processes:
             process.kill()
             process.join()
@@ -137,6 +102,7 @@ class Pipeline:
         codes = [process.exitcode for process in processes]
         if done or -9 not in codes:
             raise RuntimeError(f"{name} was not killed in its middle: it ended with {codes}, finished: {done}")
+        return found.relative_to(self.home)
 
     def words(self, name: str) -> list[str]:
         """The arguments of a stage's command."""
@@ -210,13 +176,28 @@ def main() -> None:
     parser.add_argument("--clip", default="ViT-Lite-8")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
+    runs = {}
     for processes in args.processes:
         for kill in (False, True):
             home = args.out.absolute() / f"{processes}-{'killed' if kill else 'whole'}"
             random_weights(args.clip, home / CLIP_WEIGHTS)
-            pipeline = Pipeline(home, args.pictures.absolute(), args.clip, processes, launcher=not kill)
+            run = Pipeline(home, args.pictures.absolute(), args.clip, processes, launcher=not kill)
+            runs[processes, kill] = run
             for name in STAGES:
-                pipeline.run(name, kill)
+                run.run(name, kill)
+        for name in STAGES:
+            same = run.result(name) == runs[processes, False].result(name)
+            print(f"{name}, {processes} at once: killed and whole {'are equal' if same else 'DIFFER'}")
+    compare_counts(args.out.absolute() / "again", *(runs[processes, False] for processes in args.processes))
+
+
+def compare_counts(home: Path, one: Pipeline, *others: Pipeline) -> None:
+    """Print whether other numbers of processes mine and measure the same on the weights of the first run."""
+    for other in others:
+        again = Pipeline(home / str(other.processes), one.pictures, one.clip, other.processes)
+        for name in ON_WEIGHTS:
+            same = again.on_weights_of(one, name) == one.result(name)
+            print(f"{name}, {one.processes} and {other.processes} on the same weights: {'equal' if same else 'DIFFER'}")
 
 
 if __name__ == "__main__":
