@@ -18,6 +18,7 @@ from ovs_lite.commands.evaluate import (
     open_splits,
     weights_of,
 )
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import ClipConfig, get_profile, lookup
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate grid`."""
     args = build_parser().parse_args(argv)

@@ -21,6 +21,7 @@ from ovs_lite.commands.evaluate import (
     open_splits,
     weights_of,
 )
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import get_profile
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
 from ovs_lite.distributed import start_process_group
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate panoptic`."""
     args = build_parser().parse_args(argv)

@@ -15,6 +15,7 @@ from ovs_lite.commands.evaluate import (
     open_splits,
     weights_of,
 )
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.metrics.intervals import Estimate
 from ovs_lite.evaluation.promptable import GRID, KINDS, PromptCounter
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate promptable`."""
     args = build_parser().parse_args(argv)

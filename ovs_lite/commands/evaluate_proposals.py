@@ -16,6 +16,7 @@ from ovs_lite.commands.evaluate import (
     open_splits,
     weights_of,
 )
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.metrics.recall import BUDGET
@@ -41,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate proposals`."""
     args = build_parser().parse_args(argv)

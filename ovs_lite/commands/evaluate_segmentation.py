@@ -29,6 +29,7 @@ from ovs_lite.commands.segmentation_tables import (
     facts,
     groups_table,
 )
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import ClipConfig, get_profile
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate METHOD` and `ovs-lite evaluate segmentation`."""
     args = build_parser().parse_args(argv)

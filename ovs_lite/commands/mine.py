@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ovs_lite.clip import load_clip
 from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.data.record import load_split
 from ovs_lite.distributed import own_device
 from ovs_lite.files import data_path, printable
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite mine`."""
     args = build_parser().parse_args(argv)

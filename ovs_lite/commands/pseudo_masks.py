@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.distributed import own_device
 from ovs_lite.files import data_path, printable
 from ovs_lite.methods.pseudo_masks import LEAST, MOST, write_pseudo_masks
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_in_order
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite pseudo-masks`."""
     args = build_parser().parse_args(argv)

@@ -5,6 +5,7 @@ Who works on what is settled by locks; or by number, for an array of jobs on mac
 (`Share`): job 3 of 64 makes every 64th part from the third one on, and one more job puts all of them together.
 """
 
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ovs_lite.data.record import MANIFEST, is_made, iter_encoded, load_split, read_count, write_split
+from ovs_lite.distributed import Interrupts
 from ovs_lite.files import write_json
 from ovs_lite.locks import exclusive
 
@@ -48,7 +50,8 @@ def write_in_parts(
     columns: see `write_split`. name: for the progress bar.
     Start it several times to share the work; the one that ends last puts the parts together, and False means that
     others still work. Parts that lie there from a run that was stopped are kept, unless `creator` differs. Nothing is
-    done where `folder` is complete. Raises FileExistsError where it comes from elsewhere, ValueError for no record.
+    done where `folder` is complete. SIGTERM ends this process after its part by SystemExit(0); others work on. Raises
+    FileExistsError where `folder` comes from elsewhere, ValueError for no record.
     share: make the parts of this job only, no lock being needed, and put nothing together; or only put them together,
     which raises FileNotFoundError naming the jobs of which a part is missing. Of more jobs than parts the last ones
     have nothing to do. size: sources of a part (PART).
@@ -62,18 +65,21 @@ def write_in_parts(
     parts = {home / f"{start:09d}": range(start, min(start + size, count)) for start in range(0, count, size)}
 
     def make(part: Path) -> None:
+        if interrupts.number:
+            interrupts.end("stopped by a signal; the same command goes on with the parts that are made")
         if not is_made(part, creator):
             _write_part(iter(made(parts[part])), part, creator, columns)
 
-    if share and share.number:
-        _make_share(list(parts), make, share, tqdm(desc=name, unit=" parts", disable=not progress))
-        return False
-    if share:
-        _check_all_made(list(parts), folder, creator, share.count)
-    for part in tqdm(() if share else parts, name, unit=" parts", disable=not progress):
-        with suppress(BlockingIOError), exclusive(part.parent, f".{part.name}.work.lock"):
-            make(part)
-    return _joined(list(parts), folder, creator, columns, progress)
+    with Interrupts(signal.SIGTERM) as interrupts:
+        if share and share.number:
+            _make_share(list(parts), make, share, tqdm(desc=name, unit=" parts", disable=not progress))
+            return False
+        if share:
+            _check_all_made(list(parts), folder, creator, share.count)
+        for part in tqdm(() if share else parts, name, unit=" parts", disable=not progress):
+            with suppress(BlockingIOError), exclusive(part.parent, f".{part.name}.work.lock"):
+                make(part)
+        return _joined(list(parts), folder, creator, columns, progress)
 
 
 def _make_share(parts: Sequence[Path], make: Callable[[Path], None], share: Share, bar: tqdm) -> None:

@@ -82,7 +82,7 @@ def count_in_blocks(
     records: read one by one, each by one process only. kept: where finished blocks are kept, and taken from.
     block: images of one. seed: of random numbers. name: of the progress bar, "" for none, which the main process shows
     for its own share. device: where the group can gather. Where blocks are kept, SIGTERM in any process lets all of
-    them end their block and keep it, then SystemExit(0) ends them.
+    them end their block and keep it, then SystemExit(0) ends them; before the first block where it came earlier.
     """
     if block < 1:
         raise ValueError(f"got block={block}, expected at least 1")
@@ -100,13 +100,19 @@ def count_in_blocks(
         distributed.Interrupts(*[signal.SIGTERM] * (kept is not None)) as interrupts,
     ):
         for place in range(most):  # in step with the others, so that a signal to one process stops all of them
+            _end_if_asked(interrupts, device)
             for span in todo[place : place + 1]:
                 found[span] = _counted(count, records, span, seed, bar)
                 if kept:
                     kept.write(*span, found[span])
-            if distributed.any_process(interrupts.number != 0, torch.device(device)):
-                interrupts.end("stopped by a signal; the same command resumes from the images that are counted")
+        _end_if_asked(interrupts, device)
     return _together(count([]), found, device)
+
+
+def _end_if_asked(interrupts: distributed.Interrupts, device: torch.device | str) -> None:
+    """End all processes where a signal came to one of them."""
+    if distributed.any_process(interrupts.number != 0, torch.device(device)):
+        interrupts.end("stopped by a signal; the same command resumes from the images that are counted")
 
 
 def _counted(count: Count, records: Sequence[Mapping[str, Any]], span: tuple[int, int], seed: int, bar: tqdm) -> Counts:

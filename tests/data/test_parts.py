@@ -2,6 +2,7 @@
 
 import errno
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 from kit.records import scene, toy
 from ovs_lite import cli, locks
+from ovs_lite.clip import load_clip
+from ovs_lite.commands import mine
 from ovs_lite.data import parts
 from ovs_lite.data.parts import Share, write_in_parts
 from ovs_lite.data.record import iter_encoded, load_split, write_split
@@ -85,6 +88,40 @@ def test_twice_does_nothing_and_a_killed_job_resumes(tmp_path):
         assert write(tmp_path / "out", share, None), "complete: whichever job comes again"
     with pytest.raises(FileExistsError, match="other settings"):
         write(tmp_path / "out", Share(1, 2), by="another")
+
+
+@pytest.mark.parametrize("share", [None, Share(1, 1)], ids=["by locks", "a job"])
+def test_a_signal_ends_after_the_part_and_the_same_call_makes_the_rest(tmp_path, share, capsys):
+    def signalled(numbers):
+        if 3 in numbers:
+            signal.raise_signal(signal.SIGTERM)
+        return made(numbers, seen)
+
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        write(tmp_path / "out", share, signalled)
+    assert end.value.code == 0 and seen == list(range(6)) and signal.getsignal(signal.SIGTERM) is before
+    assert "goes on with the parts that are made" in capsys.readouterr().err
+    write(tmp_path / "out", share, lambda numbers: made(numbers, seen))
+    assert seen == list(range(COUNT))
+    write(tmp_path / "one" / "out")
+    assert share or content(tmp_path / "out") == content(tmp_path / "one" / "out")
+
+
+def test_a_signal_while_a_command_loads_its_models_ends_it_before_the_first_part(tmp_path, monkeypatch, capsys):
+    def loads(*_):
+        signal.raise_signal(signal.SIGTERM)
+        return load_clip()
+
+    write_split([toy("p", scene(24, 30)) | {"captions": ["a dog"]}], tmp_path / "source", progress=False)
+    monkeypatch.setattr(mine, "load_clip", loads)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["mine", str(tmp_path / "source"), "--out", str(tmp_path / "out")])
+    assert end.value.code == 0 and "goes on with the parts" in capsys.readouterr().err
+    assert not list(tmp_path.glob("**/manifest.json"))[1:], "only the source is there"
+    monkeypatch.undo()
+    monkeypatch.setattr(parts, "PART", 3)
+    assert cli.main(["mine", str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_no_lock_is_needed(tmp_path, monkeypatch, recwarn):
