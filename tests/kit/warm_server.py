@@ -11,21 +11,23 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 
 def serve() -> dict:
     """Answer until the other end closes. Returns in copies only: what the copy is to do."""
     running = set()
-    while line := sys.stdin.readline():
-        request = json.loads(line)
-        if "ended" in request:
-            answer = ended(request["ended"], running)
-        elif answer := os.fork():
-            running.add(answer)
-        else:
-            return request
-        print(json.dumps(answer), flush=True)
+    with suppress(BrokenPipeError):  # the other end was killed while it waited for an answer
+        while line := sys.stdin.readline():
+            request = json.loads(line)
+            if "ended" in request:
+                answer = ended(request["ended"], running)
+            elif answer := os.fork():
+                running.add(answer)
+            else:
+                return request
+            print(json.dumps(answer), flush=True)
     for number in running:
         os.kill(number, signal.SIGKILL)
     raise SystemExit
