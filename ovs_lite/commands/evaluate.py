@@ -34,7 +34,8 @@ def add_sets(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--set", nargs="+", action="extend", metavar="SET", help=sets)
     parser.add_argument("--profile", choices=PROFILES, default="lite", help="whose data and CLIP (lite)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of a split, instead of the profile's")
-    parser.add_argument("--images", type=int, metavar="N", help="the first so many images of each set (all)")
+    limit = "the first so many images of each set (all)"
+    parser.add_argument("--images", "--limit", type=int, metavar="N", help=limit)
     parser.set_defaults(default_set=default)
 
 

@@ -75,8 +75,9 @@ def sources_of(config: Any) -> tuple[str, ...]:
 
 
 def set_of(source: str) -> str:
-    """The public set that a split (coco-stuff/train) or shards (downloads/cc3m/*.tar) are of, as in the catalogue."""
-    return source.removeprefix(f"{DOWNLOADS}/").split("/")[0]
+    """The public set, as in the catalogue, that a split (coco-stuff/train), what was refined of one
+    (cc3m-refined/train) or shards (downloads/cc3m/*.tar) are of."""
+    return source.removeprefix(f"{DOWNLOADS}/").split("/")[0].removesuffix("-refined")
 
 
 def _data_lines(config: Any) -> Iterator[str]:

@@ -61,7 +61,8 @@ class WebFile:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A set: what it needs (`files`), how it is read (`reader`, `splits`), and what recipes or `evaluate` need it.
+    """A set: what it needs (`files`), how it is read (`reader`, `splits`), and who needs it: recipes, `evaluate`, or
+    notebooks of a folder.
 
     splits: name -> {count: records expected or None, and the paths and rules of its reader, see READERS}.
     survivors: of sets of links, {of: links, fraction: still there, or None, published: pairs of a paper, note}.

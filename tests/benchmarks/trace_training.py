@@ -30,6 +30,8 @@ from ovs_lite.config import override
 from ovs_lite.data.record import write_split
 from ovs_lite.methods import get_recipe
 from ovs_lite.methods.ovseg import adaptation
+from ovs_lite.methods.uniovseg import alignment_training
+from ovs_lite.methods.uniovseg.segmenter import PromptSegmenter
 from ovs_lite.train.blocks import economical
 from ovs_lite.train.plan import COSTS
 
@@ -42,6 +44,7 @@ TRACED = {
     "lseg": ("meta", (2, 4), "icon-smoke/icon-coco/train"),
     "maskformer": ("meta", (2, 4), "icon-smoke/icon-coco/train"),
     "uniovseg-masks": ("meta", (2, 4), "icon-smoke/icon-sa/train"),
+    "uniovseg": ("meta", (2, 4), "icon-smoke/icon-caption/train"),
 }
 
 
@@ -50,8 +53,14 @@ def forward(name: str, task: Any, config: Any, count: int, device: str) -> torch
     if device == "cpu":
         batch = task.batch(config.loop.steps * config.loop.accumulation - 1)  # at the end all that learns does
         return sum(task.weights[term] * value for term, value in task.losses(batch).items())
-    images = torch.zeros(count, 3, config.image_size, config.image_size, device=device)
-    if name == "uniovseg-masks":
+    side = config.image_size if hasattr(config, "image_size") else max(config.short_sides)
+    images = torch.zeros(count, 3, side, side, device=device)
+    if name == "uniovseg":
+        with torch.no_grad():  # every step, as nothing is kept: masks to learn from, and the frozen CLIP's maps
+            segmenter = task.method.prompter.network
+            segmenter(segmenter.look(images), torch.zeros(count, config.grid**2, 4, device=device), "point")
+        found = task.model(task.aligned.maps(images))
+    elif name == "uniovseg-masks":
         features = task.model.look(images)
         asked = {"point": config.points, "box": config.boxes}
         found = [task.model(features, torch.zeros(count, number, 4, device=device), kind)
@@ -81,15 +90,21 @@ def without_downloads():
 
     with (
         mock.patch.object(torch, "autocast", lambda kind, **how: autocast("cpu" if kind == "meta" else kind, **how)),
-        mock.patch.object(clip_load, "_network", lambda name, config, *_: network(name, config, None, None)),
+        mock.patch.object(clip_load, "_network", lambda name, *_: network(name, None, None)),
         mock.patch.object(Clip, "text_embeddings", embeddings),
         mock.patch.object(
             adaptation, "load_method", lambda _: SimpleNamespace(network={"segmenter": None})
         ),  # a new one
+        mock.patch.object(alignment_training, "joined_segmenter", lambda _: (paper_segmenter(), "")),
         mock.patch.object(Clip, "fingerprint", lambda self: ""),
         mock.patch.object(Clip, "image_fingerprint", lambda self: ""),
     ):
         yield
+
+
+def paper_segmenter() -> PromptSegmenter:
+    """Uni-OVSeg's, at paper size."""
+    return PromptSegmenter(override(get_recipe("uniovseg-masks").presets["paper"], {"backbone_pretrained": False}))
 
 
 def backward_of_convolution(grad_out, images, weight, _bias, _stride, _pad, _dilation, transposed, *more, **_) -> int:
@@ -130,7 +145,7 @@ def trace(name: str) -> dict[str, Any]:
             write_split(pairs(8), Path(folder) / "pairs", columns="pairs", progress=False)
             data = str(Path(folder) / "pairs")
         changes = {"data": (data,) if isinstance(preset.data, tuple) else data, "workers": 0,
-                   "augment": "crop", "backbone_pretrained": False}  # fmt: skip
+                   "augment": "crop", "backbone_pretrained": False, "parser": "nouns"}  # fmt: skip
         changes = {key: value for key, value in changes.items() if hasattr(preset, key)}
         found: dict[str, list[tuple[int, int]]] = {}
         for count in counts:

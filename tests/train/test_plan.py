@@ -7,15 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.trace_training import kept_bytes
+from benchmarks.trace_training import kept_bytes, without_downloads
 from ovs_lite.cli import main
+from ovs_lite.clip import load_clip
 from ovs_lite.commands.plan_training import set_of, sources_of
 from ovs_lite.data.catalogue import load_catalogue
 from ovs_lite.methods import get_recipe
+from ovs_lite.methods.registry import RECIPES
 from ovs_lite.train.plan import SPARE, cost_of, costs, make_plan
 
 MEASURED = list(costs()["recipes"])
 SCALE = Path(__file__).parents[2] / "docs" / "scale.md"
+
+
+def test_every_recipe_of_a_paper_can_be_planned():
+    assert set(MEASURED) == set(RECIPES) - {"clip"}, "the miniature CLIPs are no paper's"
+
+
+def test_a_trace_loads_clips_with_random_weights_whatever_the_preset_says():
+    with without_downloads():
+        found = [load_clip("ViT-Lite-8", None).network.state_dict() for _ in range(2)]
+    assert any(not torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
 def plan(name, gpus, memory, device="v100", **loop):
@@ -52,7 +64,8 @@ def test_the_batch_is_the_largest_that_fits_and_all_batches_are_the_step_s(name,
 def test_recomputing_takes_less_memory_and_more_hours(name):
     plain, less = plan(name, 8, 80, "a100"), plan(name, 8, 80, "a100", recompute=True)
     assert less.batch >= plain.batch and less.hours >= plain.hours
-    assert cost_of(name)["activation_bytes_recompute"] < cost_of(name)["activation_bytes"]
+    kept, least = cost_of(name)["activation_bytes"], cost_of(name)["activation_bytes_recompute"]
+    assert least < kept or (name, least) == ("uniovseg", kept), "its adapter is no block that could be computed again"
 
 
 def test_twice_the_gpus_take_half_the_hours_and_a_faster_one_fewer():

@@ -4,9 +4,11 @@ import copy
 import gc
 import io
 import multiprocessing
+import time
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL import Image
 from kit.images import box_of
 from kit.processes import as_process
 from kit.records import ramp_pair
+from kit.warm import run
 from ovs_lite.data.loaders.pair_batches import PairBatch, PairBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.record import load_split, write_split
@@ -186,6 +189,17 @@ def test_a_worker_that_is_started_afresh_can_be_given_all_it_needs(tmp_path):
         batches = PairBatches(load_split(tmp_path / "a"), 3, 16, augment=augment)
         places = batches._places(1)
         assert same(copy.deepcopy(batches._loader)[places], batches(1))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_at_once_and_leaves_nobody_behind():
+    """In a process of its own: torch raises the error wherever the main thread is."""
+    begun = time.monotonic()
+    done = run("kit.loader_faults.a_worker_is_killed", timeout=60)
+    assert done.returncode == 1 and time.monotonic() - begun < 30
+    assert "DataLoader worker (pid" in done.stderr and "killed by signal" in done.stderr, done.stderr
+    workers = [int(word) for word in done.stdout.split()]
+    assert len(workers) == 2 and not any(psutil.pid_exists(worker) for worker in workers)
 
 
 def test_an_error_in_a_worker_is_raised_and_the_next_call_starts_again():
