@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbformat import v4
+from PIL import Image
 
 import ovs_lite
 from kit.browser import browser_page
@@ -19,6 +20,7 @@ from kit.images import noise
 from ovs_lite.notebook import canvas
 from ovs_lite.reproduce.report import write_notebook_page, write_report
 from ovs_lite.viz.explorer.inlined import HOLDER, contents
+from ovs_lite.viz.sheets import contact_sheet
 
 ALT = 'Two methods on "one" <image>'
 
@@ -39,7 +41,7 @@ def written(tmp_path, monkeypatch):
         )
         for results in shown:
             image = next(iter(results.values())).image
-            canvas.show_canvas(image, results, image, ALT, folder=folder)
+            canvas.show_canvas(image, results, ALT, folder=folder)
         outputs += [v4.new_output("display_data", data={"text/html": one}) for one in more]
         nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=outputs)]), folder / "executed.ipynb")
         return write_notebook_page(folder, "07_x"), write_report(tmp_path, ["07_x"]), folder / "executed.ipynb"
@@ -96,10 +98,20 @@ def test_a_panel_that_a_cell_showed_is_a_canvas_in_the_page(tmp_path):
     assert "red" in soup.find("figure").img["alt"]
 
 
+def test_where_scripts_are_off_all_results_are_to_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "display", lambda *_, **__: None)
+    results = two()
+    image, drawn = results["one"].image, [result.overlay(legend=False) for result in results.values()]
+    canvas.show_canvas(image, results, ALT, folder=tmp_path)
+    with Image.open(tmp_path / canvas.SIDE_BY_SIDE) as still:
+        expected = contact_sheet([image, *drawn], ["picture", *results])
+        assert still.convert("RGB").tobytes() == expected.tobytes() != contact_sheet([image] * 3).tobytes()
+
+
 def test_a_canvas_needs_a_description():
     result = stripes(["cat"])
     with pytest.raises(ValueError, match="alt text"):
-        canvas.show_canvas(result.image, {"m": result}, result.image, " ")
+        canvas.show_canvas(result.image, {"m": result}, " ")
 
 
 # In a browser, from disk: nothing is asked of the network, nothing complains.
