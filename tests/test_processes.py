@@ -99,6 +99,5 @@ def test_processes_of_a_pair_differ_as_fresh_ones_do():
 
 
 def test_when_one_of_two_fails_the_other_is_ended():
-    begun = time.monotonic()
-    done = launch("test_processes.one_fails")
-    assert done.returncode == 1 and "ValueError: one of two" in done.stderr and time.monotonic() - begun < 300
+    done = launch("test_processes.one_fails", limit=300)  # the other would sleep on: then there is no answer in time
+    assert done.returncode == 1 and "ValueError: one of two" in done.stderr

@@ -25,6 +25,7 @@ ENTRANCES = ["claims", "notebook", "exercises", "reproduce", "commands", "__init
 # The one exception: the released layouts, re-exported where people look for them.
 RE_EXPORTS = "checkpoints"
 
+HOMES = "_HOMES"  # where the names are defined that a package imports when they are asked for
 MAX_ROOT_FILES = 12
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 80
@@ -60,7 +61,8 @@ def may_import(importer: str, imported: str) -> bool:
 
 
 def package_imports(source: str, module: str, is_package: bool) -> list[Import]:
-    """Every import of the package in the source: absolute, relative, lazy, and by importlib with a literal name."""
+    """Every import of the package in the source: absolute, relative, lazy, and by importlib with a literal name, or
+    with one of a package's HOMES, {name: module}."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -70,6 +72,9 @@ def package_imports(source: str, module: str, is_package: bool) -> list[Import]:
             if _ours(origin):
                 base = origin[len(PACKAGE) + 1 :]
                 found += [Import(_submodule(base, alias.name), alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == HOMES:
+            names = [ast.literal_eval(value) for value in node.value.values]
+            found += [Import(name[len(PACKAGE) + 1 :], "", node.lineno) for name in names if _ours(name)]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             found += [Import(name[len(PACKAGE) + 1 :], "", node.lineno) for name in names if _ours(name)]
@@ -123,6 +128,13 @@ def test_imports_point_left():
             wrong.append(f"{where} {importer} imports {imported}, which stands to its right")
     assert not wrong, "\n".join(wrong)
     assert checked >= 100, f"only {checked} imports were read: does the reader still work?"
+
+
+def test_what_a_package_imports_when_it_is_asked_for_is_seen():
+    for package, home in (("checkpoints", "methods.tcl.released"), ("methods", "methods.registry")):
+        source = (ROOT / PACKAGE / package / "__init__.py").read_text(encoding="utf-8")
+        assert home in {found.target for found in package_imports(source, package, is_package=True)}
+        assert "import_module(_HOMES[name])" in source, "by nothing that is not read here"
 
 
 def test_the_root_holds_few_files():

@@ -24,7 +24,7 @@ from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
 from ovs_lite.tensors import tensors_digest
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
-TOWERS = ("text", "image")
+TOWERS = ("text", "image")  # also the order of their fingerprints in a file of weights
 CPU_BATCH = 64  # images whose activations stay in a CPU's caches; see tests/benchmarks/bench_vit_crops.py
 # What decides a tower's output and is no tensor: attributes of its modules, and the names of its activations.
 SETTINGS = (

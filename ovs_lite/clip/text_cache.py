@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from ovs_lite.clip.vector_file import write_vectors as write_tensors
+from ovs_lite.clip.vector_file import write_vectors
 from ovs_lite.data.prompts import template_set
 from ovs_lite.files import cache_root
 from ovs_lite.tensors import DIGEST, read_tensors
@@ -46,7 +46,7 @@ def write(file: Path, embeddings: dict[str, torch.Tensor], size: int) -> None:
     with contextlib.suppress(OSError, SafetensorError):
         entries = read(file, size) | _sound(embeddings, size)
         if entries:
-            write_tensors(file, entries)
+            write_vectors(file, entries)
             _hold(file, _version(file, size), entries)
 
 

@@ -3,15 +3,21 @@
 from importlib import import_module
 
 _HOMES = {
-    "Method": "base", "Recipe": "recipe", "Task": "recipe", "METHODS": "registry", "RECIPES": "registry",
-    "get_method": "registry", "get_recipe": "registry", "method_class": "registry",
-}  # fmt: skip
+    "Method": "ovs_lite.methods.base",
+    "Recipe": "ovs_lite.methods.recipe",
+    "Task": "ovs_lite.methods.recipe",
+    "METHODS": "ovs_lite.methods.registry",
+    "RECIPES": "ovs_lite.methods.registry",
+    "get_method": "ovs_lite.methods.registry",
+    "get_recipe": "ovs_lite.methods.registry",
+    "method_class": "ovs_lite.methods.registry",
+}
 
 
 def __getattr__(name: str):
     """Import a name's module only when it is asked for: the registry's names are known without torch."""
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,12 +8,12 @@ from safetensors import SafetensorError, safe_open
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.clip.model import TOWERS
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
 from ovs_lite.tensors import check_kind, load_exactly, read_metadata, read_tensors, write_tensors
 
 DEFAULT_CLIP = Method.default_clip
-TOWERS = ("text", "image")
 
 
 def save_method(method: Method, path: str | Path, notes: dict[str, str] | None = None) -> None:

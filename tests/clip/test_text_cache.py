@@ -222,7 +222,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(clip, monkeypatch, tmp_path)
         raise SafetensorError("I/O error: No space left on device")
 
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(text_cache, "write_tensors", full_disk)
+    monkeypatch.setattr(text_cache, "write_vectors", full_disk)
     assert (clip.text_embeddings(NAMES) == first).all()
 
 
@@ -246,7 +246,7 @@ def test_a_file_that_is_replaced_while_it_is_read_counts_as_absent(tmp_path, mon
             raise RuntimeError("size <20> is smaller than the required mapping size <40>")
         return real(*arguments)
 
-    text_cache.write_tensors(file, {"dog": torch.tensor([0.0, 1.0])})  # what was written here is remembered
+    text_cache.write_vectors(file, {"dog": torch.tensor([0.0, 1.0])})  # what was written here is remembered
     monkeypatch.setattr(tensors, "safe_open", racing)
     assert text_cache.read(file, 2) == {} and len(calls) == opened
 
@@ -265,7 +265,7 @@ def test_a_file_is_read_again_only_when_another_has_changed_it(tmp_path, monkeyp
     text_cache.write(file, dog, 2)
     assert text_cache.read(file, 2).keys() == {"cat", "dog"} == real(file)[0].keys()
     assert reads == [], "what was written here is remembered"
-    text_cache.write_tensors(file, cat | bus)  # as another process does
+    text_cache.write_vectors(file, cat | bus)  # as another process does
     assert text_cache.read(file, 2).keys() == {"cat", "bus"} and len(reads) == 1
     text_cache.read(file, 2)
     assert len(reads) == 1
