@@ -142,7 +142,8 @@ class Clip(nn.Module):
         missing = [name for name in dict.fromkeys(names) if name not in known]
         if missing:
             prompts = [fill(pattern, name) for name in missing for pattern in patterns]
-            # alone on a CPU, as quick there: with others, whoever they are, the last bits would be others
+            # Alone on a CPU: with others, whoever they are, the last bits would be others. A set of templates is as
+            # quick so; a name without templates takes ten times as long as in a batch, about 2 ms in the miniature.
             size = len(patterns) if self.device.type == "cpu" else batch
             parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             encoded = torch.cat([self.encode_text(part, normalise=not raw) for part in parts])

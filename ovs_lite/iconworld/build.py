@@ -1,11 +1,14 @@
 """Write IconWorld to disk: every set and split of a configuration as a `datasets` folder. Same seed, same bytes."""
 
+import os
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -86,13 +89,25 @@ def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = Tr
     asked = [(name, config, root, seed) for name in SET_NAMES]
     if min(processes, sum(not _is_built(*words) for words in asked)) < 2:
         return [folder for words in asked for folder in build_set(*words, progress)]
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin)
     try:
         drawn = [pool.submit(build_set, *words, False) for words in asked]
         bar = tqdm(drawn, desc="sets of the miniature world", unit="set", disable=not progress)
         return [folder for one in bar for folder in one.result()]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """What a drawing process does first: one thread for torch, and one that ends it when its parent is gone."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """At once, as a signal would: a split that is not finished is made again."""
+    parent.join()
+    os._exit(1)
 
 
 def _creator(icon_set: IconSet, config: DataConfig, seed: int) -> dict:

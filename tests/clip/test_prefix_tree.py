@@ -4,9 +4,11 @@ import open_clip
 import pytest
 import torch
 
+from ovs_lite.clip import prefix_tree as module
 from ovs_lite.clip import text_tower
 from ovs_lite.clip.prefix_tree import can_read, prefix_tree
 from ovs_lite.clip.text_tower import encode_tokens
+from ovs_lite.data.prompts import fill, template_set
 
 END, CONTEXT = 63, 16
 VISION = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16}
@@ -39,6 +41,14 @@ def test_a_row_for_each_beginning_and_it_sees_its_own():
     assert [beginnings[end] for end in tree.ends] == SENTENCES
     for beginning, sees in zip(beginnings, tree.sees.tolist(), strict=True):
         assert sees == [beginning[: len(other)] == other for other in beginnings]
+
+
+def test_what_the_module_says_of_one_name():
+    """With the tokenizer of CLIP, which all models share."""
+    tokens = open_clip.get_tokenizer("ViT-B-32")([fill(pattern, "cat") for pattern in template_set("vild14")])
+    sentences = [row[: end + 1] for row, end in zip(tokens.tolist(), tokens.argmax(1).tolist(), strict=True)]
+    found = sum(map(len, sentences)), len(prefix_tree(sentences).tokens)
+    assert f"of the {found[0]} tokens of ViLD's 14 templates around a name of one token,\n{found[1]} " in module.__doc__
 
 
 @pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
