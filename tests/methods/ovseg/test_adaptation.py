@@ -1,5 +1,7 @@
 """Adapting CLIP to masked crops: what learns, the contrast, repeated words, the orders of tuning, two processes."""
 
+import json
+
 import pytest
 import torch
 
@@ -10,11 +12,14 @@ from kit.processes import launch, load
 from kit.proposers import make_proposer
 from kit.records import scene, toy
 from ovs_lite.checkpoints import save_method
+from ovs_lite.config import override
 from ovs_lite.data.record import write_split
+from ovs_lite.methods import get_recipe
 from ovs_lite.methods.ovseg import adaptation
 from ovs_lite.methods.ovseg.adaptation import contrast
 from ovs_lite.methods.ovseg.config import REPEATED, OVSegConfig
 from ovs_lite.train import train
+from ovs_lite.train.command import run_recipe
 
 
 def state(method):
@@ -128,6 +133,19 @@ def test_build_reads_mined_pairs(tmp_path, saved):
     assert task.found["pairs"] == 5 and task.found["words"] == len(WORDS)
     assert torch.isfinite(task.losses(task.batch(0))["contrast"])
     assert task.notes()[0].startswith(f"{task.model.mask_embedding.numel():,} of ")
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_training_starts_from_the_prompts_that_start_gives_after_the_same_seed(tmp_path, saved, seed):
+    """So what untrained prompts do is measured with the very numbers that the training changes."""
+    write_split(pairs(5), tmp_path / "pairs", columns="pairs", progress=False)
+    config = OVSegConfig(data=str(tmp_path / "pairs"), start=saved[1], depth=1, batch=4)
+    config = override(config, {"loop.steps": 1, "loop.seed": seed})
+    path = run_recipe(get_recipe("ovseg"), config, tmp_path / "begun", progress=False).parent / "config.json"
+    torch.manual_seed(seed)
+    began = adaptation.start(config).prompted.image_fingerprint()
+    assert json.loads(path.read_text())["found"]["start"] == began
+    assert adaptation.start(config).prompted.image_fingerprint() != began, "other random numbers"
 
 
 @pytest.mark.parametrize(
