@@ -6,9 +6,13 @@ Everything here is right with one process and no process group.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import count as count_from
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 
 import torch
 import torch.distributed as dist
@@ -238,3 +242,19 @@ class Interrupts:
 
     def __exit__(self, *_):
         self._give_back()
+
+
+def worker_pool(count: int) -> ProcessPoolExecutor:
+    """So many processes that work for this one, with a thread each, and are gone when it is gone."""
+    return ProcessPoolExecutor(count, get_context("spawn"), _begin)
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    """At once, as a signal would: what is not finished is made again, or resumed."""
+    parent.join()
+    os._exit(1)

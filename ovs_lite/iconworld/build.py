@@ -1,14 +1,9 @@
 """Write IconWorld to disk: every set and split of a configuration as a `datasets` folder. Same seed, same bytes."""
 
-import os
 import random
-import threading
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -16,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ovs_lite.config import ICONWORLD_FORMAT, DataConfig
 from ovs_lite.data.record import is_made, write_split
+from ovs_lite.distributed import worker_pool
 from ovs_lite.iconworld.annotate import granular_masks, panoptic, segment_names
 from ovs_lite.iconworld.caption_grammar import captions_for, scene_contents
 from ovs_lite.iconworld.render import Rendering, render
@@ -89,25 +85,13 @@ def build_all(config: DataConfig, root: Path, seed: int = 0, progress: bool = Tr
     asked = [(name, config, root, seed) for name in SET_NAMES]
     if min(processes, sum(not _is_built(*words) for words in asked)) < 2:
         return [folder for words in asked for folder in build_set(*words, progress)]
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin)
+    pool = worker_pool(processes)
     try:
         drawn = [pool.submit(build_set, *words, False) for words in asked]
         bar = tqdm(drawn, desc="sets of the miniature world", unit="set", disable=not progress)
         return [folder for one in bar for folder in one.result()]
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """What a drawing process does first: one thread for torch, and one that ends it when its parent is gone."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
-
-
-def _end_after(parent: BaseProcess) -> None:
-    """At once, as a signal would: a split that is not finished is made again."""
-    parent.join()
-    os._exit(1)
 
 
 def _creator(icon_set: IconSet, config: DataConfig, seed: int) -> dict:

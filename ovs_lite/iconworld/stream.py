@@ -83,6 +83,12 @@ def scene_stages(steps: int) -> tuple[Stage, ...]:
     )
 
 
+def label_stages(steps: int) -> tuple[Stage, ...]:
+    """For a tower that is taught by labels, as on ImageNet: one thing in each image, called by its name. No caption
+    says what stands beside it, which colour it has, or what it stands on."""
+    return (Stage(steps, (1, 1), (0.55, 1.10), bare=1.0, colour=0.0, hard=0.4, only_glyphs=0.25),)
+
+
 class CaptionStream:
     """step -> (images (B, 3, size, size) RGB in [0, 1] on the device, captions: list of B strings).
 

@@ -44,6 +44,10 @@ class EmbeddingHead(nn.Sequential):
     def __init__(self, channels: int, embed_dim: int):
         super().__init__(PixelHead(channels), nn.ReLU(), nn.Conv2d(channels, embed_dim, 1))
 
+    def inner(self, features: torch.Tensor) -> torch.Tensor:
+        """All but the last layer, which is linear: (B, C, h, w) -> (B, C, h, w)."""
+        return self[1](self[0](features))
+
 
 class PixelHead(nn.Sequential):
     """A fully connected layer per pixel, then `convs` 3x3 convolutions: (B, C, h, w) -> (B, C, h, w).

@@ -11,9 +11,10 @@ import html
 import io
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,22 @@ class Context:
 
         config = self.config(recipe) if config is None else config
         return launch(recipe, config, self.out / (out or recipe), on_step, processes, fresh)
+
+    def train_each(
+        self, recipe: str, configs: Mapping[str, Any], out: str = "", on_step: "Mapping[str, OnStep] | None" = None
+    ) -> dict[str, Any]:
+        """Train a recipe afresh for each of some configurations, on all cores; title -> what was trained.
+
+        Below `out` each has its folder. on_step: title -> what is called after its steps. See
+        `ovs_lite.train.side_by_side.launch_each`.
+        """
+        from ovs_lite.train.side_by_side import launch_each  # as above
+
+        ended = progress(count(1), "training", total=len(configs))
+        next(ended)
+        trained = launch_each(recipe, configs, self.out / out, on_step, fresh=True, done=lambda title: next(ended))
+        ended.close()
+        return trained
 
     def claim(
         self,

@@ -31,7 +31,7 @@ def test_two_processes_write_what_one_writes_and_the_next_call_starts_none(tmp_p
     def never(*_, **__):
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(build, "ProcessPoolExecutor", never)
+    monkeypatch.setattr(build, "worker_pool", never)
     assert build_all(TINY, tmp_path / "two", progress=False, processes=2) == two
     with pytest.raises(AssertionError, match="a process was started"):
         build_all(TINY, tmp_path / "two", seed=1, progress=False, processes=2)

@@ -14,7 +14,7 @@ from ovs_lite.iconworld.nouns import load_nouns
 from ovs_lite.iconworld.palette import COLOUR_NAMES
 from ovs_lite.iconworld.render import render
 from ovs_lite.iconworld.scene import SceneStyle, sample_scenes
-from ovs_lite.iconworld.stream import CaptionStream, Stage, object_stages, scene_stages
+from ovs_lite.iconworld.stream import CaptionStream, Stage, label_stages, object_stages, scene_stages
 from ovs_lite.iconworld.textures import STUFF_NAMES
 
 WORDS = sorted(((word, n.noun) for n in load_nouns() for word in (n.noun, n.plural)), key=lambda w: -len(w[0]))
@@ -194,3 +194,14 @@ def test_an_easy_stage_has_no_glyph_no_turned_hue_and_no_company():
         glyph, turned = drawings.glyph[scenes[step].drawing_ids], scenes[step].turn_ids > 0
         assert bool(glyph.any()) == bool(turned.any()) == bool((scenes[step].place_ids >= 0).any()) == (step == 1)
     assert scenes[0].blur.max() == 0 < scenes[1].blur.max()
+
+
+def test_labels_name_the_one_thing_of_an_image_and_nothing_else():
+    stream = CaptionStream(32, 16, stages=label_stages(10))
+    colours = {"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"}
+    for step in range(6):
+        images, captions = stream(step)
+        assert len(images) == 32 and all(len(nouns_in(caption)) == 1 for caption in captions)
+        words = {word for caption in captions for word in caption.replace(".", "").split()}
+        names = {word for caption in captions for noun in nouns_in(caption) for word in noun.split()}
+        assert not (words - names) & (colours | set(STUFF_NAMES)), "neither colours nor grounds"

@@ -20,7 +20,7 @@ OWN_SETTINGS = {
         "curriculum": "scenes", "closed_blocks": 5,
     },
 }  # fmt: skip
-CURRICULA = ("objects", "scenes")
+CURRICULA = ("objects", "scenes", "labels")
 LOOP = LoopConfig(steps=6000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.998, checkpoint_every=200)
 
 
@@ -35,7 +35,7 @@ class ClipPretrainingConfig:
     text: str = OWN  # text tower to start from instead: a shipped model's name, random, or the model's own recipe
     teacher: str = OWN  # shipped model whose embeddings of whole images are imitated too, or the model's own recipe
     freeze: str = OWN  # tower that is not trained: text or image, or the model's own recipe
-    curriculum: str = OWN  # objects: single things first; scenes: several things from the start; or the model's own
+    curriculum: str = OWN  # objects: single ones first; scenes: several; labels: single, named; or the model's own
     closed_blocks: int = OWN_NUMBER  # first blocks in which a ViT's class token reads late; -1: the model's own recipe
     styles: tuple[str, ...] = TRAINING_STYLES  # of drawing
     draw_on: str = "cpu"  # device that draws the images, such as cuda

@@ -18,7 +18,7 @@ from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.prompts import TEMPLATES
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.iconworld.caption_grammar import vocabulary_texts
-from ovs_lite.iconworld.stream import CaptionStream, object_stages, scene_stages
+from ovs_lite.iconworld.stream import CaptionStream, label_stages, object_stages, scene_stages
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConfig
 from ovs_lite.methods.clip_pretraining.late_reading import LateReading
@@ -26,7 +26,7 @@ from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors
 
 IMITATION = 10.0  # weight of the teacher's term
-STAGES = {"objects": object_stages, "scenes": scene_stages}
+STAGES = {"objects": object_stages, "scenes": scene_stages, "labels": label_stages}
 
 Batch = tuple[torch.Tensor, list[str], torch.Tensor]
 

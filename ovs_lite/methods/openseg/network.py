@@ -13,6 +13,7 @@ from torch import nn
 from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.models.fpn import EmbeddingHead
+from ovs_lite.regions.pooling import mask_pool
 
 TEMPERATURE = 0.07  # where tau of Eq. 2 starts, as CLIP's; the paper does not say
 SMALLEST = 1 / MAX_SCALE
@@ -52,13 +53,35 @@ class OpenSegNetwork(nn.Module):
     def meaning(self, features: torch.Tensor, start: torch.Tensor | None) -> torch.Tensor:
         """F and the start of `looked_at` -> F_z (B, D, h, w), not normalised."""
         meaning = self.meaning_head(features)
-        if start is None:
-            return meaning
-        start = start.contiguous(memory_format=torch.channels_last)  # a CPU enlarges it twenty times as fast
-        start = F.interpolate(start, meaning.shape[-2:], mode="bilinear", align_corners=False)
-        return meaning + F.normalize(start, dim=1)
+        return meaning if start is None else meaning + _enlarged(start, meaning.shape[-2:])
+
+    def regions(
+        self, features: torch.Tensor, masks: torch.Tensor, start: torch.Tensor | None, pooling: str = "sum"
+    ) -> torch.Tensor:
+        """What `mask_pool` makes of `meaning`, without that map: (B, C, h, w), (B, N, h, w), start -> (B, N, D).
+
+        The head's last layer is linear, and so is pooling: regions are pooled first, and are fewer than pixels.
+        start: of `looked_at`, or what `start_regions` made of it, (B, N, D).
+        """
+        last = self.meaning_head[-1]
+        pooled = mask_pool(self.meaning_head.inner(features), masks, pooling)
+        under = mask_pool(torch.ones_like(masks[:, :1]), masks, pooling)  # (B, N, 1), what a bias is counted with
+        found = F.linear(pooled, last.weight.flatten(1)) + last.bias * under
+        if start is not None and start.ndim == 4:
+            start = self.start_regions(start, masks, pooling)
+        return found if start is None else found + start
+
+    def start_regions(self, start: torch.Tensor, masks: torch.Tensor, pooling: str = "sum") -> torch.Tensor:
+        """What regions start from: the coarse map of `looked_at`, enlarged and pooled under (B, N, h, w): (B, N, D)."""
+        return mask_pool(_enlarged(start, masks.shape[-2:]), masks, pooling)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) RGB in [0, 1] -> mask logits (B, N, h, w) and F_z (B, D, h, w), not normalised."""
         features, masks, start = self.looked_at(images)
         return masks, self.meaning(features, start)
+
+
+def _enlarged(start: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """CLIP's coarse map at the size of F_z, of unit length."""
+    start = start.contiguous(memory_format=torch.channels_last)  # a CPU enlarges it twenty times as fast
+    return F.normalize(F.interpolate(start, size, mode="bilinear", align_corners=False), dim=1)

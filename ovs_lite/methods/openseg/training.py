@@ -28,7 +28,6 @@ from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.word_table import WordTable
-from ovs_lite.regions.pooling import mask_pool
 
 SIZES = ("backbone", "channels", "queries", "layers", "heads", "image_size")
 KEPT = 4096  # images of which `WordsAlone` keeps what it read: 0.4 MB each in the miniature
@@ -49,8 +48,7 @@ class OpenSegTraining(Task):
     def losses(self, batch: MaskBatch) -> dict[str, torch.Tensor]:
         """Both terms, or the grounding alone where alpha is 0."""
         clip, config = self.method.clip, self.config
-        masks, pixels = self.seen(batch.images.to(clip.device))
-        regions = mask_pool(pixels, masks, config.pooling)
+        masks, regions = self.seen(batch.images.to(clip.device))
         most = max(1, max(map(len, batch.words)))
         words, valid = self.words.padded(batch.words, largest(most, clip.device) if config.sync else most)
         if config.sync:
@@ -59,9 +57,10 @@ class OpenSegTraining(Task):
         return found | ({"best_match_dice": mask_loss(masks, batch.masks)} if config.alpha else {})
 
     def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(b, 3, H, W) RGB in [0, 1] -> masks (b, N, h, w) in [0, 1] and F_z (b, D, h, w)."""
-        logits, pixels = self.model(images)
-        return logits.float().sigmoid(), pixels
+        """(b, 3, H, W) RGB in [0, 1] -> masks (b, N, h, w) in [0, 1] and their embeddings (b, N, D)."""
+        features, logits, start = self.model.looked_at(images)
+        masks = logits.float().sigmoid()
+        return masks, self.model.regions(features, masks, start, self.config.pooling)
 
     def notes(self) -> list[str]:
         """Who told nouns from adjectives."""
@@ -100,13 +99,15 @@ class WordsAlone(OpenSegTraining):
         parts = zip(*(read[key] for key in keys), strict=True)
         features, masks, *start = (torch.stack([one.float() for one in part]) for part in parts)
         features = features.contiguous(memory_format=torch.channels_last)  # as it comes from a pyramid
-        return masks, self.model.meaning(features, start[0] if start else None)
+        return masks, self.model.regions(features, masks, start[0] if start else None, self.config.pooling)
 
     @torch.no_grad()
     def _read(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-        """F, masks and, where there is one, the start of F_z of each image, in half precision."""
+        """F, masks and, where there is one, what their regions start from, of each image, in half precision."""
         features, logits, start = self.model.looked_at(images)
-        parts = (features, logits.float().sigmoid(), *([] if start is None else [start]))
+        masks = logits.float().sigmoid()
+        started = [] if start is None else [self.model.start_regions(start, masks, self.config.pooling)]
+        parts = (features, masks, *started)
         return zip(*(part.half().contiguous().unbind() for part in parts), strict=True)
 
 

@@ -15,6 +15,9 @@ from ovs_lite.clip import load_clip
 from ovs_lite.methods.openseg.clip_proposals import ClipProposals
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
+from ovs_lite.methods.openseg.network import OpenSegNetwork
+from ovs_lite.methods.openseg.proposer import OpenSegProposer
+from ovs_lite.regions.pooling import mask_pool
 from ovs_lite.regions.sources import ground_truths
 
 TEXT = random_texts(3, 16)
@@ -122,6 +125,28 @@ def test_a_file_brings_the_sizes_and_belongs_to_the_text_tower_alone(tmp_path):
     shaken(clip.network.transformer)
     with pytest.raises(ValueError, match="trained on the CLIP 'tiny', whose weights or configuration are not those"):
         load_method("openseg", clip, path)
+
+
+@pytest.mark.parametrize("clip_map", [True, False])
+@pytest.mark.parametrize("pooling", ["sum", "hard"])
+def test_regions_that_are_pooled_before_the_last_layer_are_those_of_the_map(clip_map, pooling):
+    torch.manual_seed(0)
+    network = shaken(OpenSegNetwork(OpenSegProposer(OpenSegConfig(**SMALL)), 24, clip_map)).double()
+    features, masks, start = network.looked_at(torch.rand(2, 3, 64, 64).double())
+    masks = masks.sigmoid().detach()
+    masks[1, 2] = 0  # a mask of nothing
+    expected = mask_pool(network.meaning(features, start), masks, pooling)
+    found = network.regions(features, masks, start, pooling)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)
+    assert not found[1, 2].any() and found.abs().max() > 0.1
+    if clip_map:
+        kept = network.start_regions(start, masks, pooling)
+        torch.testing.assert_close(network.regions(features, masks, kept, pooling), expected, atol=1e-10, rtol=1e-8)
+    weights = torch.randn_like(found)
+    for parameter in network.meaning_head.parameters():
+        wanted = torch.autograd.grad((expected * weights).sum(), parameter, retain_graph=True)[0]
+        given = torch.autograd.grad((found * weights).sum(), parameter, retain_graph=True)[0]
+        torch.testing.assert_close(given, wanted, atol=1e-8, rtol=1e-6)
 
 
 def test_files_of_others_and_damaged_notes_are_refused(tmp_path):
