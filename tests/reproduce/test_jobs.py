@@ -61,7 +61,9 @@ def test_a_notebook_that_was_told_to_stop_is_not_done(world):
 
 @pytest.mark.slow
 def test_after_a_failure_none_is_started_and_those_that_run_end(world):
-    write_notebook(world / "notebooks" / "00_first.ipynb", "import time\ntime.sleep(3)")
+    known = f"Path({str(world / 'runs' / 'smoke' / '01_second' / 'stage.json')!r})"
+    until = f"while not ({known}.exists() and 'failed' in {known}.read_text()):\n    time.sleep(0.1)\ntime.sleep(1)"
+    write_notebook(world / "notebooks" / "00_first.ipynb", f"import time\nfrom pathlib import Path\n{until}")
     write_notebook(world / "notebooks" / "01_second.ipynb", "assert False")
     write_notebook(world / "notebooks" / "02_third.ipynb", "print(1)")
     assert statuses(reproduce(world, jobs=2)) == ["done", "failed"]
