@@ -1,7 +1,8 @@
 """Several trainings of one recipe, as a table of variants needs them, on all cores of a machine without a GPU.
 
-Steps of the miniature are too small to be worth two threads: two trainings at once, a core each, take little more than
-half of the time.
+Steps of the miniature are too small to be worth two threads. Two trainings at once, a core each, take two thirds to
+four fifths of the time of one after another on both cores, which share their memory
+(`tests/benchmarks/bench_side_by_side.py`).
 """
 
 from collections import deque
@@ -14,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import psutil
 import torch
 
 from ovs_lite.distributed import worker_pool
@@ -21,6 +23,9 @@ from ovs_lite.methods import get_recipe
 from ovs_lite.train.command import run_recipe
 from ovs_lite.train.launch import launch
 from ovs_lite.train.loop import OnStep
+
+MOST_AT_ONCE = 4
+MEMORY_OF_ONE = 2 << 30  # bytes; a process that trains in profile lite takes 1.6 GB
 
 
 def launch_each(
@@ -35,14 +40,14 @@ def launch_each(
 
     configs: title -> configuration. on_step: title -> what is called after each step of that training, which then runs
     in this process. done: called with a title when its training has ended.
-    As many at once as torch has threads here, each on one thread, one of them in this process: no number depends on who
-    trained what. On one core, or with a GPU, one follows another, as `launch` would train them.
+    One of them in this process; how many at once, `trainings_at_once` says. Then each has one thread, so no number
+    depends on who trained what. On one core, or with a GPU, one follows another, as `launch` would train them.
     After the first that fails none is started; what it raised is raised when the running ones have ended.
     """
     folder, watched, trained = Path(out), dict(on_step or {}), {}
     mine, anyones = (deque(t for t in configs if (t in watched) == here) for here in (True, False))
     lock = Lock()
-    others = 0 if torch.cuda.is_available() else min(torch.get_num_threads(), len(configs)) - 1
+    others = min(trainings_at_once(), len(configs)) - 1
 
     def work(queues: Sequence[deque[str]], train: Callable[[str], Any]) -> None:
         for title in _taken(queues):
@@ -73,6 +78,13 @@ def launch_each(
         for one in fed:
             one.result()
     return {title: trained[title] for title in configs}
+
+
+def trainings_at_once() -> int:
+    """One with a GPU, else one per thread that torch has here, as memory allows, and `MOST_AT_ONCE` at the most."""
+    if torch.cuda.is_available():
+        return 1
+    return max(1, min(torch.get_num_threads(), MOST_AT_ONCE, psutil.virtual_memory().available // MEMORY_OF_ONE))
 
 
 def _taken(queues: Sequence[deque[str]]) -> Iterator[str]:

@@ -198,10 +198,9 @@ def test_an_easy_stage_has_no_glyph_no_turned_hue_and_no_company():
 
 def test_labels_name_the_one_thing_of_an_image_and_nothing_else():
     stream = CaptionStream(32, 16, stages=label_stages(10))
-    colours = {"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"}
     for step in range(6):
         images, captions = stream(step)
         assert len(images) == 32 and all(len(nouns_in(caption)) == 1 for caption in captions)
         words = {word for caption in captions for word in caption.replace(".", "").split()}
         names = {word for caption in captions for noun in nouns_in(caption) for word in noun.split()}
-        assert not (words - names) & (colours | set(STUFF_NAMES)), "neither colours nor grounds"
+        assert not (words - names) & {*COLOUR_NAMES, *STUFF_NAMES}, "neither colours nor grounds"

@@ -7,6 +7,7 @@ from kit.runs import rows
 from ovs_lite.config import get_profile, override
 from ovs_lite.iconworld.build import build_set
 from ovs_lite.methods import get_recipe
+from ovs_lite.train import side_by_side
 from ovs_lite.train.side_by_side import launch_each
 
 NAME = "openseg-proposals"
@@ -48,7 +49,20 @@ def test_two_at_once_are_what_one_after_another_is(configs, tmp_path, threads, c
 
 def test_after_a_failure_none_is_started_and_it_is_raised_here(configs, tmp_path, threads):
     threads(2)
-    broken = configs | {"seed 3": override(configs["seed 3"], {"data": "nowhere"})}
+    broken = {title: override(config, {"data": "nowhere"}) for title, config in configs.items()}
     with pytest.raises(FileNotFoundError, match="no data set at .*nowhere"):
-        launch_each(NAME, {title: broken["seed 3"] for title in broken}, tmp_path / "run")
+        launch_each(NAME, broken | {"last": configs["seed 0"]}, tmp_path / "run")
     assert torch.get_num_threads() == 2 and not [*(tmp_path / "run").rglob("*.safetensors")]
+
+
+def test_as_many_at_once_as_threads_and_memory_allow(threads, monkeypatch):
+    threads(2)
+    assert side_by_side.trainings_at_once() == 2
+    free = type("Memory", (), {"available": 3 * side_by_side.MEMORY_OF_ONE // 2})
+    monkeypatch.setattr(side_by_side.psutil, "virtual_memory", lambda: free)
+    assert side_by_side.trainings_at_once() == 1
+    free.available = 100 * side_by_side.MEMORY_OF_ONE
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert side_by_side.trainings_at_once() == side_by_side.MOST_AT_ONCE
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert side_by_side.trainings_at_once() == 1

@@ -56,24 +56,25 @@ class OpenSegNetwork(nn.Module):
         return meaning if start is None else meaning + _enlarged(start, meaning.shape[-2:])
 
     def regions(
-        self, features: torch.Tensor, masks: torch.Tensor, start: torch.Tensor | None, pooling: str = "sum"
+        self, features: torch.Tensor, masks: torch.Tensor, started: torch.Tensor | None, pooling: str = "sum"
     ) -> torch.Tensor:
-        """What `mask_pool` makes of `meaning`, without that map: (B, C, h, w), (B, N, h, w), start -> (B, N, D).
+        """What `mask_pool` makes of `meaning`, without that map: (B, C, h, w), (B, N, h, w) -> (B, N, D).
 
-        The head's last layer is linear, and so is pooling: regions are pooled first, and are fewer than pixels.
-        start: of `looked_at`, or what `start_regions` made of it, (B, N, D).
+        The head's last layer is linear, and so is pooling: regions are pooled first, and are fewer than pixels. That
+        saves a tenth of the memory, and next to no time (`tests/benchmarks/bench_region_pooling.py`).
+        started: what `start_regions` makes of the start of `looked_at`, (B, N, D), where there is one.
         """
         last = self.meaning_head[-1]
         pooled = mask_pool(self.meaning_head.inner(features), masks, pooling)
         under = mask_pool(torch.ones_like(masks[:, :1]), masks, pooling)  # (B, N, 1), what a bias is counted with
         found = F.linear(pooled, last.weight.flatten(1)) + last.bias * under
-        if start is not None and start.ndim == 4:
-            start = self.start_regions(start, masks, pooling)
-        return found if start is None else found + start
+        return found if started is None else found + started
 
-    def start_regions(self, start: torch.Tensor, masks: torch.Tensor, pooling: str = "sum") -> torch.Tensor:
+    def start_regions(
+        self, start: torch.Tensor | None, masks: torch.Tensor, pooling: str = "sum"
+    ) -> torch.Tensor | None:
         """What regions start from: the coarse map of `looked_at`, enlarged and pooled under (B, N, h, w): (B, N, D)."""
-        return mask_pool(_enlarged(start, masks.shape[-2:]), masks, pooling)
+        return None if start is None else mask_pool(_enlarged(start, masks.shape[-2:]), masks, pooling)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) RGB in [0, 1] -> mask logits (B, N, h, w) and F_z (B, D, h, w), not normalised."""

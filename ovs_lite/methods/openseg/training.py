@@ -59,8 +59,9 @@ class OpenSegTraining(Task):
     def seen(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(b, 3, H, W) RGB in [0, 1] -> masks (b, N, h, w) in [0, 1] and their embeddings (b, N, D)."""
         features, logits, start = self.model.looked_at(images)
-        masks = logits.float().sigmoid()
-        return masks, self.model.regions(features, masks, start, self.config.pooling)
+        masks, pooling = logits.float().sigmoid(), self.config.pooling
+        started = self.model.start_regions(start, masks, pooling)
+        return masks, self.model.regions(features, masks, started, pooling)
 
     def notes(self) -> list[str]:
         """Who told nouns from adjectives."""
@@ -97,17 +98,17 @@ class WordsAlone(OpenSegTraining):
         for key in list(self.kept)[: max(0, len(self.kept) - KEPT)]:
             del self.kept[key]
         parts = zip(*(read[key] for key in keys), strict=True)
-        features, masks, *start = (torch.stack([one.float() for one in part]) for part in parts)
+        features, masks, *started = (torch.stack([one.float() for one in part]) for part in parts)
         features = features.contiguous(memory_format=torch.channels_last)  # as it comes from a pyramid
-        return masks, self.model.regions(features, masks, start[0] if start else None, self.config.pooling)
+        return masks, self.model.regions(features, masks, started[0] if started else None, self.config.pooling)
 
     @torch.no_grad()
     def _read(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         """F, masks and, where there is one, what their regions start from, of each image, in half precision."""
         features, logits, start = self.model.looked_at(images)
         masks = logits.float().sigmoid()
-        started = [] if start is None else [self.model.start_regions(start, masks, self.config.pooling)]
-        parts = (features, masks, *started)
+        started = self.model.start_regions(start, masks, self.config.pooling)
+        parts = (features, masks, *([] if started is None else [started]))
         return zip(*(part.half().contiguous().unbind() for part in parts), strict=True)
 
 

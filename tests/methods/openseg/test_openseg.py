@@ -136,12 +136,9 @@ def test_regions_that_are_pooled_before_the_last_layer_are_those_of_the_map(clip
     masks = masks.sigmoid().detach()
     masks[1, 2] = 0  # a mask of nothing
     expected = mask_pool(network.meaning(features, start), masks, pooling)
-    found = network.regions(features, masks, start, pooling)
+    found = network.regions(features, masks, network.start_regions(start, masks, pooling), pooling)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)
     assert not found[1, 2].any() and found.abs().max() > 0.1
-    if clip_map:
-        kept = network.start_regions(start, masks, pooling)
-        torch.testing.assert_close(network.regions(features, masks, kept, pooling), expected, atol=1e-10, rtol=1e-8)
     weights = torch.randn_like(found)
     for parameter in network.meaning_head.parameters():
         wanted = torch.autograd.grad((expected * weights).sum(), parameter, retain_graph=True)[0]
