@@ -144,11 +144,14 @@ class MaskProposer(nn.Module):
         write_tensors(path, self.state_dict(), about)
 
 
-def start_backbone(config: MaskConfig, fresh: bool) -> Backbone:
-    """The configuration's backbone. fresh: with the weights that it starts from (convnext_lite: the shipped CLIP's
-    image tower, as OpenSeg's starts from ALIGN's), else random ones that a file will replace."""
-    lite = fresh and config.backbone == LITE_TRUNK
-    trunk = load_clip("ConvNeXt-Lite").network.visual.trunk if lite else None
+def start_backbone(config: MaskConfig, fresh: bool, lite: str = "lite") -> Backbone:
+    """The configuration's backbone. fresh: with the weights that it starts from (convnext_lite: a CLIP's image tower,
+    as OpenSeg's starts from ALIGN's), else random ones that a file will replace.
+
+    lite: which ConvNeXt-Lite's tower that is: the shipped one's, or of a file that `ovs-lite train clip` wrote.
+    """
+    towers = fresh and config.backbone == LITE_TRUNK
+    trunk = load_clip("ConvNeXt-Lite", lite).network.visual.trunk if towers else None
     timm_weights = fresh and config.backbone_pretrained and trunk is None
     return Backbone(config.backbone, timm_weights, config.image_size, trunk)
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import RANDOM, LoopConfig
 from ovs_lite.data.captions import ALL, KINDS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
 from ovs_lite.regions.pooling import POOLINGS
 
-STARTS = ("clip", "backbone", "random")
+STARTS = ("clip", "backbone", RANDOM)
+TOWERS = ".safetensors"  # ending of files that `ovs-lite train clip` writes
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class OpenSegConfig(ProposalConfig):
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
     limits: tuple[int, ...] = ()  # only so many records of each data set; none: all
     proposals: str = ""  # weights of openseg-proposals that stay as they are, while F_z alone learns; asks for alpha 0
-    start: str = "clip"  # with CLIP's backbone and its last map for F_z, backbone (that alone), or random
+    start: str = "clip"  # CLIP's backbone and its map for F_z, backbone (that alone), random, or a ConvNeXt-Lite's file
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
     templates: str = "bare"  # sentences that a word is put into; bare: none
@@ -41,9 +42,14 @@ class OpenSegConfig(ProposalConfig):
         """Whether the network has CLIP's own map to start from."""
         return self.start == "clip" and self.backbone == LITE_TRUNK
 
+    @property
+    def tower(self) -> str:
+        """The file whose image tower the backbone starts from; none: another start."""
+        return self.start if self.start.endswith(TOWERS) else ""
+
     def __post_init__(self):
         super().__post_init__()
-        choices = {"start": STARTS, "tagger": TAGGERS, "pooling": POOLINGS}
+        choices = {"start": (*STARTS, self.tower or f"a file *{TOWERS}"), "tagger": TAGGERS, "pooling": POOLINGS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")

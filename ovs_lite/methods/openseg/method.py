@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.dense import map_projection
+from ovs_lite.config import RANDOM
 from ovs_lite.methods.base import encodes, scores_from
 from ovs_lite.methods.openseg.config import PRESETS, OpenSegConfig
 from ovs_lite.methods.openseg.network import OpenSegNetwork
@@ -53,7 +54,7 @@ class OpenSeg(OwnBackbone):
     def __init__(self, clip: Clip, config: OpenSegConfig | None = None, fresh: bool = False):
         super().__init__(clip, config)
         self.elsewhere: Callable[[np.ndarray], torch.Tensor] | None = None
-        proposer = OpenSegProposer(self.config, fresh and self.config.start != "random")
+        proposer = OpenSegProposer(self.config, fresh and self.config.start != RANDOM, self.config.tower or "lite")
         self.network = OpenSegNetwork(proposer, clip.embed_dim, self.config.starts_as_clip)
         if fresh and self.config.starts_as_clip:
             self.network.clip_map.load_state_dict(map_projection(clip.network.visual).state_dict())

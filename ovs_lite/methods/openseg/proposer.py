@@ -60,12 +60,12 @@ class OpenSegProposals(nn.Module):
 
 
 class OpenSegProposer(MaskProposer):
-    """See `MaskProposer`. There is no objectness: every proposal counts. fresh: see `start_backbone`."""
+    """See `MaskProposer`. There is no objectness: every proposal counts. fresh, lite: see `start_backbone`."""
 
     recipe = "openseg-proposals"
 
-    def __init__(self, config: ProposalConfig, fresh: bool = True):
-        backbone, side = start_backbone(config, fresh), -(-config.image_size // 4)
+    def __init__(self, config: ProposalConfig, fresh: bool = True, lite: str = "lite"):
+        backbone, side = start_backbone(config, fresh, lite), -(-config.image_size // 4)
         sizes = (config.channels, config.queries, config.layers, config.heads)
         super().__init__(config, backbone, OpenSegProposals(backbone, *sizes, grid=(side, side)))
 

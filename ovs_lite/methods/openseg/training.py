@@ -121,6 +121,8 @@ def build(config: OpenSegConfig) -> OpenSegTraining:
     for place, limit in enumerate(config.limits):
         splits[place] = splits[place].select(range(min(limit, len(splits[place]))))
     found = {"records": [len(split) for split in splits], "tagger": tagger.name, "text_tower": clip.fingerprint()}
+    if config.tower:
+        found["start"] = file_digest(config.tower)
     if config.proposals:
         found["proposals"] = _copy_proposals(method, config)
     batches = Prefetched(_batches(config, splits, tagger, method.network.proposer.mean))
@@ -142,9 +144,7 @@ def _copy_proposals(method: OpenSeg, config: OpenSegConfig) -> str:
     given, own = load_proposer(path), method.network.proposer
     if not isinstance(given, OpenSegProposer):
         raise ValueError(f"{path}: got proposals of {given.recipe}, expected those of openseg-proposals")
-    wanted = {
-        name: getattr(config, name) for name in ("backbone", "channels", "queries", "layers", "heads", "image_size")
-    }
+    wanted = {name: getattr(config, name) for name in SIZES}
     found = {name: getattr(given.config, name) for name in wanted}
     if found != wanted:
         raise ValueError(f"{path}: got proposals with {found}, expected {wanted}, as this run asks for")

@@ -8,15 +8,19 @@ import torch
 from kit.openseg import BATCHES, WORDS, gradients, lseg_task, openseg_task, share, word_batch
 from kit.oracles.grounding import slow_grounding_loss
 from kit.processes import launch, load
+from ovs_lite.clip.lite.files import shipped_path
 from ovs_lite.data.loaders.mask_batches import MaskBatch
 from ovs_lite.data.record import write_split
+from ovs_lite.files import file_digest
 from ovs_lite.losses.masks import best_match_dice_loss
 from ovs_lite.methods import get_recipe
 from ovs_lite.methods.openseg.config import OpenSegConfig
+from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.proposal_training import covered_share
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.openseg.training import OpenSegTraining
 from ovs_lite.methods.proposer import ProposalConfig
+from ovs_lite.tensors import read_tensors, write_tensors
 
 SIZES = {"backbone": "test_convnext", "channels": 16, "queries": 4, "layers": 1, "heads": 2, "image_size": 32}
 
@@ -196,3 +200,24 @@ def test_limits_take_the_first_records_of_each_set(tmp_path):
     for limits in ((2,), (2, 0)):
         with pytest.raises(ValueError, match="expected one, >= 1, of each"):
             OpenSegConfig(data=(first, second), limits=limits)
+
+
+def test_a_backbone_starts_from_the_shipped_tower_another_or_nothing(tmp_path):
+    file = tmp_path / "ConvNeXt-Lite.safetensors"
+    tensors, about = read_tensors(shipped_path("ConvNeXt-Lite"))
+    stem = "visual.trunk.stem.0.weight"
+    write_tensors(file, tensors | {stem: tensors[stem] + 1}, about)
+    split, found = split_of(tmp_path, CAPTIONS), {}
+    sizes = SIZES | {"backbone": "convnext_lite"}
+    for start in ("clip", "backbone", "random", str(file)):
+        task = get_recipe("openseg").build(OpenSegConfig(data=(split,), batch=2, start=start, **sizes))
+        found[start] = task.model.proposer.network.features.backbone.network.model.stem[0].weight
+        assert (task.model.clip_map is not None) == (start == "clip")
+        assert task.found.get("start") == (file_digest(file) if start == str(file) else None)
+    torch.testing.assert_close(found["clip"], tensors[stem].float())
+    assert torch.equal(found["clip"], found["backbone"]) and not torch.equal(found["clip"], found["random"])
+    torch.testing.assert_close(found[str(file)], (tensors[stem] + 1).float())
+    with pytest.raises(ValueError, match=r"got start='some'.*expected one of clip, backbone, random, a file"):
+        OpenSegConfig(start="some")
+    with pytest.raises(FileNotFoundError, match="none.safetensors: no such checkpoint"):
+        OpenSeg(task.method.clip, OpenSegConfig(start=str(tmp_path / "none.safetensors"), **sizes), fresh=True)
