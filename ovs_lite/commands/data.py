@@ -1,6 +1,7 @@
 """What `ovs-lite data build | list | show | verify | nltk` do."""
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from ovs_lite.config import Profile
 from ovs_lite.data.record import MANIFEST, load_split
 from ovs_lite.data.segments import segment_ids
 from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.distributed import Interrupts
 from ovs_lite.files import data_root
 from ovs_lite.iconworld.build import build_set, split_folder
 from ovs_lite.iconworld.sets import SET_NAMES, icon_sets, scene_count
@@ -19,10 +21,15 @@ from ovs_lite.viz.sheets import contact_sheet
 
 
 def build(profile: Profile, only: Sequence[str] = ()) -> list[Path]:
-    """Build the named sets of a profile, or all; what is there already is kept. Returns the folders."""
+    """Build the named sets of a profile, or all; what is there already is kept. Returns the folders. SIGTERM ends it
+    with the splits that are complete."""
     for name in only:
         icon_sets(name)  # a wrong name is an error before anything is built
-    return [folder for name in only or SET_NAMES for folder in build_set(name, profile.data, data_root(), profile.seed)]
+    names, folders = only or SET_NAMES, []
+    with Interrupts(signal.SIGTERM):
+        for name in names:
+            folders += build_set(name, profile.data, data_root(), profile.seed)
+    return folders
 
 
 def describe(profile: Profile) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ovs_lite.data.acquire import (
 from ovs_lite.data.catalogue import Catalogue, DataSet, load_catalogue, split_folder
 from ovs_lite.data.prepare import SHARDS, prepare
 from ovs_lite.data.record import MANIFEST, load_split, read_count, read_creator
+from ovs_lite.distributed import Interrupts
 from ovs_lite.files import data_root
 
 # Images per second of CPU time, by reader, measured on the 80 images of a small copy of COCO (0.3 megapixels) and, for
@@ -124,10 +126,11 @@ def prepare_set(
 ) -> Iterator[str]:
     """Prepare a set, see `prepare`; a line on each split, and on what was skipped. Raises ValueError for its name."""
     one = load_catalogue().find(name)
-    for done in prepare(one, root, splits, limit, subset, fresh, max_skipped=max_skipped, share=share):
-        counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}"
-        yield f"{done.folder}: {counted}, there already" if done.kept else f"{done.folder}: {counted}"
-        yield from done.report.splitlines()
+    with Interrupts(signal.SIGTERM):  # also while a split's files are hashed and moved
+        for done in prepare(one, root, splits, limit, subset, fresh, max_skipped=max_skipped, share=share):
+            counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}"
+            yield f"{done.folder}: {counted}, there already" if done.kept else f"{done.folder}: {counted}"
+            yield from done.report.splitlines()
 
 
 def verify_sets(words: Sequence[Path]) -> tuple[Iterator[tuple[Path, str, str]], list[Path]]:

@@ -40,6 +40,16 @@ class Share:
             raise ValueError(f"got part {self.number}/{self.count}, expected K/N with K from 1 to N, such as 3/64")
 
 
+def until_stopped(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records of a split that is written in one go. SIGTERM ends this process by SystemExit(0) at the next one, and
+    nothing of the split remains."""
+    with Interrupts(signal.SIGTERM) as interrupts:
+        for record in records:
+            if interrupts.number:
+                interrupts.end("stopped by a signal; the same command keeps the splits that are complete")
+            yield record
+
+
 def write_in_parts(
     folder: str | Path, made: Made, count: int, creator: dict[str, Any], columns: str, progress: bool, name: str,
     share: Share | None = None, size: int | None = None,

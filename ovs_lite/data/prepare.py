@@ -15,7 +15,7 @@ from typing import Any
 
 from ovs_lite.data.catalogue import DataSet, downloads_folder, split_folder
 from ovs_lite.data.loaders.web_shards import WebShards
-from ovs_lite.data.parts import Share, write_in_parts
+from ovs_lite.data.parts import Share, until_stopped, write_in_parts
 from ovs_lite.data.readers.coco import iter_coco
 from ovs_lite.data.readers.coco_panoptic import iter_coco_panoptic
 from ovs_lite.data.readers.mask_archives import iter_mask_archives
@@ -80,7 +80,8 @@ def prepare(
     max_skipped: float = 0.01,
     share: Share | None = None,
 ) -> Iterator[Prepared]:
-    """Write the splits of a set as records into `data_root`/SET/SPLIT, and yield each; what is there is kept.
+    """Write the splits of a set as records into `data_root`/SET/SPLIT, and yield each; what is there is kept. SIGTERM
+    ends it, see `until_stopped`, and with `share` `write_in_parts`.
 
     root: the set's folder, laid out as in the catalogue; default in downloads/. splits: default all.
     limit: take the first so many images. subset: of the images that the annotations list some may be absent.
@@ -112,7 +113,7 @@ def prepare(
         if share:
             yield _prepare_share(source, folder, creator, data_set.columns, share, max_skipped, progress)
             continue
-        records = _checked(islice(RECORDS[data_set.reader](source), limit), source.report, max_skipped)
+        records = _checked(until_stopped(islice(RECORDS[data_set.reader](source), limit)), source.report, max_skipped)
         total = limit or (None if subset else source.split["count"])
         options = {"creator": creator, "columns": data_set.columns, "total": total}
         manifest = write_split(records, folder, **options, overwrite=True, progress=progress)

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ovs_lite.config import ICONWORLD_FORMAT, DataConfig
+from ovs_lite.data.parts import until_stopped
 from ovs_lite.data.record import is_made, write_split
 from ovs_lite.distributed import worker_pool
 from ovs_lite.iconworld.annotate import granular_masks, panoptic, segment_names
@@ -61,14 +62,15 @@ def _annotation(icon_set: IconSet, scene: SceneBatch, drawn: Rendering, index: i
 
 
 def build_set(name: str, config: DataConfig, root: Path, seed: int = 0, progress: bool = True) -> list[Path]:
-    """Write the splits of one set that are not there yet, or that other settings made. Returns their folders."""
+    """Write the splits of one set that are not there yet, or that other settings made. Returns their folders. SIGTERM
+    ends it, see `until_stopped`."""
     folders = []
     for icon_set in icon_sets(name):
         folder = split_folder(root, config, name, icon_set.split)
         creator = _creator(icon_set, config, seed)
         if not is_made(folder, creator):
             count = scene_count(icon_set, config)
-            records = iter_records(icon_set, count, config.image_size, seed)
+            records = until_stopped(iter_records(icon_set, count, config.image_size, seed))
             columns = "masks" if icon_set.masks else "segments"
             write_split(
                 records, folder, creator=creator, columns=columns, total=count, overwrite=True, progress=progress
