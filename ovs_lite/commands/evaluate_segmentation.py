@@ -47,6 +47,7 @@ from ovs_lite.segmenter import load
 EXAMPLES = """ovs-lite evaluate segmentation --method maskclip --set icon-voc20 icon-context59 --images 100
 ovs-lite evaluate tcl --set icon-voc21 --option kp_weight=0
 ovs-lite evaluate tcl --set icon-voc20 --protocol tcl --against maskclip --out voc20.json --out voc20.md
+ovs-lite evaluate openseg --checkpoint runs/mine/openseg.safetensors --against-checkpoint runs/other/openseg.safetensors
 ovs-lite evaluate clip-cam --pamr
 ovs-lite evaluate maskclip --set icon-voc21 --background 0.22 0.26 0.3 --out voc21.json
 torchrun --nproc-per-node 2 -m ovs_lite evaluate maskclip --set icon-voc20
@@ -67,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--protocol", metavar="NAME", help=text)
     text = "a second method on the same images: the difference with its interval; its weights, options and threshold "
     add("--against", metavar="NAME", help=text + "are the method's own")
+    text = "trained weights of that second method; without --against of the same one"
+    add("--against-checkpoint", type=Path, metavar="FILE", help=text)
     add("--pamr", action="store_true", help="refine the scores by PAMR, whatever the protocol says")
     text = "score below which a pixel is background (the method's own); several are compared"
     add("--background", type=float, nargs="+", metavar="X", help=text)
@@ -85,9 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate METHOD` and `ovs-lite evaluate segmentation`."""
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
-    names = [args.method, *([args.against] if args.against else [])]
-    if len(set(names)) < len(names):
-        raise ValueError(f"got --against {args.against}, expected another method than {args.method}")
+    asked = _asked(args)
+    names, titles = [name for name, _ in asked], _titles(asked)
     options = [parse_options(args.option, method_class(args.method)), {}]
     for name, given in zip(names, options, strict=False):
         if args.pamr and "refine" in (options_of(method_class(name)) or {}):
@@ -98,15 +100,34 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"got --background {args.background}, expected none in these sets")
     start_process_group()
     found, about = [], {}
-    for number, name in enumerate(names):
-        method, loaded = _load(name, args.checkpoint if number == 0 else None, args)
+    for number, (name, checkpoint) in enumerate(asked):
+        method, loaded = _load(name, checkpoint, args)
         about = about or loaded
         found.append(
             {key: _measure(method, key, folders[key], args, how[number][key] | options[number]) for key in folders}
         )
     keys = [report.card.hash for reports in found for report in reports.values()]
     about |= {"checkpoint": args.checkpoint and str(args.checkpoint)}
-    finish(args, keys, *_output(names, found, about, folders, args))
+    text, content = _output(titles, found, about, folders, args)
+    if len(asked) > 1:
+        content["against"] |= {"method": names[1], "checkpoint": asked[1][1] and str(asked[1][1])}
+    finish(args, keys, text, content)
+
+
+def _asked(args: argparse.Namespace) -> list[tuple[str, Path | None]]:
+    """One method or two, and the weights of each. Raises ValueError where both are the same."""
+    asked = [(args.method, args.checkpoint)]
+    if args.against or args.against_checkpoint:
+        asked.append((args.against or args.method, args.against_checkpoint))
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"got {args.method} twice, expected --against another method, or --against-checkpoint")
+    return asked
+
+
+def _titles(asked: Sequence[tuple[str, Path | None]]) -> list[str]:
+    """Names of methods, and of their weights where the methods are the same."""
+    names = [name for name, _ in asked]
+    return names if len(set(names)) == len(names) else [f"{name} ({path or 'shipped'})" for name, path in asked]
 
 
 def parse_options(words: list[str], kind: type[Method]) -> dict[str, Any]:
@@ -152,7 +173,7 @@ def _measure(
 
 
 def _output(
-    names: Sequence[str],
+    titles: Sequence[str],
     found: Sequence[dict[str, SegmentationReport]],
     about: dict[str, Any],
     folders: dict[str, Path],
@@ -160,20 +181,20 @@ def _output(
 ) -> tuple[str, dict[str, Any]]:
     """The text and the JSON content."""
     several, parts = len(found) > 1, []
-    for method, reports in zip(names, found, strict=True):
+    for method, reports in zip(titles, found, strict=True):
         parts += [f"{method}:"] * several + [as_markdown(reports), groups_table(reports)]
         parts += [class_table(name, report) for name, report in reports.items() if args.per_class]
     if several:
-        parts.append(difference_table(*found, tuple(names)))
-    titles = {
-        f"{name}, {names[n]}" if several else name: one.card for n, r in enumerate(found) for name, one in r.items()
+        parts.append(difference_table(*found, tuple(titles)))
+    cards = {
+        f"{name}, {titles[n]}" if several else name: one.card for n, r in enumerate(found) for name, one in r.items()
     }
-    parts.append(card_table(titles))
+    parts.append(card_table(cards))
     content = [
         {name: {"folder": str(folders[name]), **facts(report, load_vocabulary(name))} for name, report in one.items()}
         for one in found
     ]
-    content = {**about, "sets": content[0]} | ({"against": {"method": names[1], "sets": content[1]}} if several else {})
+    content = {**about, "sets": content[0]} | ({"against": {"sets": content[1]}} if several else {})
     if several:
         compared = differences(*found)
         content["difference"] = {name: vars(estimate) for name, estimate in compared.items()}
