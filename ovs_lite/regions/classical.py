@@ -100,11 +100,13 @@ def merge_by_colour(labels: np.ndarray, colours: np.ndarray) -> list[list[int]]:
     colours: (h, w, C).
     Returns 2R - 1 lists of region numbers: each region alone, ascending, then the unions in the order of merging.
     """
-    graph, nodes = RAG(labels, connectivity=1), []
-    for region in np.unique(labels).tolist():
-        inside = colours[labels == region]
-        graph.add_node(region, labels=[region], size=len(inside), colour=inside.sum(0))
+    graph, nodes = RAG(), []
+    regions, places, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = [np.bincount(places.ravel(), channel.ravel()) for channel in np.moveaxis(colours, -1, 0)]
+    for region, size, colour in zip(regions.tolist(), sizes.tolist(), np.stack(sums, 1), strict=True):
+        graph.add_node(region, labels=[region], size=size, colour=colour)
         nodes.append([region])
+    graph.add_edges_from(_neighbours(labels))
     for first, second, edge in graph.edges(data=True):
         edge["weight"] = _added_error(graph, first, second)
 
@@ -118,6 +120,13 @@ def merge_by_colour(labels: np.ndarray, colours: np.ndarray) -> list[list[int]]:
 
     merge_hierarchical(labels, graph, np.inf, False, True, unite, reweight)
     return nodes
+
+
+def _neighbours(labels: np.ndarray) -> list[list[int]]:
+    """Pairs of regions that share an edge of a pixel, each once; `RAG(labels)` visits every pixel in Python."""
+    sides = ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1]))
+    pairs = np.concatenate([np.stack([one.ravel(), other.ravel()], 1) for one, other in sides])
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0).tolist()
 
 
 def downsized(image: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:

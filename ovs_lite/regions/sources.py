@@ -63,11 +63,18 @@ def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:
     masks = torch.as_tensor(masks)
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
         raise ValueError(f"{name} gave masks {tuple(masks.shape)}, expected (N, {image.shape[0]}, {image.shape[1]})")
-    soft = masks.dtype == torch.bool or masks.is_floating_point() and bool(((masks >= 0) & (masks <= 1)).all())
-    if not soft:
+    if not _in_unit_range(masks):
         values = f" between {masks.min():.3g} and {masks.max():.3g}" if len(masks) else ""
         raise ValueError(f"{name} gave masks of {masks.dtype}{values}, expected bool or float in [0, 1]")
     return masks.float()
+
+
+def _in_unit_range(masks: torch.Tensor) -> bool:
+    """Whether all values are bool, or numbers from 0 to 1."""
+    if masks.dtype == torch.bool or not masks.numel():
+        return masks.dtype == torch.bool or masks.is_floating_point()
+    low, high = masks.aminmax()  # NaN where there is one
+    return masks.is_floating_point() and bool(low >= 0) and bool(high <= 1)
 
 
 def _source(masks: Callable[[np.ndarray, int], np.ndarray]) -> MaskSource:

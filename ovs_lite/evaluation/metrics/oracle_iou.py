@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ovs_lite.matching import exact_iou
 from ovs_lite.regions.classifiers import inside
 
 VALUES_AT_ONCE = 1 << 23  # of masks that are compared together
@@ -16,28 +17,21 @@ VALUES_AT_ONCE = 1 << 23  # of masks that are compared together
 def best_of_all(masks: Iterable[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
     """The best IoU that each target has with any mask: parts of (N, H, W), (M, H, W) -> (M,) float64 in [0, 1].
 
-    masks: in parts of any length, so that never all need be held; compared as products of matrices, whose float32
-        counts are exact below 2^24 pixels. Without a mask 0. Two empty masks have 0.
+    masks: in parts of any length, so that never all need be held. Without a mask 0. Two empty masks have 0.
     Raises ValueError for masks of another size than the targets.
     """
     best = torch.zeros(len(targets), dtype=torch.float64, device=targets.device)
     if not len(targets):
         return best
-    wanted = inside(targets).flatten(1).float()
+    wanted = inside(targets).flatten(1)
     room = max(1, VALUES_AT_ONCE // max(1, wanted.shape[1]))
     for some in (some for part in masks for some in part.split(room)):
         if some.ndim != 3 or some.shape[1:] != targets.shape[1:]:
             shapes = f"{tuple(some.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"got masks and targets of shapes {shapes}, expected (N, H, W) and (M, H, W)")
         if len(some):
-            best = torch.maximum(best, _iou(inside(some).flatten(1).float().to(wanted.device), wanted).amax(0))
+            best = torch.maximum(best, exact_iou(inside(some).flatten(1).to(wanted.device), wanted).amax(0))
     return best
-
-
-def _iou(masks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(N, P) and (M, P) of 0 and 1 -> (N, M) float64."""
-    overlap = (masks @ targets.T).double()
-    return overlap / (masks.sum(1).double()[:, None] + targets.sum(1).double() - overlap).clamp(min=1)
 
 
 def best_of_own(masks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

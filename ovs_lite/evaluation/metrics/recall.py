@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ovs_lite.matching import pairwise_iou
+from ovs_lite.matching import exact_iou
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 BUDGET = 128
@@ -19,8 +19,7 @@ def mask_iou(masks: torch.Tensor, target_masks: torch.Tensor) -> torch.Tensor:
 
     float64, so that an IoU that equals a threshold is found. Two empty masks have 0.
     """
-    first, second = ((m if m.dtype == torch.bool else m > 0.5).flatten(1).double() for m in (masks, target_masks))
-    return pairwise_iou(first, second)
+    return exact_iou(*((m if m.dtype == torch.bool else m > 0.5).flatten(1) for m in (masks, target_masks)))
 
 
 def best_iou(masks: torch.Tensor, target_masks: torch.Tensor, budget: int | None = BUDGET) -> torch.Tensor:
