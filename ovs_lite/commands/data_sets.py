@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def prepare_set(
 ) -> Iterator[str]:
     """Prepare a set, see `prepare`; a line on each split, and on what was skipped. Raises ValueError for its name."""
     one = load_catalogue().find(name)
-    with Interrupts(signal.SIGTERM):  # also while a split's files are hashed and moved
+    # also while a split's files are hashed and moved; indices of shards are kept one by one, so there it may kill
+    with nullcontext() if one.reader == "shards" else Interrupts(signal.SIGTERM):
         for done in prepare(one, root, splits, limit, subset, fresh, max_skipped=max_skipped, share=share):
             counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}"
             yield f"{done.folder}: {counted}, there already" if done.kept else f"{done.folder}: {counted}"

@@ -71,10 +71,10 @@ def checked_masks(masks: Any, image: np.ndarray, name: str) -> torch.Tensor:
 
 def _in_unit_range(masks: torch.Tensor) -> bool:
     """Whether all values are bool, or numbers from 0 to 1."""
-    if masks.dtype == torch.bool or not masks.numel():
+    if masks.dtype == torch.bool or not masks.is_floating_point() or not masks.numel():
         return masks.dtype == torch.bool or masks.is_floating_point()
     low, high = masks.aminmax()  # NaN where there is one
-    return masks.is_floating_point() and bool(low >= 0) and bool(high <= 1)
+    return bool(low >= 0) and bool(high <= 1)
 
 
 def _source(masks: Callable[[np.ndarray, int], np.ndarray]) -> MaskSource:

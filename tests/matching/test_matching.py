@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from kit.oracles.masks import of_all_pairs, slow_dice, slow_focal
-from ovs_lite.matching import focal_terms, hungarian, pairwise_dice, pairwise_focal, pairwise_iou
+from ovs_lite.matching import costs, exact_iou, focal_terms, hungarian, pairwise_dice, pairwise_focal, pairwise_iou
 from ovs_lite.tensors import at_least_float32
 
 SIZES = [(1, 1, 1), (2, 5, 7), (5, 2, 7), (4, 4, 1), (3, 3, 30)]  # N, M, P
@@ -191,3 +192,21 @@ def test_a_batch_has_every_images_pairs():
         wanted = targets.round() if cost is pairwise_iou else targets
         alone = [cost(one, other) for one, other in zip(given, wanted, strict=True)]
         torch.testing.assert_close(cost(given, wanted), torch.stack(alone))
+
+
+@pytest.mark.parametrize("most", [costs.EXACT, 40])  # counted in float32, and in float64
+@pytest.mark.parametrize("autocast", [False, True])
+def test_exact_iou_is_the_fraction_of_counted_pixels(most, autocast, monkeypatch):
+    monkeypatch.setattr(costs, "EXACT", most)
+    first, second = (torch.rand(n, 3001, generator=torch.Generator().manual_seed(n)) > 0.3 for n in (6, 4))
+    first[2], second[1], second[2], second[3] = False, False, first[0], ~first[1]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = exact_iou(first, second)
+    assert found.dtype == torch.float64 and found[2, 1] == 0 and found[0, 2] == 1 and found[1, 3] == 0
+    for n, m in itertools.product(range(6), range(4)):
+        both, one, other = (
+            set(some.nonzero().flatten().tolist()) for some in (first[n] & second[m], first[n], second[m])
+        )
+        wanted = Fraction(len(both), max(1, len(one | other)))
+        assert found[n, m].item() == wanted.numerator / wanted.denominator, "to the last bit"
+    assert exact_iou(first[:0], second).shape == (0, 4) and exact_iou(first, second[:0]).shape == (6, 0)

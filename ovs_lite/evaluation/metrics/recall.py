@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from ovs_lite.matching import exact_iou
+from ovs_lite.regions.classifiers import inside
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 BUDGET = 128
@@ -19,7 +20,7 @@ def mask_iou(masks: torch.Tensor, target_masks: torch.Tensor) -> torch.Tensor:
 
     float64, so that an IoU that equals a threshold is found. Two empty masks have 0.
     """
-    return exact_iou(*((m if m.dtype == torch.bool else m > 0.5).flatten(1) for m in (masks, target_masks)))
+    return exact_iou(inside(masks).flatten(1), inside(target_masks).flatten(1))
 
 
 def best_iou(masks: torch.Tensor, target_masks: torch.Tensor, budget: int | None = BUDGET) -> torch.Tensor:

@@ -55,6 +55,10 @@ class OpenSegConfig(ProposalConfig):
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.kinds or set(self.kinds) - {*KINDS, ALL}:
             raise ValueError(f"got kinds={self.kinds}, expected some of {', '.join(KINDS)}, or {ALL}")
+        if self.tower and (self.proposals or self.backbone != LITE_TRUNK):
+            given = f"proposals={self.proposals!r}, which bring their backbone" if self.proposals else ""
+            given = given or f"backbone={self.backbone!r}"
+            raise ValueError(f"got start={self.start!r} and {given}; expected no proposals and {LITE_TRUNK!r}")
         if self.proposals and self.alpha:
             raise ValueError(f"got proposals that stay as they are, and alpha={self.alpha}; expected alpha=0")
         if self.limits and (len(self.limits) != len(self.data) or min(self.limits) < 1):

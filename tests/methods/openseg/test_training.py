@@ -219,5 +219,8 @@ def test_a_backbone_starts_from_the_shipped_tower_another_or_nothing(tmp_path):
     torch.testing.assert_close(found[str(file)], (tensors[stem] + 1).float())
     with pytest.raises(ValueError, match=r"got start='some'.*expected one of clip, backbone, random, a file"):
         OpenSegConfig(start="some")
+    for ignored in ({"backbone": "resnet50"}, {"proposals": "some.safetensors", "alpha": 0.0}):
+        with pytest.raises(ValueError, match="expected no proposals and 'convnext_lite'"):
+            OpenSegConfig(start=str(file), **ignored)
     with pytest.raises(FileNotFoundError, match="none.safetensors: no such checkpoint"):
         OpenSeg(task.method.clip, OpenSegConfig(start=str(tmp_path / "none.safetensors"), **sizes), fresh=True)
