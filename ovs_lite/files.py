@@ -96,6 +96,15 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, to_json(content, indent=2) + "\n")
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where the file is absent or truncated."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def to_json(content: Any, indent: int | None = None) -> str:
     """JSON text; NaN and infinities become null, which JSON lacks."""
     return json.dumps(_finite(content), indent=indent, ensure_ascii=False, default=float)

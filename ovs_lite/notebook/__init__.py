@@ -36,6 +36,7 @@ from ovs_lite.methods.registry import get_recipe, split_changes
 from ovs_lite.notebook.canvas import show_canvas
 from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headless
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
+from ovs_lite.notebook.others import wait_for_others
 from ovs_lite.notebook.real_pictures import photographs
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ class Context:
             return
         append_row(self.out / CLAIMS, {**row, "notebook": self.notebook, "profile": self.profile.name})
         print(claim_line(row))
+
+    def wait_for_others(self) -> None:
+        """Return when the other notebooks of this run have ended: what follows reads what they found."""
+        wait_for_others(self.out)
 
     def photos(self) -> datasets.Dataset:
         """The profile's photographs, as many as it evaluates. Raises FileNotFoundError with the cure."""

@@ -2,9 +2,9 @@
 
     python -m ovs_lite.reproduce.documents              # again, from docs/results.csv as it is
     python -m ovs_lite.reproduce.documents runs/lite    # take that run's results.csv first
-    python -m ovs_lite.reproduce.documents --seeds runs/seed-1/lite runs/seed-2/lite    # and those of other seeds
+    python -m ovs_lite.reproduce.documents --again runs/seed-1/lite runs/longer/lite    # and further ones beside it
 
-Tests compare the documents with what this makes of docs/results.csv, docs/seeds.csv, claims.yaml, notes.yaml and the
+Tests compare the documents with what this makes of docs/results.csv, docs/again.csv, claims.yaml, notes.yaml and the
 docstrings.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 
 from ovs_lite.config import RANDOM
 from ovs_lite.files import printable, write_text
+from ovs_lite.reproduce.again import AGAIN, Row, again_table, agreement, read_again, said_again
 from ovs_lite.reproduce.deviations import deviations_page
 from ovs_lite.reproduce.limitations import load_notes, reason
 from ovs_lite.reproduce.plan import cost, numbers_of
 from ovs_lite.reproduce.results import RESULTS, Results, read_results
-from ovs_lite.reproduce.seeds import SEEDS, Row, agreement, read_seeds, said_again, seeds_table
 from ovs_lite.reproduce.verdicts import MARKS, SHOWN_ORDER, answer, counted, entries, grouped, shown_rows
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +30,12 @@ MADE = f"<!-- Made by `{COMMAND}`: change its sources instead. -->"
 
 
 def write_documents(
-    root: str | Path = ROOT, run: str | Path | None = None, seeds: Sequence[str | Path] = ()
+    root: str | Path = ROOT, run: str | Path | None = None, again: Sequence[str | Path] = ()
 ) -> list[Path]:
     """Write the documents below `root`, a checkout, and return their paths.
 
-    run: a run's folder, whose results.csv becomes docs/results.csv first. seeds: runs with other seeds, whose claims
-    become docs/seeds.csv. Raises FileNotFoundError where there is none, ValueError where it is not one, was made with
+    run: a run's folder, whose results.csv becomes docs/results.csv first. again: further runs, whose claims become
+    docs/again.csv. Raises FileNotFoundError where there is none, ValueError where it is not one, was made with
     random weights, or README.md lacks the markers.
     """
     root = Path(root)
@@ -45,39 +45,39 @@ def write_documents(
         raise ValueError(f"{source}: got a run with random weights, expected one whose CLIP is trained")
     if run is not None:
         copied[f"docs/{RESULTS}"] = source.read_text(encoding="utf-8")
-    if seeds:
-        copied[f"docs/{SEEDS}"] = seeds_table(seeds, results)
+    if again:
+        copied[f"docs/{AGAIN}"] = again_table(again, results)
     for name, text in copied.items():
         write_text(root / name, text)
-    pages = documents(results, (root / "README.md").read_text(encoding="utf-8"), read_seeds(root / "docs" / SEEDS))
+    pages = documents(results, (root / "README.md").read_text(encoding="utf-8"), read_again(root / "docs" / AGAIN))
     for name, text in pages.items():
         write_text(root / name, text)
     return [root / name for name in (*copied, *pages)]
 
 
-def documents(results: Results, readme: str, seeds: Sequence[Row] = ()) -> dict[str, str]:
+def documents(results: Results, readme: str, again: Sequence[Row] = ()) -> dict[str, str]:
     """{path from the root: text} of all documents. readme: as it is. Raises ValueError where it lacks the markers."""
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"README.md: got no, or several, places for the verdicts; expected one {BEGIN} ... {END}")
     head, rest = readme.split(BEGIN)
     tail = rest.split(END)[1]
-    made = f"{head}{BEGIN}\n{verdict_table(results, seeds)}\n{END}{tail}"
-    page = claims_page(results, seeds)
+    made = f"{head}{BEGIN}\n{verdict_table(results, again)}\n{END}{tail}"
+    page = claims_page(results, again)
     return {"README.md": made, "docs/claims.md": page, "docs/deviations.md": deviations_page()}
 
 
-def verdict_table(results: Results, seeds: Sequence[Row] = ()) -> str:
+def verdict_table(results: Results, again: Sequence[Row] = ()) -> str:
     """README's table: which claims of each paper hold, with how they were measured."""
     found = entries(results.measured)
     lines = [_row(["paper", *(f"{MARKS[verdict]} {verdict}" for verdict in SHOWN_ORDER)]), _row(["---"] * 5)]
     for paper, group in grouped(found).items():
         named = ([entry["id"] for entry in group if entry["verdict"] == verdict] for verdict in SHOWN_ORDER)
         lines.append(_row([paper, *(f"{len(ids)}: {', '.join(ids)}" if ids else "0" for ids in named)]))
-    again = agreement(seeds, results)
-    return "\n".join([f"**{answer(found)}** {_where(results)}", "", *lines, *(["", again] if again else [])])
+    others = [line for said in agreement(again, results) for line in ("", said)]
+    return "\n".join([f"**{answer(found)}** {_where(results)}", "", *lines, *others])
 
 
-def claims_page(results: Results, seeds: Sequence[Row] = ()) -> str:
+def claims_page(results: Results, again: Sequence[Row] = ()) -> str:
     """docs/claims.md: every claim with the command that reproduces it, what it costs, its numbers and why."""
     found, notes = entries(results.measured), load_notes()
     intro = (
@@ -87,7 +87,7 @@ def claims_page(results: Results, seeds: Sequence[Row] = ()) -> str:
         "that settles the claim (peak of its processes together); what is up to date is not run again. A number of the "
         "paper is of its photographs, models and sets, which the line below each table names; ours is of drawings, a "
         "miniature CLIP, and trainings many thousand times shorter, or weights that come with the kit: signs and "
-        f"margins are compared, not sizes. All numbers: `docs/{RESULTS}`. {_of_other_seeds(seeds)}"
+        f"margins are compared, not sizes. All numbers: `docs/{RESULTS}`. {_of_others(again)}"
     )
     lines = ["# Claims", "", MADE, "", f"**{answer(found)}** {_where(results)}", "", intro]
     for paper, group in grouped(found).items():
@@ -95,14 +95,19 @@ def claims_page(results: Results, seeds: Sequence[Row] = ()) -> str:
         lines += ["", f"## {paper}", "", f"{counts}."]
         for entry in group:
             lines += ["", *_section(entry, results, notes.get(entry["id"], {}).get(entry["verdict"], ""))]
-            lines += [line for said in said_again(seeds, entry["id"]) for line in ("", f"Again, {_escaped(said)}")]
+            lines += [line for said in said_again(again, entry["id"]) for line in ("", f"Again, {_escaped(said)}")]
     return "\n".join(lines) + "\n"
 
 
-def _of_other_seeds(seeds: Sequence[Row]) -> str:
-    if not seeds:
-        return "Other seeds were not run: unless a row names more of them, a verdict is that of one."
-    return f"Of other seeds (scenes, draws and trainings; the shipped weights are the same): `docs/{SEEDS}`."
+def _of_others(again: Sequence[Row]) -> str:
+    said = []
+    if any(row["config"] for row in again):
+        said.append(f"Of longer trainings, by `ovs-lite reproduce --config examples/longer.yaml`: `docs/{AGAIN}`.")
+    if any(not row["config"] for row in again):
+        said.append(f"Of other seeds (scenes, draws and trainings; the shipped weights are the same): `docs/{AGAIN}`.")
+    else:
+        said.append("Other seeds were not run: unless a row names more of them, a verdict is that of one.")
+    return " ".join(said)
 
 
 def _section(entry: Mapping[str, Any], results: Results, note: str) -> list[str]:
@@ -168,10 +173,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         COMMAND, description=__doc__.split("\n\n")[0], epilog=f"example: {COMMAND} runs/lite"
     )
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run whose results.csv is taken first")
-    parser.add_argument("--seeds", nargs="+", default=[], type=Path, metavar="RUN", help="folders of runs, other seeds")
+    parser.add_argument("--again", nargs="+", default=[], type=Path, metavar="RUN", help="folders of further runs")
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
     args = parser.parse_args(argv)
-    for path in write_documents(args.root, args.run, args.seeds):
+    for path in write_documents(args.root, args.run, args.again):
         print(printable(path))
 
 

@@ -6,11 +6,10 @@ A run is a folder runs/<profile>/ with one folder per notebook (see `stage`).
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import nbformat
 import psutil
 import torch
 from tqdm.auto import tqdm
@@ -19,6 +18,7 @@ from ovs_lite.config import Profile, get_profile, override, read_changes
 from ovs_lite.files import data_root, printable, project_root, runs_root, write_json
 from ovs_lite.locks import exclusive
 from ovs_lite.methods.registry import split_changes
+from ovs_lite.notebook.others import PAUSE, UNFINISHED, waits, write_unfinished
 from ovs_lite.reproduce.memory import machine_memory
 from ovs_lite.reproduce.plan import known_seconds
 from ovs_lite.reproduce.provenance import cores, run_facts
@@ -26,6 +26,7 @@ from ovs_lite.reproduce.report import RUN, write_report
 from ovs_lite.reproduce.stage import CELL_TIMEOUT, StageResult, run_stage
 
 MOST_AT_ONCE = 4
+BAR = {"desc": "notebooks", "unit": "notebook"}
 GRACE = 30.0  # seconds from the first SIGTERM: for a step of a training and its checkpoint
 MEMORY_OF_ONE = 4000  # megabytes; the largest notebook of profile lite takes 3,300
 
@@ -72,7 +73,10 @@ def reproduce(
         write_json(run / RUN, run_facts(resolved, config, jobs))
         try:
             with _kernel_environment(run.parent, config):
-                return _in_turn(chosen, one) if jobs == 1 else _at_once(_groups(chosen, run), one, jobs)
+                if jobs == 1:
+                    return _in_turn(chosen, one)
+                # the longest begin, so that the last one to be started is short
+                return _at_once(sorted(chosen, key=lambda it: -known_seconds(it.stem, run)), one, jobs, run)
         finally:
             report = write_report(run, [notebook.stem for notebook in every])
             tqdm.write(printable(f"report: {report}"))
@@ -114,45 +118,47 @@ def select(notebooks: Sequence[Path], only: Sequence[str]) -> list[Path]:
 
 def _in_turn(notebooks: Sequence[Path], one: Callable[[Path, int], StageResult]) -> list[StageResult]:
     results: list[StageResult] = []
-    for notebook in tqdm(notebooks, desc="notebooks", unit="notebook"):
+    for notebook in tqdm(notebooks, **BAR):
         results.append(one(notebook, 0))
         if results[-1].status == "failed":
             break
     return results
 
 
-def _at_once(groups: Sequence[Sequence[Path]], one: Callable[[Path, int], StageResult], jobs: int) -> list[StageResult]:
-    """A group after the other; in threads, as all work is done by the kernels, which end where this process has to."""
-    results: list[StageResult] = []
-    total = sum(map(len, groups))
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=total, desc="notebooks", unit="notebook") as bar:
-        for group in groups:
-            results += _run_group(pool, group, one, min(jobs, len(group) or 1), bar)
-            if any(result.status == "failed" for result in results):
-                break
-    return sorted(results, key=lambda result: result.name)
-
-
-def _run_group(
-    pool: Executor, group: Sequence[Path], one: Callable[[Path, int], StageResult], jobs: int, bar: tqdm
+def _at_once(
+    notebooks: Sequence[Path], one: Callable[[Path, int], StageResult], jobs: int, run: Path
 ) -> list[StageResult]:
-    """Those of a group, `jobs` at once, each with its share of the cores; after a failure none is started."""
-    waiting, results, threads = list(group), [], max(1, cores() // jobs)
-    running: set[Future[StageResult]] = set()
+    """`jobs` at once, each with its share of the cores; after a failure none is started.
+
+    One that waits for the others holds no place. In threads, as all work is done by the kernels, which end where this
+    process has to.
+    """
+    results: list[StageResult] = []
+    running: dict[Future[StageResult], str] = {}
+    waiting, threads = list(notebooks), max(1, cores() // jobs)
     others = set(psutil.Process().children(recursive=True))  # a caller's own
-    try:
-        while running or waiting:
-            while waiting and len(running) < jobs:
-                running.add(pool.submit(one, waiting.pop(0), threads))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            results += [future.result() for future in done]
-            bar.update(len(done))
-            if any(result.status == "failed" for result in results):
-                waiting.clear()
-    except BaseException:
-        _end_kernels(running, others)
-        raise
-    return results
+    with ThreadPoolExecutor(len(notebooks)) as pool, tqdm(total=len(notebooks), **BAR) as bar:
+        write_unfinished(run, [notebook.stem for notebook in notebooks])
+        try:
+            while running or waiting:
+                while waiting and sum(not waits(run / name) for name in running.values()) < jobs:
+                    notebook = waiting.pop(0)
+                    running[pool.submit(one, notebook, threads)] = notebook.stem
+                done = wait(running, timeout=PAUSE, return_when=FIRST_COMPLETED).done
+                if not done:
+                    continue
+                results += [future.result() for future in done]
+                running = {future: name for future, name in running.items() if future not in done}
+                bar.update(len(done))
+                if any(result.status == "failed" for result in results):
+                    waiting.clear()
+                write_unfinished(run, [*running.values(), *(notebook.stem for notebook in waiting)])
+        except BaseException:
+            _end_kernels(set(running), others)
+            raise
+        finally:
+            (run / UNFINISHED).unlink(missing_ok=True)
+    return sorted(results, key=lambda result: result.name)
 
 
 def _end_kernels(running: set[Future[StageResult]], others: set[psutil.Process]) -> None:
@@ -163,18 +169,6 @@ def _end_kernels(running: set[Future[StageResult]], others: set[psutil.Process])
             with suppress(psutil.Error):  # it has ended meanwhile
                 process.terminate() if time.monotonic() < end else process.kill()
         running = wait(running, timeout=1).not_done
-
-
-def _groups(notebooks: Sequence[Path], run: Path) -> list[list[Path]]:
-    """The longest begin, so that the last one to be started is short; then those that read what others found.
-
-    A notebook whose metadata say `"ovs_lite": {"after_all": true}` is one of the latter.
-    """
-    groups: list[list[Path]] = [[], []]
-    for notebook in sorted(notebooks, key=lambda notebook: -known_seconds(notebook.stem, run)):
-        metadata = nbformat.read(notebook, as_version=4).metadata
-        groups[bool(metadata.get("ovs_lite", {}).get("after_all"))].append(notebook)
-    return groups
 
 
 def _line(result: StageResult) -> str:

@@ -4,11 +4,10 @@ So a file that was truncated, flipped or lost is known by name, before anything 
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.files import file_digest, to_json, write_json
+from ovs_lite.files import file_digest, read_json, to_json, write_json
 from ovs_lite.locks import LOCK
 
 STAGE, EXECUTED, PAGE = "stage.json", "executed.ipynb", "executed.html"
@@ -33,15 +32,6 @@ def read_stage(folder: Path) -> dict[str, Any]:
 def damaged(folder: Path, stage: dict[str, Any]) -> list[str]:
     """Names of the files below `folder` that are not as the run of `stage` left them."""
     return [name for name, digest in stage.get("products", {}).items() if not _fits(folder / name, digest)]
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where the file is absent or truncated."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _fits(path: Path, digest: str) -> bool:

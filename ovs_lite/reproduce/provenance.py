@@ -27,6 +27,7 @@ def run_facts(profile: Profile, config: str | Path | None = None, jobs: int = 1)
     return {
         "command": shlex.join(command),
         "commit": commit(),
+        "config": "" if config is None else Path(config).name,
         "profile": to_dict(profile),
         "machine": {
             "system": platform.platform(), "processor": processor(), "cpu cores": cores(),

@@ -15,12 +15,12 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ovs_lite.config import flatten
-from ovs_lite.files import write_text
+from ovs_lite.files import read_json, write_text
 from ovs_lite.notebook.canvas import SIDE_BY_SIDE
 from ovs_lite.notebook.logs import format_number, read_metrics
 from ovs_lite.reproduce.limitations import limitations
 from ovs_lite.reproduce.offline_html import INLINE_IMAGE, canvases, highlight_css, notebook_fragment
-from ovs_lite.reproduce.products import EXECUTED, PAGE, damaged, read_json, read_stage
+from ovs_lite.reproduce.products import EXECUTED, PAGE, damaged, read_stage
 from ovs_lite.reproduce.results import write_results
 from ovs_lite.reproduce.verdicts import MARKS, SHOWN_ORDER, answer, by_paper, counted, grouped, write_claims
 from ovs_lite.viz.explorer import inlined

@@ -22,11 +22,12 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, to_dict
-from ovs_lite.files import data_path, data_root, printable, write_json
+from ovs_lite.files import data_path, data_root, printable, read_json, write_json
 from ovs_lite.notebook.logs import CLAIMS, METRICS
+from ovs_lite.notebook.others import WAITING
 from ovs_lite.reproduce.fingerprint import changes, fingerprint
 from ovs_lite.reproduce.memory import PeakMemory
-from ovs_lite.reproduce.products import EXECUTED, PAGE, STAGE, damaged, read_json, read_stage, write_stage
+from ovs_lite.reproduce.products import EXECUTED, PAGE, STAGE, damaged, read_stage, write_stage
 from ovs_lite.reproduce.provenance import commit
 from ovs_lite.reproduce.report import write_notebook_page
 
@@ -90,7 +91,7 @@ def run_stage(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_FROM, now)
-    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE):
+    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE, WAITING):
         (folder / left).unlink(missing_ok=True)
     start = time.perf_counter()
     with PeakMemory() as peak:

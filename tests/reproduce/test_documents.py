@@ -12,11 +12,11 @@ import pytest
 from ovs_lite.claims import HOLDS, get_claim, load_claims, verdict
 from ovs_lite.cli import build_parser
 from ovs_lite.reproduce import documents as module
+from ovs_lite.reproduce.again import read_again
 from ovs_lite.reproduce.deviations import departures, deviations_page, statements
 from ovs_lite.reproduce.documents import BEGIN, END, documents, write_documents
 from ovs_lite.reproduce.limitations import load_notes
 from ovs_lite.reproduce.results import Results, read_results
-from ovs_lite.reproduce.seeds import read_seeds
 from ovs_lite.reproduce.verdicts import SHOWN_ORDER, counted, entries
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def readme():
 @pytest.fixture(scope="module")
 def made():
     """What the sources give."""
-    return documents(read_results(RESULTS), readme(), read_seeds(ROOT / "docs" / "seeds.csv"))
+    return documents(read_results(RESULTS), readme(), read_again(ROOT / "docs" / "again.csv"))
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/claims.md", "docs/deviations.md"])

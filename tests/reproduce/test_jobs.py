@@ -2,16 +2,21 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
-import nbformat
 import psutil
 import pytest
 
 from kit import warm
 from kit.tiny_notebooks import reproduce, statuses, write_notebook
+from ovs_lite.files import write_json
+from ovs_lite.notebook import others
+from ovs_lite.notebook.others import UNFINISHED, WAITING
 from ovs_lite.reproduce import pipeline
 from ovs_lite.reproduce.products import write_stage
+from ovs_lite.reproduce.stage import StageResult
 
 MEET = """
 import os, time
@@ -90,30 +95,79 @@ def test_an_interrupt_ends_the_kernels(world):
     assert not psutil.wait_procs(kernels, timeout=60)[1], "a kernel outlived its run"
 
 
+@pytest.mark.slow
 def test_the_longest_begins_after_what_nobody_timed(world, monkeypatch):
     monkeypatch.setattr("ovs_lite.reproduce.plan.committed_results", lambda: None)
-    run, every = world / "runs" / "smoke", pipeline.find_notebooks(world / "notebooks")
-    for notebook, seconds in zip(every, (5, 9), strict=True):
+    monkeypatch.setattr(pipeline, "run_stage", fake := Stages())
+    run = world / "runs" / "smoke"
+    for notebook, seconds in zip(pipeline.find_notebooks(world / "notebooks"), (5, 9), strict=True):
         (run / notebook.stem).mkdir(parents=True)
         write_stage(run / notebook.stem, {"status": "done", "seconds": seconds})
     write_notebook(world / "notebooks" / "02_new.ipynb", "print(1)")
-    found = pipeline._groups(pipeline.find_notebooks(world / "notebooks"), run)
-    assert [[path.stem for path in group] for group in found] == [["02_new", "01_second", "00_first"], []]
+    reproduce(world, jobs=2)
+    assert fake.started[:2] == ["02_new", "01_second"] and fake.started[2:] == ["00_first"]
+
+
+class Stages:
+    """In place of `run_stage`: the names in the order in which they were started."""
+
+    def __init__(self):
+        self.started = []
+
+    def __call__(self, notebook, *_):
+        self.started.append(notebook.stem)
+        time.sleep(0.2)
+        return StageResult(notebook.stem, "done")
+
+
+READER = """
+import glob, os
+from pathlib import Path
+from ovs_lite.notebook.others import wait_for_others
+wait_for_others(Path(out))
+print("seen", *sorted(path.split("/")[-2] for path in glob.glob(f"{out}/../*/ran")))
+"""
 
 
 @pytest.mark.slow
-def test_what_reads_the_others_waits_for_them_and_has_all_cores(world, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(pipeline, "cores", lambda: 6)
-    first = world / "notebooks" / "00_first.ipynb"
-    write_notebook(first, "import os, glob\nprint(os.environ['OMP_NUM_THREADS'], glob.glob(out + '/../*/ran'))")
-    notebook = nbformat.read(first, as_version=4)
-    notebook.metadata["ovs_lite"] = {"after_all": True}
-    nbformat.write(notebook, first)
-    write_notebook(world / "notebooks" / "02_third.ipynb", "import time\ntime.sleep(2)\nopen(out + '/ran', 'w')")
-    assert statuses(reproduce(world, jobs=2)) == ["done"] * 3
-    executed = (world / "runs" / "smoke" / "00_first" / "executed.ipynb").read_text()
-    assert "6 [" in executed and "01_second/ran" in executed and "02_third/ran" in executed
+def test_one_that_reads_the_others_waits_and_gives_its_place_away(world):
+    """Two places for four notebooks, of which two can only meet while the reader waits."""
+    write_notebook(world / "notebooks" / "00_first.ipynb", READER)
+    ran = "open(f'{out}/ran', 'w').close()"
+    write_notebook(world / "notebooks" / "01_second.ipynb", MEET.format(own="a", other="b"), ran)
+    write_notebook(world / "notebooks" / "02_third.ipynb", MEET.format(own="b", other="a"), ran)
+    write_notebook(world / "notebooks" / "03_fourth.ipynb", ran)
+    assert statuses(reproduce(world, jobs=2)) == ["done"] * 4
+    run = world / "runs" / "smoke"
+    executed = (run / "00_first" / "executed.ipynb").read_text()
+    assert "seen 01_second 02_third 03_fourth" in executed
+    assert not (run / UNFINISHED).exists() and not (run / "00_first" / WAITING).exists()
+
+
+@pytest.mark.slow
+def test_what_waits_for_one_that_fails_goes_on_without_it_and_those_never_started(world):
+    write_notebook(world / "notebooks" / "00_first.ipynb", READER)
+    write_notebook(world / "notebooks" / "01_second.ipynb", "raise ValueError('broken')")
+    assert sorted(statuses(reproduce(world, jobs=2))) == ["done", "failed"]
+
+
+def test_nobody_is_waited_for_by_hand_after_a_kill_or_where_two_wait(tmp_path):
+    mine = tmp_path / "07_mine"
+    mine.mkdir()
+    others.wait_for_others(mine)
+    write_json(tmp_path / UNFINISHED, {"process": _gone(), "notebooks": ["01_other"]})
+    others.wait_for_others(mine)
+    others.write_unfinished(tmp_path, ["01_other", "07_mine"])
+    (tmp_path / "01_other").mkdir()
+    (tmp_path / "01_other" / WAITING).touch()
+    others.wait_for_others(mine)
+    assert not others.waits(mine)
+
+
+def _gone():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
 
 
 def test_jobs_below_one_are_refused_before_anything_runs(world):

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from PIL import Image
 
@@ -54,8 +55,21 @@ def lab(folder):
                     time.sleep(0.5)
             yield f"http://127.0.0.1:{port}/lab/tree/a.ipynb?token=x"
         finally:
-            server.terminate()
-            server.wait(30)
+            _end(server)
+
+
+def _end(server, seconds=30):
+    """Ask the server to stop; one that waits for a busy kernel longer than that is killed, with its kernels."""
+    kernels = psutil.Process(server.pid).children(recursive=True)  # each leads a session of its own
+    server.terminate()
+    try:
+        server.wait(seconds)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    for kernel in kernels:
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
 
 
 def run_cell(page):
