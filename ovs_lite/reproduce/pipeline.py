@@ -135,14 +135,14 @@ def _at_once(
     """
     results: list[StageResult] = []
     running: dict[Future[StageResult], str] = {}
-    waiting, threads = list(notebooks), max(1, cores() // jobs)
+    queued, threads = list(notebooks), max(1, cores() // jobs)
     others = set(psutil.Process().children(recursive=True))  # a caller's own
     with ThreadPoolExecutor(len(notebooks)) as pool, tqdm(total=len(notebooks), **BAR) as bar:
         write_unfinished(run, [notebook.stem for notebook in notebooks])
         try:
-            while running or waiting:
-                while waiting and sum(not waits(run / name) for name in running.values()) < jobs:
-                    notebook = waiting.pop(0)
+            while running or queued:
+                while queued and sum(not waits(run / name) for name in running.values()) < jobs:
+                    notebook = queued.pop(0)
                     running[pool.submit(one, notebook, threads)] = notebook.stem
                 done = wait(running, timeout=PAUSE, return_when=FIRST_COMPLETED).done
                 if not done:
@@ -151,8 +151,8 @@ def _at_once(
                 running = {future: name for future, name in running.items() if future not in done}
                 bar.update(len(done))
                 if any(result.status == "failed" for result in results):
-                    waiting.clear()
-                write_unfinished(run, [*running.values(), *(notebook.stem for notebook in waiting)])
+                    queued.clear()
+                write_unfinished(run, [*running.values(), *(notebook.stem for notebook in queued)])
         except BaseException:
             _end_kernels(set(running), others)
             raise
