@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import count as count_from
 from multiprocessing import get_context, parent_process
@@ -247,6 +248,17 @@ class Interrupts:
 def worker_pool(count: int) -> ProcessPoolExecutor:
     """So many processes that work for this one, with a thread each, and are gone when it is gone."""
     return ProcessPoolExecutor(count, get_context("spawn"), _begin)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes with one thread, because others work beside it; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _begin() -> None:

@@ -11,7 +11,7 @@ import html
 import io
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -38,11 +38,14 @@ from ovs_lite.notebook.live import LiveCurve, MaskFilm, another_quarter, headles
 from ovs_lite.notebook.logs import CLAIMS, METRICS, append_row, claim_line, format_number
 from ovs_lite.notebook.others import wait_for_others
 from ovs_lite.notebook.real_pictures import photographs
+from ovs_lite.notebook.threads import each
 
 if TYPE_CHECKING:
     from ovs_lite.train import OnStep
 
-__all__ = ["Context", "LiveCurve", "MaskFilm", "photographs", "progress", "record", "setup", "show", "show_canvas"]
+__all__ = [
+    "Context", "LiveCurve", "MaskFilm", "at_once", "photographs", "progress", "record", "setup", "show", "show_canvas",
+]  # fmt: skip
 
 FIGURE_DPI = 110
 
@@ -228,6 +231,15 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
         yield item
         if total and done <= total and another_quarter(done, total):
             print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
+
+
+def at_once(function: Callable[[Any], Any], items: Iterable, desc: str = "") -> Iterator[tuple[Any, Any]]:
+    """(item, function(item)) of all items, in their order, with progress: several at once on the cores of a CPU.
+
+    function: reads only, such as an evaluation; see `ovs_lite.notebook.threads.each`.
+    """
+    items = list(items)
+    return progress(each(function, items), desc, total=len(items))
 
 
 def show(image: Figure | Image.Image, alt: str) -> None:

@@ -13,7 +13,9 @@ import psutil
 from ovs_lite.files import read_json, write_json
 
 UNFINISHED = "unfinished.json"  # in the folder of a run
+WAIT = "wait_for_others("  # in a cell that does
 WAITING = "waiting"  # in a notebook's folder, while it waits
+WAITED = "waited"  # afterwards: for how many seconds
 PAUSE = 0.5  # seconds between two looks
 
 
@@ -27,18 +29,32 @@ def wait_for_others(folder: Path) -> None:
 
     folder: the notebook's own, in that of the run.
     """
-    if _others(folder):
-        (folder / WAITING).touch()
+    if not _others(folder):
+        return
+    start = time.perf_counter()
+    (folder / WAITING).touch()
     try:
         while _others(folder):
             time.sleep(PAUSE)
     finally:
+        (folder / WAITED).write_text(f"{time.perf_counter() - start:.1f}", encoding="utf-8")
         (folder / WAITING).unlink(missing_ok=True)
 
 
 def waits(folder: Path) -> bool:
     """Whether the notebook of that folder waits for the others."""
     return (folder / WAITING).exists()
+
+
+def take_waited(folder: Path) -> float:
+    """Seconds that the notebook of that folder waited; asked once more, or where it did not wait, 0."""
+    path = folder / WAITED
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _others(folder: Path) -> list[str]:

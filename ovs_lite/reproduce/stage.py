@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ovs_lite.config import Profile, to_dict
 from ovs_lite.files import data_path, data_root, printable, read_json, write_json
 from ovs_lite.notebook.logs import CLAIMS, METRICS
-from ovs_lite.notebook.others import WAITING
+from ovs_lite.notebook.others import WAIT, WAITED, WAITING, take_waited
 from ovs_lite.reproduce.fingerprint import changes, fingerprint
 from ovs_lite.reproduce.memory import PeakMemory
 from ovs_lite.reproduce.products import EXECUTED, PAGE, STAGE, damaged, read_stage, write_stage
@@ -41,7 +41,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 class StageResult:
     """What became of one notebook. status: "done", "up to date" or "failed"; message: why; traceback: of a failure.
 
-    memory: peak of its kernel and the processes below it, in megabytes; 0 where it was not run.
+    seconds: without those that it waited for others. memory: peak of its kernel and the processes below it, in
+    megabytes; 0 where it was not run.
     """
 
     name: str
@@ -91,14 +92,14 @@ def run_stage(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_FROM, now)
-    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE, WAITING):
+    for left in (STAGE, METRICS, CLAIMS, EXECUTED, PAGE, WAITING, WAITED):
         (folder / left).unlink(missing_ok=True)
     start = time.perf_counter()
     with PeakMemory() as peak:
         message, traceback = _execute(
             notebook, folder, parameters, cell_timeout, _watched(peak, threads, notebook.parent.resolve())
         )
-    seconds = round(time.perf_counter() - start, 1)
+    seconds = round(time.perf_counter() - start - take_waited(folder), 1)
     if (folder / EXECUTED).exists():
         write_notebook_page(folder, notebook.stem)
     result = StageResult(notebook.stem, "failed" if message else "done", message, traceback, seconds, peak.megabytes)
@@ -114,10 +115,15 @@ def _execute(
     Returns ("", "") or a plain sentence on what went wrong and the traceback, if it left one.
     """
     bar = {"desc": notebook.stem, "leave": False}
+
+    def limit(cell: Any) -> int:
+        """Seconds; 0 is none: how long others take is not this cell's fault."""
+        return 0 if WAIT in cell.source else cell_timeout
+
     try:
         executed = papermill.execute_notebook(
             notebook, folder / EXECUTED, parameters, kernel_name="python3", language="python",
-            progress_bar=bar, execution_timeout=cell_timeout, extra_arguments=[QUIET],
+            progress_bar=bar, timeout_func=limit, extra_arguments=[QUIET],
             kernel_manager_class=manager,
         )  # fmt: skip
     except PapermillExecutionError as error:

@@ -8,7 +8,7 @@ four fifths of the time of one after another on both cores, which share their me
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import torch
 
-from ovs_lite.distributed import worker_pool
+from ovs_lite.distributed import one_thread, worker_pool
 from ovs_lite.methods import get_recipe
 from ovs_lite.train.command import run_recipe
 from ovs_lite.train.launch import launch
@@ -70,7 +70,7 @@ def launch_each(
 
     with ExitStack() as stack:
         if others:
-            stack.enter_context(_one_thread())
+            stack.enter_context(one_thread())
         workers = [stack.enter_context(worker_pool(1)) for _ in range(others)]
         feeders = stack.enter_context(ThreadPoolExecutor(max(1, others)))
         fed = [feeders.submit(work, [anyones], partial(elsewhere, worker)) for worker in workers]
@@ -100,13 +100,3 @@ def _trained(name: str, config: Any, out: Path, fresh: bool) -> tuple[Path, str]
     with redirect_stdout(StringIO()) as printed:
         path = run_recipe(get_recipe(name), config, out, fresh, progress=False)
     return path, printed.getvalue()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

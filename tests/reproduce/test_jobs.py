@@ -145,6 +145,15 @@ def test_one_that_reads_the_others_waits_and_gives_its_place_away(world):
 
 
 @pytest.mark.slow
+def test_waiting_may_take_longer_than_a_cell(world):
+    write_notebook(world / "notebooks" / "00_first.ipynb", READER)
+    write_notebook(world / "notebooks" / "01_second.ipynb", *2 * ["import time\ntime.sleep(5)"])
+    results = reproduce(world, jobs=2, cell_timeout=8)
+    assert statuses(results) == ["done"] * 2
+    assert results["01_second"].seconds > 10 and results["00_first"].seconds < results["01_second"].seconds - 2
+
+
+@pytest.mark.slow
 def test_what_waits_for_one_that_fails_goes_on_without_it_and_those_never_started(world):
     write_notebook(world / "notebooks" / "00_first.ipynb", READER)
     write_notebook(world / "notebooks" / "01_second.ipynb", "raise ValueError('broken')")
