@@ -233,7 +233,7 @@ def progress(items: Iterable, desc: str = "", total: int | None = None) -> Itera
             print(f"{desc}: {100 * done // total} % ({done} of {total})", flush=True)
 
 
-def at_once(function: Callable[[Any], Any], items: Iterable, desc: str = "") -> Iterator[tuple[Any, Any]]:
+def at_once(function: Callable[[Any], Any], items: Iterable, desc: str = "evaluation") -> Iterator[tuple[Any, Any]]:
     """(item, function(item)) of all items, in their order, with progress: several at once on the cores of a CPU.
 
     function: reads only, such as an evaluation; see `ovs_lite.notebook.threads.each`.
