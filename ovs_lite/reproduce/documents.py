@@ -100,9 +100,10 @@ def claims_page(results: Results, again: Sequence[Row] = ()) -> str:
 
 
 def _of_others(again: Sequence[Row]) -> str:
-    said = []
-    if any(row["config"] for row in again):
-        said.append(f"Of longer trainings, by `ovs-lite reproduce --config examples/longer.yaml`: `docs/{AGAIN}`.")
+    changed = sorted({row["config"] for row in again} - {""})
+    said = [f"Of runs with changes (`ovs-lite reproduce --config`, {', '.join(changed)}): `docs/{AGAIN}`."] * bool(
+        changed
+    )
     if any(not row["config"] for row in again):
         said.append(f"Of other seeds (scenes, draws and trainings; the shipped weights are the same): `docs/{AGAIN}`.")
     else:

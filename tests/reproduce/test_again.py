@@ -68,7 +68,7 @@ def test_longer_trainings_stand_beside_the_first_run_and_other_seeds(checkout):
     write_documents(checkout, again=[a_run(checkout / "runs" / "s1", 1, 7.1, 5, 9, "holds"), longer])
     page = (checkout / "docs" / "claims.md").read_text()
     assert "Again, points: seed 1: +7.1 (+5 to +9), holds; longer.yaml, seed 0: +12 (+11 to +13), holds." in page
-    assert "Of longer trainings" in page and "Of other seeds" in page
+    assert "Of runs with changes (`ovs-lite reproduce --config`, longer.yaml)" in page and "Of other seeds" in page
     write_documents(checkout, again=[longer])
     assert "Other seeds were not run" in (checkout / "docs" / "claims.md").read_text()
 
