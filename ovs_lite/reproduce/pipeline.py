@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from papermill.iorw import local_file_io_cwd
 from tqdm.auto import tqdm
 
 from ovs_lite.config import Profile, get_profile, override, read_changes
@@ -137,7 +138,8 @@ def _at_once(
     running: dict[Future[StageResult], str] = {}
     queued, threads = list(notebooks), max(1, cores() // jobs)
     others = set(psutil.Process().children(recursive=True))  # a caller's own
-    with ThreadPoolExecutor(len(notebooks)) as pool, tqdm(total=len(notebooks), **BAR) as bar:
+    # papermill's folder is one for all threads; entered around them, none that ends early puts an older one back
+    with local_file_io_cwd(), ThreadPoolExecutor(len(notebooks)) as pool, tqdm(total=len(notebooks), **BAR) as bar:
         write_unfinished(run, [notebook.stem for notebook in notebooks])
         try:
             while running or queued:
