@@ -65,6 +65,9 @@ class Recipe:
     example: arguments after `ovs-lite train`, for --help.
     word: field that may be given as a second word without a flag; "" for none.
     model: class of what is trained, where it is no `Method`.
+    ablations: rows of the paper's tables that the kit has trained and brings: {title: changes of the lite preset}, see
+        `ovs_lite.methods.ablations`.
+    start: configuration -> what such a training starts from, without its data.
     sources: where the settings of the paper preset are from: {paper's section, released file, or "ours" and why: names
         of fields, with spaces between}; those of the loop without that word.
     """
@@ -78,4 +81,6 @@ class Recipe:
     example: str
     word: str = ""
     model: type | None = None
+    ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    start: Callable[[Any], Any] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)

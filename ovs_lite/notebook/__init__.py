@@ -110,6 +110,21 @@ class Context:
         ended.close()
         return trained
 
+    def ablations(self, recipe: str, titles: Iterable[str], seeds: Sequence[int] = (0,)) -> dict[tuple[str, int], Any]:
+        """Rows of a paper's table, as the kit has trained them: {(title, seed): what was trained}.
+
+        Where `setup` or --config changes the recipe, they are trained here with these changes, which can take hours.
+        See `ovs_lite.methods.ablations`. Raises what `load_ablation` raises.
+        """
+        from ovs_lite.methods.ablations import ablation_config, load_ablation  # as above
+
+        rows = [(title, seed) for title in titles for seed in seeds]
+        changes = self.changes.get(recipe)
+        if not changes:
+            return {row: load_ablation(recipe, *row) for row in rows}
+        configs = {f"{title}-{seed}": ablation_config(recipe, title, seed, **changes) for title, seed in rows}
+        return dict(zip(rows, self.train_each(recipe, configs, "ablations").values(), strict=True))
+
     def claim(
         self,
         name: str,

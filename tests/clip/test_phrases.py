@@ -1,6 +1,7 @@
 """Phrases that a text tower does not read to their end, or cannot tell apart."""
 
 import warnings
+from functools import cache
 
 import open_clip
 import pytest
@@ -11,14 +12,19 @@ from ovs_lite.data.prompts import TEMPLATES, fill
 WORDS = "the small brown dog with a red collar on the green grass next to the old white wooden fence behind a house"
 
 
+@cache
+def tokenizer_of(context):
+    return open_clip.SimpleTokenizer(context_length=context)
+
+
 def check(names, templates="vild14", context=32):
-    check_phrases(open_clip.SimpleTokenizer(context_length=context), names, TEMPLATES[templates], "toy")
+    check_phrases(tokenizer_of(context), names, TEMPLATES[templates], "toy")
 
 
 @pytest.mark.parametrize("templates", TEMPLATES)
 @pytest.mark.parametrize("context", [16, 24, 77])
 def test_exactly_the_phrases_whose_sentences_are_truncated_are_named(templates, context):
-    tokenizer, read = open_clip.SimpleTokenizer(context_length=context), 0
+    tokenizer, read = tokenizer_of(context), 0
     for count in range(1, len(WORDS.split()) + 1):
         name = " ".join(WORDS.split()[:count])
         lengths = [len(tokenizer.encode(fill(pattern, name))) + 2 for pattern in TEMPLATES[templates]]

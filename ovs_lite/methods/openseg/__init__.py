@@ -10,9 +10,9 @@ from the CLIP that also reads the words. Departures: AdamW and Muon; F_z may sta
 """
 
 from ovs_lite.clip import load_clip
-from ovs_lite.methods.openseg.config import PRESETS, SOURCES
+from ovs_lite.methods.openseg.config import ABLATIONS, PRESETS, SOURCES
 from ovs_lite.methods.openseg.method import OpenSeg
-from ovs_lite.methods.openseg.training import build
+from ovs_lite.methods.openseg.training import build, start
 from ovs_lite.methods.recipe import Recipe
 from ovs_lite.methods.trained import load_method, save_method
 
@@ -25,5 +25,7 @@ RECIPE = Recipe(
     save=lambda task, path, config: save_method(task.method, path, task.about()),
     load=lambda path, config: load_method("openseg", load_clip(config.clip, config.pretrained), path),
     weights=lambda config: "openseg.safetensors",
+    ablations=ABLATIONS,
+    start=start,
     example="openseg --steps 300 --alpha 0 --out runs/openseg-without-masks",
 )

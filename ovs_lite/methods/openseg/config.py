@@ -9,6 +9,7 @@ from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
 from ovs_lite.regions.pooling import POOLINGS
 
 STARTS = ("clip", "backbone", RANDOM)
+SHIPPED = "shipped"
 TOWERS = ".safetensors"  # ending of files that `ovs-lite train clip` writes
 
 
@@ -23,7 +24,7 @@ class OpenSegConfig(ProposalConfig):
     )
     data: tuple[str, ...] = ("icon-lite/icon-coco/train",)  # prepared splits with masks and captions, mixed equally
     limits: tuple[int, ...] = ()  # only so many records of each data set; none: all
-    proposals: str = ""  # weights of openseg-proposals that stay as they are, while F_z alone learns; asks for alpha 0
+    proposals: str = ""  # weights of openseg-proposals, or shipped: they stay while F_z alone learns; asks for alpha 0
     start: str = "clip"  # CLIP's backbone and its map for F_z, backbone (that alone), random, or a ConvNeXt-Lite's file
     clip: str = "ConvNeXt-Lite"  # whose frozen text tower embeds the words
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
@@ -99,6 +100,22 @@ PRESETS = {
         sync=False,
         **PAPER,
     ),
+}
+# Tables of the paper, section 4.3 and appendix: of the same pictures, as many steps, on frozen masks where words alone
+# are asked for; "together" learns masks and words, from a network that starts from CLIP and knows no mask.
+_WORDS = {"proposals": SHIPPED, "alpha": 0.0, "rescale": (1.0, 1.0), "lr": 3e-4, "ema": 0.99, "backbone_factor": 0.0}
+_WORDS |= {"steps": 1600, "limits": (150,)}
+_TOGETHER = {"steps": 600, "backbone_factor": 0.0}
+_FROM_NOTHING = {"steps": 480, "backbone_factor": 1.0}
+_CAPTIONS = ("icon-lite/icon-coco/train", "icon-lite/icon-caption/train")
+ABLATIONS = {
+    "OpenSeg": _WORDS,
+    "with captions": _WORDS | {"data": _CAPTIONS, "limits": (150, 825)},  # 1 to 5.5, as in the paper
+    "all words": _WORDS | {"kinds": (ALL,)},
+    "masks shown": _TOGETHER,
+    "no masks shown": _TOGETHER | {"alpha": 0.0},
+    "CLIP backbone": _FROM_NOTHING | {"start": "backbone"},
+    "random backbone": _FROM_NOTHING | {"start": RANDOM},
 }
 PROPOSAL_SOURCES = {
     "section 4.1, training parameters": "image_size rescale weight_decay schedule steps batch",

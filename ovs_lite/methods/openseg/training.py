@@ -7,6 +7,7 @@ B images of all processes, b of this one, N proposals, K words of a caption at t
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import gather_with_gradient, largest
 from ovs_lite.files import data_path, file_digest
 from ovs_lite.losses.grounding import grounding_loss
-from ovs_lite.methods.openseg.config import OpenSegConfig
+from ovs_lite.methods.openseg.config import SHIPPED, OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.proposal_training import mask_loss
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
@@ -30,6 +31,7 @@ from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.word_table import WordTable
 
 SIZES = ("backbone", "channels", "queries", "layers", "heads", "image_size")
+SHIPPED_PROPOSALS = Path(__file__).parent / "weights" / "openseg-proposals.safetensors"
 KEPT = 4096  # images of which `WordsAlone` keeps what it read: 0.4 MB each in the miniature
 
 
@@ -112,19 +114,30 @@ class WordsAlone(OpenSegTraining):
         return zip(*(part.half().contiguous().unbind() for part in parts), strict=True)
 
 
+def start(config: OpenSegConfig) -> OpenSeg:
+    """What a training starts from; weights that no file brings are drawn from torch's generator."""
+    method = OpenSeg(load_clip(config.clip, config.pretrained), config, fresh=True)
+    if config.proposals:
+        _copy_proposals(method, config)
+    return method
+
+
 def build(config: OpenSegConfig) -> OpenSegTraining:
     """A network that starts from the configuration's backbone, and its images, masks and words."""
-    clip = load_clip(config.clip, config.pretrained)
-    method = OpenSeg(clip, config, fresh=True)
+    method = start(config)
     tagger = load_tagger(config.tagger, config.nltk_data)
     splits = [load_split(data_path(name)) for name in config.data]
     for place, limit in enumerate(config.limits):
         splits[place] = splits[place].select(range(min(limit, len(splits[place]))))
-    found = {"records": [len(split) for split in splits], "tagger": tagger.name, "text_tower": clip.fingerprint()}
+    found = {
+        "records": [len(split) for split in splits],
+        "tagger": tagger.name,
+        "text_tower": method.clip.fingerprint(),
+    }
     if config.tower:
         found["start"] = file_digest(config.tower)
     if config.proposals:
-        found["proposals"] = _copy_proposals(method, config)
+        found["proposals"] = file_digest(_proposals(config))
     batches = Prefetched(_batches(config, splits, tagger, method.network.proposer.mean))
     return (WordsAlone if config.proposals else OpenSegTraining)(method, batches, config, found)
 
@@ -138,9 +151,13 @@ def _batches(config: OpenSegConfig, splits: Sequence[Any], tagger: Any, mean: to
     return MixedBatches([MaskBatches(split, *settings, **about) for split in splits])
 
 
-def _copy_proposals(method: OpenSeg, config: OpenSegConfig) -> str:
-    """Put trained proposals into the method's network; returns what names their weights. Raises ValueError."""
-    path = config.proposals
+def _proposals(config: OpenSegConfig) -> Path:
+    return SHIPPED_PROPOSALS if config.proposals == SHIPPED else Path(config.proposals)
+
+
+def _copy_proposals(method: OpenSeg, config: OpenSegConfig) -> None:
+    """Put trained proposals into the method's network. Raises ValueError for those of another kind or size."""
+    path = _proposals(config)
     given, own = load_proposer(path), method.network.proposer
     if not isinstance(given, OpenSegProposer):
         raise ValueError(f"{path}: got proposals of {given.recipe}, expected those of openseg-proposals")
@@ -149,4 +166,3 @@ def _copy_proposals(method: OpenSeg, config: OpenSegConfig) -> str:
     if found != wanted:
         raise ValueError(f"{path}: got proposals with {found}, expected {wanted}, as this run asks for")
     own.load_state_dict(given.state_dict())
-    return file_digest(path)
