@@ -106,7 +106,6 @@ PRESETS = {
 _WORDS = {"proposals": SHIPPED, "alpha": 0.0, "rescale": (1.0, 1.0), "lr": 3e-4, "ema": 0.99, "backbone_factor": 0.0}
 _WORDS |= {"steps": 1600, "limits": (150,)}
 _TOGETHER = {"steps": 600, "backbone_factor": 0.0}
-_FROM_NOTHING = {"steps": 300, "backbone_factor": 1.0}
 _CAPTIONS = ("icon-lite/icon-coco/train", "icon-lite/icon-caption/train")
 ABLATIONS = {
     "OpenSeg": _WORDS,
@@ -114,8 +113,6 @@ ABLATIONS = {
     "all words": _WORDS | {"kinds": (ALL,)},
     "masks shown": _TOGETHER,
     "no masks shown": _TOGETHER | {"alpha": 0.0},
-    "CLIP backbone": _FROM_NOTHING | {"start": "backbone"},
-    "random backbone": _FROM_NOTHING | {"start": RANDOM},
 }
 PROPOSAL_SOURCES = {
     "section 4.1, training parameters": "image_size rescale weight_decay schedule steps batch",

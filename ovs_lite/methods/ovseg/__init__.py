@@ -6,8 +6,8 @@ Paper: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CL
 """
 
 from ovs_lite.clip import load_clip
-from ovs_lite.methods.ovseg.adaptation import build
-from ovs_lite.methods.ovseg.config import PRESETS, SOURCES
+from ovs_lite.methods.ovseg.adaptation import build, start
+from ovs_lite.methods.ovseg.config import ABLATIONS, PRESETS, SOURCES
 from ovs_lite.methods.ovseg.method import OVSeg
 from ovs_lite.methods.recipe import Recipe
 from ovs_lite.methods.trained import load_method, save_method
@@ -21,5 +21,7 @@ RECIPE = Recipe(
     save=lambda task, path, config: save_method(task.method, path, task.about()),
     load=lambda path, config: load_method("ovseg", load_clip(config.clip, config.pretrained), path),
     weights=lambda config: "ovseg.safetensors",
+    ablations=ABLATIONS,
+    start=start,
     example="ovseg --data runs/pairs --tune tower --depth 0 --lr 3e-4 --weight-decay 0.2 --out runs/ovseg-tower",
 )

@@ -59,6 +59,14 @@ PRESETS = {
         data="coco/pairs/train", clip="ViT-L-14", pretrained="openai", batch=256, threshold=0.4,
     ),
 }  # fmt: skip
+# Beside the paper's tables: one layer of prompts that starts as what CLIP makes of a blank patch, so that all it does
+# is learned. Half of the crops have blank margins of up to three times their sides, as a small thing on blank ground.
+ABLATIONS = {
+    "prompts from blank": {
+        "depth": 1, "prompt_std": 0.0, "margin": 3.0, "batch": 48, "steps": 120, "lr": 0.0025,
+        "data": "icon-lite/coco-pairs/train",
+    },
+}  # fmt: skip
 SOURCES = {
     "section 4.1 (440,000 pairs x 5 epochs / 256, rounded up)": "steps",
     "section 4.1 (lr and batch of the released script: 0.05 and 128)": "lr batch",
