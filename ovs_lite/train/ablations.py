@@ -6,11 +6,13 @@ Asked again it goes on where it stopped. Then notebooks read the rows of their t
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ovs_lite.files import one_line
 from ovs_lite.methods import get_recipe
 from ovs_lite.methods.ablations import ablation_config, ablation_path, save_ablation
 from ovs_lite.methods.registry import RECIPES
@@ -48,4 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"ovs-lite ablations: {one_line(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError | FileNotFoundError) else 1)
