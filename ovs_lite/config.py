@@ -22,6 +22,7 @@ import yaml
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 NO_COMPILER = "no"
 COMPILERS = (NO_COMPILER, "inductor", "aot_eager")
+SHIPPED = "shipped"  # in place of a file of weights: those that come with the kit
 RANDOM = "random"  # pretrained of a CLIP that knows nothing, for trying the code; it settles no claim
 SCHEDULES = ("cosine", "poly", "step", "constant")  # the curves are in `ovs_lite.train.optim`
 

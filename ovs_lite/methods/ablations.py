@@ -5,35 +5,39 @@ proposals) is what it started from, and its digest stands in the file, so that n
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ovs_lite.config import lookup, override, to_dict
+from ovs_lite.config import get_profile, lookup, override, to_dict
 from ovs_lite.methods.base import Method
-from ovs_lite.methods.registry import get_recipe
+from ovs_lite.methods.registry import get_recipe, method_class
+from ovs_lite.methods.trained import shipped_weights
 from ovs_lite.tensors import load_exactly, read_tensors, tensors_digest, write_tensors
 
 REST = "rest"  # in a file's metadata: the digest of what the training left as it was
+LITE = get_profile("lite").data.folder
 COMMAND = "python -m ovs_lite.train.ablations"
 
 
-def ablation_config(name: str, title: str, seed: int = 0, **changes: Any) -> Any:
+def ablation_config(name: str, title: str, seed: int = 0, scenes: str = LITE, **changes: Any) -> Any:
     """The configuration of a recipe's ablation: the lite preset, its own changes, and `changes`.
 
-    Raises ValueError for an unknown title.
+    scenes: folder of miniature sets whose splits stand in for those of lite. Raises ValueError for an unknown title.
     """
     recipe = get_recipe(name)
     own = lookup(recipe.ablations, title, f"ablation of {name}")
-    return override(recipe.presets["lite"], {**own, "loop.seed": seed, **changes})
+    config = override(recipe.presets["lite"], {**own, "loop.seed": seed})
+    data = (config.data,) if isinstance(config.data, str) else config.data
+    data = tuple(split.replace(f"{LITE}/", f"{scenes}/", 1) for split in data)
+    return override(config, {"data": data[0] if isinstance(config.data, str) else data, **changes})
 
 
 def ablation_path(name: str, title: str, seed: int = 0) -> Path:
     """Where what it learned lies: weights/ablations in the folder of its method."""
-    folder = Path(sys.modules[get_recipe(name).start.__module__].__file__).parent
-    return folder / "weights" / "ablations" / f"{title.lower().replace(' ', '-')}-{seed}.safetensors"
+    weights = shipped_weights(method_class(name)).parent
+    return weights / "ablations" / f"{title.lower().replace(' ', '-')}-{seed}.safetensors"
 
 
 def save_ablation(method: Method, path: Path, name: str, title: str, seed: int = 0) -> None:
@@ -54,6 +58,10 @@ def load_ablation(name: str, title: str, seed: int = 0) -> Method:
     where that seed was not trained.
     """
     config, path = ablation_config(name, title, seed), ablation_path(name, title, seed)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: seed {seed} does not come with the kit; train it: {COMMAND} {name} --seeds {seed}"
+        )
     tensors, about = read_tensors(path)
     method = _start(name, config, seed)
     part = method.trained_part()

@@ -110,10 +110,13 @@ class Context:
         ended.close()
         return trained
 
-    def ablations(self, recipe: str, titles: Iterable[str], seeds: Sequence[int] = (0,)) -> dict[tuple[str, int], Any]:
+    def ablations(
+        self, recipe: str, titles: Iterable[str], seeds: Sequence[int] = (0,), **here: Any
+    ) -> dict[tuple[str, int], Any]:
         """Rows of a paper's table, as the kit has trained them: {(title, seed): what was trained}.
 
-        Where `setup` or --config changes the recipe, they are trained here with these changes, which can take hours.
+        Where `setup` or --config changes the recipe, they are trained here with these changes, which can take hours; in
+        profile smoke with its steps and scenes. here: settings of such a training alone, such as its data.
         See `ovs_lite.methods.ablations`. Raises what `load_ablation` raises.
         """
         from ovs_lite.methods.ablations import ablation_config, load_ablation  # as above
@@ -122,7 +125,10 @@ class Context:
         changes = self.changes.get(recipe)
         if not changes:
             return {row: load_ablation(recipe, *row) for row in rows}
-        configs = {f"{title}-{seed}": ablation_config(recipe, title, seed, **changes) for title, seed in rows}
+        if self.profile.name == "smoke":
+            here = {"loop.steps": get_recipe(recipe).presets["smoke"].loop.steps, **here}
+        changes, scenes = {**here, **changes}, self.profile.data.folder
+        configs = {f"{title}-{n}": ablation_config(recipe, title, n, scenes, **changes) for title, n in rows}
         return dict(zip(rows, self.train_each(recipe, configs, "ablations").values(), strict=True))
 
     def claim(

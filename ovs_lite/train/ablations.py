@@ -1,8 +1,8 @@
-"""Train the ablations that come with the kit, several at once, and keep what each learned next to its method's weights.
+"""Train the ablations that come with the kit, several at once; what each learned replaces the kit's file.
 
     python -m ovs_lite.train.ablations openseg --seeds 0 1 2 --out runs/ablations
 
-Asked again it goes on where it stopped. Then notebooks read the rows of their tables instead of training them.
+Asked again it goes on where it stopped. Notebooks read these files, in weights/ablations of a method's folder.
 """
 
 import argparse

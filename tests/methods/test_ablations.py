@@ -46,7 +46,7 @@ def test_read_and_written_again_it_is_the_same_file_and_only_what_learned_is_in_
 def test_another_start_is_refused_and_so_are_unknown_rows(monkeypatch):
     with pytest.raises(ValueError, match="ablation of openseg 'words'.*all words"):
         load_ablation("openseg", "words")
-    with pytest.raises(FileNotFoundError, match="openseg-99.safetensors: no such weights"):
+    with pytest.raises(FileNotFoundError, match="openseg-99.safetensors: seed 99 does not come .* openseg --seeds 99"):
         load_ablation("openseg", "OpenSeg", 99)
     recipe = openseg.RECIPE
 
@@ -55,7 +55,6 @@ def test_another_start_is_refused_and_so_are_unknown_rows(monkeypatch):
         method.network.clip_map.weight.data += 0.1
         return method
 
-    moved.__module__ = recipe.start.__module__
     monkeypatch.setattr(ablations, "get_recipe", lambda name: replace(recipe, start=moved))
     with pytest.raises(
         ValueError, match="trained from other weights than openseg starts from here; train it: python -m"
@@ -74,6 +73,17 @@ def test_a_notebook_reads_them_and_trains_them_where_the_recipe_was_changed(monk
     assert run.ablations("openseg", ["all words"], (1,)) == {("all words", 1): 5}
     (config,) = asked.values()
     assert (config.loop.steps, config.loop.seed, config.kinds) == (7, 1, ("all",))
+
+
+def test_in_profile_smoke_they_are_trained_as_briefly_as_all_else(monkeypatch, tmp_path):
+    run, asked = notebook.setup("smoke", out=tmp_path, **{"openseg.lr": 0.5, "ovseg.loop.steps": 3}), {}
+    monkeypatch.setattr(run, "train_each", lambda name, configs, out: asked.update(configs) or configs)
+    run.ablations("openseg", ["with captions"])
+    run.ablations("ovseg", ["prompts from blank"], data="pairs")
+    openseg_config, ovseg_config = asked.values()
+    assert openseg_config.data == ("icon-smoke/icon-coco/train", "icon-smoke/icon-caption/train")
+    assert openseg_config.loop.steps == 4 and ovseg_config.loop.steps == 3 and ovseg_config.data == "pairs"
+    assert openseg_config.loop.lr == 0.5 and openseg_config.limits == (150, 825)
 
 
 def test_one_command_trains_writes_and_goes_on(monkeypatch, tmp_path, capsys):

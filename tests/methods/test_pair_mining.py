@@ -163,12 +163,12 @@ def test_real_captions_and_segments_are_mined(tmp_path, clip):
     """Of photographs, which this CLIP has never seen: every pair comes from a caption's noun and a true segment."""
     [split, *_] = [split for split in found(find_coco, "COCO 2017") if split.instances and split.captions]
     photographs = list(
-        islice(iter_coco(split.images, split.instances, split.captions, ReaderReport(), subset=True), 24)
+        islice(iter_coco(split.images, split.instances, split.captions, ReaderReport(), subset=True), 80)
     )
     write_split(photographs, tmp_path / "source", progress=False)
     pairs = mined(tmp_path, clip, captions=5, compounds=("coco",))
     origins = {record["image_id"]: record for record in load_split(tmp_path / "source")}
-    assert len(pairs) > 3 * len(photographs) and pair_statistics(pairs)["nouns"] > 60
+    assert len(pairs) > 3 * len(photographs) and pair_statistics(pairs)["nouns"] > 100
     for [noun], pair in zip(pairs["captions"], pairs["pair"], strict=True):
         record = origins[pair["source"]]
         assert 0 <= pair["mask"] < len(record_masks(record)[0]) and pair["caption"] in record["captions"]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -168,6 +169,20 @@ def test_what_waits_for_one_that_fails_goes_on_without_it_and_those_never_starte
     write_notebook(world / "notebooks" / "00_first.ipynb", READER)
     write_notebook(world / "notebooks" / "01_second.ipynb", "raise ValueError('broken')")
     assert sorted(statuses(reproduce(world, jobs=2))) == ["done", "failed"]
+
+
+def test_the_seconds_that_a_notebook_waits_are_kept_and_given_once(tmp_path, monkeypatch):
+    unfinished, clock = iter([["01_other"], ["01_other"], ["01_other"], []]), iter([100.0, 350.5])
+    waiting = []
+    monkeypatch.setattr(others, "_others", lambda folder: next(unfinished))
+    monkeypatch.setattr(
+        others,
+        "time",
+        SimpleNamespace(perf_counter=lambda: next(clock), sleep=lambda s: waiting.append(others.waits(tmp_path))),
+    )
+    others.wait_for_others(tmp_path)
+    assert waiting == [True, True] and not others.waits(tmp_path)
+    assert others.take_waited(tmp_path) == 250.5 and others.take_waited(tmp_path) == 0
 
 
 def test_nobody_is_waited_for_by_hand_after_a_kill_or_where_two_wait(tmp_path):

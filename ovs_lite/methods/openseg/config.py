@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import RANDOM, LoopConfig
+from ovs_lite.config import RANDOM, SHIPPED, LoopConfig
 from ovs_lite.data.captions import ALL, KINDS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
 from ovs_lite.regions.pooling import POOLINGS
 
 STARTS = ("clip", "backbone", RANDOM)
-SHIPPED = "shipped"
 TOWERS = ".safetensors"  # ending of files that `ovs-lite train clip` writes
 
 
@@ -101,8 +100,8 @@ PRESETS = {
         **PAPER,
     ),
 }
-# Tables of the paper, section 4.3 and appendix: of the same pictures, as many steps, on frozen masks where words alone
-# are asked for; "together" learns masks and words, from a network that starts from CLIP and knows no mask.
+# Rows of Table 5 (which words), section 3.3 (pictures that have captions only) and 3.2 (alpha 0). What is compared has
+# the same steps, and the first three rows the same frozen masks; the others learn masks and words, from CLIP's map.
 _WORDS = {"proposals": SHIPPED, "alpha": 0.0, "rescale": (1.0, 1.0), "lr": 3e-4, "ema": 0.99, "backbone_factor": 0.0}
 _WORDS |= {"steps": 1600, "limits": (150,)}
 _TOGETHER = {"steps": 600, "backbone_factor": 0.0}

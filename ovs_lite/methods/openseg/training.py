@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ovs_lite.clip import load_clip
+from ovs_lite.config import SHIPPED
 from ovs_lite.data.captions import ALL, NO_REGION, extract_words
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches, MixedBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
@@ -22,7 +23,7 @@ from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import gather_with_gradient, largest
 from ovs_lite.files import data_path, file_digest
 from ovs_lite.losses.grounding import grounding_loss
-from ovs_lite.methods.openseg.config import SHIPPED, OpenSegConfig
+from ovs_lite.methods.openseg.config import OpenSegConfig
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.proposal_training import mask_loss
 from ovs_lite.methods.openseg.proposer import OpenSegProposer

@@ -14,6 +14,7 @@ from torch import nn
 
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.mask_prompt import MaskPromptedClip
+from ovs_lite.config import SHIPPED
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.loaders.region_batches import RegionBatch, RegionBatches
 from ovs_lite.data.record import load_split
@@ -21,7 +22,7 @@ from ovs_lite.distributed import gather_with_gradient
 from ovs_lite.files import data_path
 from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
-from ovs_lite.methods.ovseg.config import SHIPPED, OVSegConfig
+from ovs_lite.methods.ovseg.config import OVSegConfig
 from ovs_lite.methods.ovseg.method import OVSeg
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import SHIPPED, LoopConfig
 
 TUNED = ("prompts", "tower", "both")
 REPEATED = ("negatives", "equal", "ignored")
-SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ and as the paper's."""
 from dataclasses import dataclass, field, replace
 
 from ovs_lite.clip.dense import MODES
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import SHIPPED, LoopConfig
 from ovs_lite.data.entities import PARSERS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.uniovseg.adapter import ACTIVATIONS
 
 LOSSES = ("contrast", "cosine")
 OWN, CLASSICAL, SEGMENTER = "own", "classical", "segmenter"
-SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)

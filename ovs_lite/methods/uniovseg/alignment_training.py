@@ -20,6 +20,7 @@ from torch import nn
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.model import MAX_SCALE
+from ovs_lite.config import SHIPPED
 from ovs_lite.data.images import read_image
 from ovs_lite.data.record import load_split
 from ovs_lite.distributed import gather_with_gradient, largest, total_count, world_size
@@ -29,7 +30,7 @@ from ovs_lite.matching import match_masks_to_entities
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.trained import check_checkpoint, load_method
-from ovs_lite.methods.uniovseg.alignment_config import SHIPPED, AlignmentConfig
+from ovs_lite.methods.uniovseg.alignment_config import AlignmentConfig
 from ovs_lite.methods.uniovseg.alignment_data import EntityBatch, EntityBatches, RecordMasks, entity_parser, mask_source
 from ovs_lite.methods.uniovseg.method import UniOVSeg
 from ovs_lite.methods.uniovseg.regions import mask_weights, pooled_regions
