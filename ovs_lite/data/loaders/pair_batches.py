@@ -114,7 +114,10 @@ class PairBatches:
             self._ahead = None  # ends the old workers before new ones start
             self._ahead = self._workers_from(index)
         self._following = None  # after an error the next call starts again
-        batch = next(self._ahead)
+        try:
+            batch = next(self._ahead)
+        except (ConnectionError, EOFError) as error:  # gone in the middle of a batch, unknown to torch
+            raise RuntimeError("a DataLoader worker was killed, perhaps for want of memory") from error
         self._following = index + 1
         return batch
 
