@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from kit.clips import random_clip, tiny_clip
 from kit.images import normal_images
-from ovs_lite.clip.mask_prompt import MaskPromptedClip, kept_patches
+from ovs_lite.clip import load_clip
+from ovs_lite.clip.dense import penultimate_tokens
+from ovs_lite.clip.mask_prompt import MaskPromptedClip, kept_patches, unread_token
 
 
 def prompted(depth, clip=None, seed=2):
@@ -74,6 +76,65 @@ def test_every_layer_and_place_has_a_prompt_of_its_own():
             changed.mask_embedding[layer, place] += torch.linspace(-1, 2, 32).sin()
             moved = (changed.encode_masked(images, masks) - before).abs().amax(1) > 1e-4
             assert moved.tolist() == (~kept[:, place]).tolist(), (layer, place)
+
+
+@torch.no_grad()
+def test_prompts_of_the_last_block_stand_before_it_and_nowhere_else():
+    images, masks = images_and_masks()
+    torch.manual_seed(2)
+    model = MaskPromptedClip(tiny_clip(), 1, last=True).eval()
+    first = MaskPromptedClip(tiny_clip(), 1).eval()
+    first.mask_embedding.copy_(model.mask_embedding[:1])
+    kept = torch.cat([torch.ones(4, 1, dtype=torch.bool), kept_patches(masks, 8)], 1)[..., None]
+    prompts = torch.cat([torch.zeros(1, 32), model.mask_embedding[1]])
+
+    def replace(block, given):
+        return (torch.where(kept, given[0], prompts), *given[1:])
+
+    first.network.visual.transformer.resblocks[-1].register_forward_pre_hook(replace)
+    assert (model.depth, len(model.mask_embedding)) == (1, 2)
+    torch.testing.assert_close(model.encode_masked(images, masks), first.encode_masked(images, masks))
+    whole = torch.ones_like(masks)
+    torch.testing.assert_close(model.encode_masked(images, whole), tiny_clip().encode_image(images))
+
+
+@pytest.mark.parametrize("make", [tiny_clip, lambda: load_clip("ViT-Lite-8", "lite")])
+@torch.no_grad()
+def test_the_class_token_reads_an_unread_prompt_less_than_blank_patches(make):
+    """In every head, by PyTorch's own attention; and no head less than another."""
+    visual = make().network.visual
+    block, side = visual.transformer.resblocks[-1], visual.image_size[0]
+    tokens, _ = penultimate_tokens(visual, torch.zeros(1, 3, side, side))
+    tokens = torch.cat([tokens, unread_token(visual)[None, None]], 1)
+    normed = block.ln_1(tokens)
+    _, read = block.attn(normed, normed, normed, average_attn_weights=False)
+    read = read[0, :, 0]  # (heads, tokens)
+    assert (read[:, -1] < 0.6 * read[:, 1:-1].mean(1)).all(), read
+    width, heads = block.attn.embed_dim, block.attn.num_heads
+    queries, keys, _ = F.linear(normed[0], block.attn.in_proj_weight, block.attn.in_proj_bias).split(width, 1)
+    logits = (queries[0] * (keys[-1] - block.attn.in_proj_bias[width : 2 * width])).view(heads, -1).sum(1)
+    shift = block.attn.in_proj_weight[width : 2 * width] @ block.ln_1.bias
+    slopes = logits - (queries[0] * shift).view(heads, -1).sum(1)
+    torch.testing.assert_close(slopes, slopes.mean().expand(heads), rtol=1e-3, atol=1e-3)
+    assert slopes.max() < 0
+
+
+def test_prompts_of_the_last_block_are_learned_and_refused_where_nothing_is_read():
+    images, masks = images_and_masks(1)
+    masks = masks & (torch.arange(16) < 8)
+    model = MaskPromptedClip(tiny_clip(), 0, last=True)
+    model.encode_masked(images, masks)[0, :3].sum().backward()
+    used = model.mask_embedding.grad.abs().sum(2) > 0
+    assert (
+        used.tolist() == (~kept_patches(masks, 8)).tolist()
+        and model.image_fingerprint() != prompted(0).image_fingerprint()
+    )
+    with pytest.raises(ValueError, match="depth 2, expected 0 to 1, the blocks of tiny but its last one"):
+        MaskPromptedClip(tiny_clip(), 2, last=True)
+    clip = tiny_clip()
+    clip.network.visual.pool_type = "avg"
+    with pytest.raises(ValueError, match="pooling 'avg', expected one whose answer is its class token"):
+        MaskPromptedClip(clip, 1, last=True)
 
 
 @torch.no_grad()

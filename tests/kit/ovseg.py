@@ -26,7 +26,7 @@ def make_ovseg(depth=2, seed=0, **changes):
     torch.manual_seed(seed + 1)
     segmenter = MaskFormerProposer(MaskFormerConfig(**TINY), random_texts(5, clip.embed_dim, seed=9))
     config = override(PRESETS["lite"], {"depth": depth, "loop.steps": 3} | changes)
-    return OVSeg(clip, segmenter, MaskPromptedClip(clip, depth), config).eval()
+    return OVSeg(clip, segmenter, MaskPromptedClip(clip, depth, last=config.last), config).eval()
 
 
 def pair(number, word, height=20, width=24):

@@ -125,14 +125,14 @@ def start(config: OVSegConfig) -> OVSeg:
     if config.start:
         before = load_method("ovseg", clip, config.start)
         segmenter = before.network["segmenter"] if config.segmenter == SHIPPED else _segmenter(config.segmenter)
-        if before.prompted.depth == config.depth:
+        if (before.prompted.depth, before.prompted.last) == (config.depth, config.last):
             return OVSeg(clip, segmenter, before.prompted, config)
         clip = before.prompted
     elif config.segmenter == SHIPPED:
         segmenter = load_method("ovseg").network["segmenter"]
     else:
         segmenter = _segmenter(config.segmenter)
-    return OVSeg(clip, segmenter, MaskPromptedClip(clip, config.depth, config.prompt_std), config)
+    return OVSeg(clip, segmenter, MaskPromptedClip(clip, config.depth, config.prompt_std, config.last), config)
 
 
 def _segmenter(path: str) -> MaskFormerProposer:

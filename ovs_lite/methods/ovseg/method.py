@@ -76,7 +76,9 @@ class OVSeg(Method):
         if segmenter.classes.shape[1] != clip.embed_dim:
             given = f"a MaskFormer trained with embeddings of {segmenter.classes.shape[1]} numbers"
             raise ValueError(f"got {given}, expected the {clip.embed_dim} of {clip.name}")
-        self.prompted = MaskPromptedClip(clip, self.config.depth) if prompted is None else prompted
+        if prompted is None:
+            prompted = MaskPromptedClip(clip, self.config.depth, last=self.config.last)
+        self.prompted = prompted
         self.network = nn.ModuleDict({"segmenter": segmenter, "clip": AdaptedTower(self.prompted)})
         self.to(clip.device)
 
@@ -87,14 +89,15 @@ class OVSeg(Method):
         proposals = stored_config(MASKFORMER["lite"], {"config": about["segmenter"]})
         classes = torch.zeros(int(about["classes"]), clip.embed_dim)
         segmenter = MaskFormerProposer(proposals, classes, fresh=False)
-        return cls(clip, segmenter, MaskPromptedClip(clip, int(about["depth"])), config)
+        last = about.get("last") == str(True)  # files of before it could be have no such entry
+        return cls(clip, segmenter, MaskPromptedClip(clip, int(about["depth"]), last=last), config)
 
     def about(self) -> dict[str, str]:
         """Both configurations and sizes, for a file of weights."""
         segmenter = self.network["segmenter"]
         return {
             "config": json.dumps(to_dict(self.config)), "segmenter": json.dumps(to_dict(segmenter.config)),
-            "depth": str(self.prompted.depth), "classes": str(len(segmenter.classes)),
+            "depth": str(self.prompted.depth), "last": str(self.prompted.last), "classes": str(len(segmenter.classes)),
         }  # fmt: skip
 
     @property

@@ -107,6 +107,7 @@ def test_a_run_starts_from_another_runs_tower_and_keeps_prompts_of_as_many_layer
     assert torch.equal(kept.mask_embedding, method.prompted.mask_embedding.half().float())
     fresh = adaptation.start(OVSegConfig(start=path, depth=1)).prompted
     assert fresh.depth == 1 and not torch.equal(fresh.mask_embedding[0], kept.mask_embedding[0])
+    assert adaptation.start(OVSegConfig(start=path, depth=1, last=True)).prompted.last
     for made in (kept, fresh):
         tower = method.prompted.network.visual.conv1.weight
         assert torch.equal(made.network.visual.conv1.weight, tower.half().float())

@@ -88,11 +88,12 @@ def test_new_words_need_no_new_crops(method):
     assert not asked
 
 
-def test_what_was_saved_predicts_the_same_and_brings_its_sizes(tmp_path):
-    method, clip = make_ovseg(depth=1), tiny_clip()
+@pytest.mark.parametrize("last", [False, True])
+def test_what_was_saved_predicts_the_same_and_brings_its_sizes(tmp_path, last):
+    method, clip = make_ovseg(depth=1, last=last), tiny_clip()
     save_method(method, tmp_path / "ovseg.safetensors")
     back = load_method("ovseg", clip, tmp_path / "ovseg.safetensors")
-    assert back.prompted.depth == 1 and back.config == method.config
+    assert (back.prompted.depth, back.prompted.last) == (1, last) and back.config == method.config
     assert back.network["segmenter"].config == method.network["segmenter"].config
     images, text = randn(1, 3, 32, 32), random_texts(3, 16)
     torch.testing.assert_close(back.predict(images, text), method.predict(images, text), atol=0.05, rtol=0.05)
