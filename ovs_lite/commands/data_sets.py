@@ -130,8 +130,11 @@ def prepare_set(
     # also while a split's files are hashed and moved; indices of shards are kept one by one, so there it may kill
     with nullcontext() if one.reader == "shards" else Interrupts(signal.SIGTERM):
         for done in prepare(one, root, splits, limit, subset, fresh, max_skipped=max_skipped, share=share):
-            counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}"
-            yield f"{done.folder}: {counted}, there already" if done.kept else f"{done.folder}: {counted}"
+            counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}" + ", there already" * done.kept
+            if share and not done.count:  # not all of it: what a job made is said alone
+                yield f"{done.folder}: {done.report}"
+                continue
+            yield f"{done.folder}: {counted}"
             yield from done.report.splitlines()
 
 

@@ -6,9 +6,11 @@ written as a split only where a limit asks for a few of them.
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,16 @@ from typing import Any
 from ovs_lite.data.catalogue import DataSet, downloads_folder, split_folder
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.parts import Share, until_stopped, write_in_parts
-from ovs_lite.data.readers.coco import iter_coco
-from ovs_lite.data.readers.coco_panoptic import iter_coco_panoptic
-from ovs_lite.data.readers.mask_archives import iter_mask_archives
-from ovs_lite.data.readers.narratives import iter_narratives
-from ovs_lite.data.readers.pixel_rules import (
-    CONTEXT_CLASSES,
-    CONTEXT_SOURCE,
-    class_list,
-    context_vocabulary,
-    pixel_rule,
-)
+from ovs_lite.data.readers.pixel_rules import CONTEXT_CLASSES, CONTEXT_SOURCE, class_list, context_vocabulary
 from ovs_lite.data.readers.reader_report import ReaderReport
-from ovs_lite.data.readers.semantic import iter_label_maps
 from ovs_lite.data.record import is_made, read_count, write_split
+from ovs_lite.data.sources import RECORDS, Source
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
 from ovs_lite.files import write_json
 
 SHARDS = "shards.json"
 VOCABULARY = "vocabulary.json"
+IMAGES = 4096  # of a part, at the most: each part reads the annotations of all
 
 
 @dataclass(frozen=True)
@@ -45,28 +38,6 @@ class Prepared:
     count: int
     kept: bool = False
     report: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a reader gets: the set's folder, the split's paths and rules, where faults go, whether a part will do."""
-
-    root: Path
-    split: Mapping[str, Any]
-    vocabulary: Vocabulary | None
-    report: ReaderReport
-    subset: bool
-
-    def path(self, key: str) -> Path | None:
-        """A path of the split; None where it has none of that name."""
-        return self.root / self.split[key] if self.split.get(key) else None
-
-    def files(self, key: str) -> list[Path]:
-        """The files of a pattern, sorted. Raises FileNotFoundError without any."""
-        found = sorted(self.root.glob(self.split[key]))
-        if not found:
-            raise FileNotFoundError(f"no {self.split[key]} in {self.root}")
-        return found
 
 
 def prepare(
@@ -86,16 +57,16 @@ def prepare(
     root: the set's folder, laid out as in the catalogue; default in downloads/. splits: default all.
     limit: take the first so many images. subset: of the images that the annotations list some may be absent.
     fresh: make splits again that are there. max_skipped: share of images that may be bad, see `ReaderReport.check`.
-    share: of a set of mask archives only the archives of this job, see `write_in_parts`; `max_skipped` is of each.
+    share: only this job's images (of mask archives: archives), see `write_in_parts`; `max_skipped` is of each part.
     Raises FileNotFoundError for what is missing, ValueError for unknown splits, a limit below 1, and bad data.
     """
     if unknown := [name for name in splits if name not in data_set.splits]:
         raise ValueError(f"got split {unknown[0]!r}, expected one of {', '.join(data_set.splits)} for {data_set.name}")
     if limit is not None and limit < 1:
         raise ValueError(f"got limit {limit}, expected 1 or more")
-    if share and (data_set.reader != "masks" or limit is not None or fresh):
+    if share and (data_set.reader == "shards" or limit is not None or fresh):
         given = f"got a part of {data_set.name}" + " with a limit" * (limit is not None) + " afresh" * fresh
-        raise ValueError(f"{given}, expected a whole set of mask archives, such as sa1b; others are read in one go")
+        raise ValueError(f"{given}, expected a whole set that is written as records; shards are indexed in one go")
     root = downloads_folder(data_set) if root is None else Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; see: ovs-lite data get {data_set.name}")
@@ -111,7 +82,10 @@ def prepare(
             yield Prepared(folder, read_count(folder), kept=True)
             continue
         if share:
-            yield _prepare_share(source, folder, creator, data_set.columns, share, max_skipped, progress)
+            done = _prepare_share(source, folder, creator, data_set.columns, share, max_skipped, progress)
+            if done.count:
+                _write_vocabulary(source, folder)
+            yield done
             continue
         records = _checked(until_stopped(islice(RECORDS[data_set.reader](source), limit)), source.report, max_skipped)
         total = limit or (None if subset else source.split["count"])
@@ -130,19 +104,33 @@ def _prepare_share(
     max_skipped: float,
     progress: bool,
 ) -> Prepared:
-    """The archives of one job, or all that the jobs made put together."""
-    files = source.files("archives")
+    """The images or archives of one job, or all that the jobs made put together."""
+    reader = RECORDS[creator["reader"]]
+    total = _listed(source, reader)
+    parts = total if creator["reader"] == "masks" else max(1, math.ceil(total / IMAGES))
+    size = max(1, math.ceil(total / parts))  # whatever the number of jobs
 
     def made(numbers: range) -> Iterator[dict]:
-        report = ReaderReport()
-        yield from _checked(iter_mask_archives([files[n] for n in numbers], report), report, max_skipped)
+        some = replace(source, part=slice(numbers.start, numbers.stop), report=ReaderReport())
+        yield from _checked(reader(some), some.report, max_skipped)
 
-    if write_in_parts(folder, made, len(files), creator, columns, progress, folder.name, share, size=1):
+    if write_in_parts(folder, made, total, creator, columns, progress, folder.name, share, size):
         return Prepared(folder, read_count(folder))
     if not share.number:
         return Prepared(folder, 0, report="another process puts the parts together")
-    count = len(files[share.number - 1 :: share.count])
-    return Prepared(folder, 0, report=f"made part {share.number}/{share.count}, {count} archives of {len(files)}")
+    mine = [range(start, min(start + size, total)) for start in range(0, total, size)][share.number - 1 :: share.count]
+    kind = "archives" if creator["reader"] == "masks" else "images"
+    done = f"made part {share.number}/{share.count}, {sum(map(len, mine))} {kind} of {total}"
+    return Prepared(folder, 0, report=done)
+
+
+def _listed(source: Source, reader: Callable[[Source], Iterator[dict]]) -> int:
+    """How many images, or archives, there are to read. Raises ValueError where there is none."""
+    asked = replace(source, part=slice(0, 0), report=ReaderReport())
+    deque(reader(asked), maxlen=0)
+    if not asked.report.listed:
+        raise ValueError(f"no image could be read\n{asked.report.summary()}")
+    return asked.report.listed
 
 
 def set_vocabulary(data_set: DataSet, root: Path) -> Vocabulary | None:
@@ -164,59 +152,6 @@ def _checked(records: Iterator[dict], report: ReaderReport, max_skipped: float) 
     """The records; at their end the report is checked, so that a split of bad data is never finished."""
     yield from records
     report.check(max_skipped)
-
-
-def _instances(source: Source) -> Iterator[dict]:
-    paths = (source.path("images"), source.path("json"), source.path("captions"))
-    return iter_coco(*paths, source.report, source.vocabulary, source.subset)
-
-
-def _panoptic(source: Source) -> Iterator[dict]:
-    paths = (source.path("images"), source.path("maps"), source.path("json"), source.path("captions"))
-    return iter_coco_panoptic(*paths, source.report, source.vocabulary, source.subset)
-
-
-def _label_maps(source: Source) -> Iterator[dict]:
-    split, only = source.split, None
-    if source.path("list"):
-        only = set(_names(source.path("list")))
-    rule = pixel_rule(split.get("pixels"), source.vocabulary, source.path("labels"))
-    yield from iter_label_maps(
-        source.path("images"), source.path("maps"), source.vocabulary, source.report, source.subset, pixels=rule,
-        endings=tuple(split.get("endings", ("", ""))), only=only, short_side=split.get("short_side"),
-    )  # fmt: skip
-    if only and not source.subset:
-        absent = len(only) - source.report.read - len(source.report.skipped)
-        for _ in range(absent):
-            source.report.skip(source.split["list"], "a name in the list with neither an image nor a label map")
-
-
-def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no list of images at {path}")
-    return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _narratives(source: Source) -> Iterator[dict]:
-    paths = source.files("lines")
-    return iter_narratives(source.path("images"), paths, source.split["file_name"], source.report, source.subset)
-
-
-def _masks(source: Source) -> Iterator[dict]:
-    return iter_mask_archives(source.files("archives"), source.report)
-
-
-def _shards(source: Source) -> Iterator[dict]:
-    shards = WebShards(source.files("shards"))
-    seen = set()
-    for index in range(len(shards)):
-        record = shards[index]
-        if record["image_id"] not in seen:  # another stands in for a bad one
-            seen.add(record["image_id"])
-            source.report.read += 1
-            source.report.annotations_read += len(record["captions"])
-            yield record
-    source.report.skipped += shards.report.skipped
 
 
 def _index_shards(source: Source, folder: Path, max_skipped: float) -> Prepared:
@@ -241,13 +176,3 @@ def _index_shards(source: Source, folder: Path, max_skipped: float) -> Prepared:
     shutil.rmtree(folder, ignore_errors=True)
     write_json(folder / SHARDS, content)
     return Prepared(folder, len(shards), report=shards.report.summary())
-
-
-RECORDS = {
-    "instances": _instances,
-    "panoptic": _panoptic,
-    "label_maps": _label_maps,
-    "narratives": _narratives,
-    "shards": _shards,
-    "masks": _masks,
-}

@@ -5,7 +5,7 @@ import pytest
 from kit.public_sets import pairs, voc
 from ovs_lite.cli import main
 from ovs_lite.commands.data_sets import duration, readable
-from ovs_lite.data import catalogue
+from ovs_lite.data import catalogue, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,18 @@ def test_prepare_then_verify_counts_and_digests(tmp_path, capsys, own_data):
     arrow.write_bytes(content)
     code, printed = run(capsys, "verify", "voc20")
     assert code == 1 and "differs from its sha256" in printed
+
+
+def test_a_job_says_what_it_made_and_what_is_missing(tmp_path, capsys, monkeypatch, own_data):
+    monkeypatch.setattr(prepare, "IMAGES", 1)
+    asked = ("prepare", "voc20", "--from", voc(tmp_path / "voc"), "--splits", "val")
+    folder = own_data / "voc20" / "val"
+    code, printed = run(capsys, *asked, "--part", "2/2")
+    assert code == 0 and f"{folder}: made part 2/2, 1 images of 2\n" in printed and "records" not in printed
+    code, printed = run(capsys, *asked, "--merge", 2)
+    assert code == 2 and "missing: --part 1/2; run these again" in printed
+    assert run(capsys, *asked, "--part", "1/2")[0] == 0
+    assert f"{folder}: 2 records" in run(capsys, *asked, "--merge", 2)[1]
 
 
 def test_a_whole_split_is_said_to_be_whole(tmp_path, capsys, monkeypatch, own_data):

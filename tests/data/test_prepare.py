@@ -10,13 +10,15 @@ from PIL import Image
 
 from kit.public_sets import SIZE, ade_full, cityscapes, coco_stuff, context, label_map, pairs, picture, sa1b, voc
 from kit.real_data import found
+from ovs_lite.data import prepare as module
 from ovs_lite.data.catalogue import READERS, load_catalogue
 from ovs_lite.data.parts import Share
-from ovs_lite.data.prepare import RECORDS, prepare
+from ovs_lite.data.prepare import prepare
 from ovs_lite.data.readers.real_data import find_ade20k, find_coco
 from ovs_lite.data.record import load_split, read_creator
 from ovs_lite.data.rle import decode_rle
 from ovs_lite.data.segments import record_masks, semantic_map
+from ovs_lite.data.sources import RECORDS
 from ovs_lite.data.vocabulary import load_vocabulary
 
 
@@ -193,26 +195,89 @@ def test_sa1b(tmp_path):
     assert records[0]["segments"] is None and "6 annotations read" in done.report
 
 
-def test_sa1b_in_jobs_has_the_bytes_of_one_process(tmp_path, monkeypatch):
+def content(folder):
+    """The bytes of a split's files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def narratives(root):
+    lines = [{"image_id": str(number), "caption": f"picture {number}"} for number in (3, 1, 4, 5, 9)]
+    for line in lines:
+        picture(root / "val2017" / f"{int(line['image_id']):012d}.jpg")
+    (root / "coco_val_localized_narratives.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+def archives(root):
     for number in range(5):
-        sa1b(tmp_path / f"sa_{number:06d}.tar", [f"sa_{2 * number}", f"sa_{2 * number + 1}"])
-    _, one = prepared("sa1b", tmp_path, "train")
-    expected = {path.name: path.read_bytes() for path in one.folder.iterdir()}
-    shutil.rmtree(one.folder)
-    sets, options = load_catalogue().find("sa1b"), {"splits": ["train"], "progress": False}
-    for job in (2, 1):
-        (done,) = prepare(sets, tmp_path, share=Share(job, 3), **options)
-        assert not done.folder.exists() and done.report == f"made part {job}/3, 2 archives of 5"
-    with pytest.raises(FileNotFoundError, match="missing: --part 3/3"):
-        list(prepare(sets, tmp_path, share=Share(0, 3), **options))
-    list(prepare(sets, tmp_path, share=Share(3, 3), **options))
+        sa1b(root / f"sa_{number:06d}.tar", [f"sa_{2 * number}", f"sa_{2 * number + 1}"])
+    return root
+
+
+def instances(root):
+    """Two images, each with one person and a caption."""
+    coco(root)
+    listed = json.loads((root / "annotations" / "captions_val2017.json").read_text())["images"]
+    shape = {"category_id": 1, "iscrowd": 0, "segmentation": [[0, 0, 3, 0, 3, 3, 0, 3]]}
+    content = {"images": listed, "categories": [{"id": 1, "name": "person"}]}
+    content["annotations"] = [shape | {"id": number, "image_id": entry["id"]} for number, entry in enumerate(listed)]
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return root
+
+
+JOBS = {  # set -> how its files are made, split, images or archives, and those of a part
+    "sa1b": (archives, "train", 5, 1), "localized-narratives": (narratives, "val", 5, 2),
+    "voc20": (voc, "val", 2, 1), "coco-panoptic": (coco, "val", 2, 1), "coco": (instances, "val", 2, 1),
+    "context459": (lambda root: context(root, load_vocabulary("context59").source_names), "val", 1, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_jobs_have_the_bytes_of_one_process(tmp_path, monkeypatch, name):
+    make, split, total, size = JOBS[name]
+    monkeypatch.setattr(module, "IMAGES", size)
+    root, count = make(tmp_path), -(-total // size)
+    _, one = prepared(name, root, split)
+    expected, vocabulary = content(one.folder), one.folder.parent / "vocabulary.json"
+    beside = vocabulary.exists() and vocabulary.read_bytes()
+    shutil.rmtree(one.folder.parent)
+    sets, options = load_catalogue().find(name), {"splits": [split], "progress": False}
+    for job in range(count - 1, 0, -1):
+        (done,) = prepare(sets, root, share=Share(job, count), **options)
+        assert not done.folder.exists() and done.report.startswith(f"made part {job}/{count}, {size} ")
+    with pytest.raises(FileNotFoundError, match=f"missing: --part {count}/{count}"):
+        list(prepare(sets, root, share=Share(0, count), **options))
+    list(prepare(sets, root, share=Share(count, count), **options))
     for kept in (False, True):
-        (done,) = prepare(sets, tmp_path, share=Share(0, 3), **options)
-        assert (done.count, done.kept) == (10, kept)
-    assert {path.name: path.read_bytes() for path in one.folder.iterdir()} == expected
-    for wrong in ({"limit": 3}, {"fresh": True}):
-        with pytest.raises(ValueError, match="expected a whole set of mask archives"):
-            list(prepare(sets, tmp_path, share=Share(1, 3), **options | wrong))
+        (done,) = prepare(sets, root, share=Share(0, count), **options)
+        assert (done.count, done.kept) == (one.count, kept)
+    assert content(one.folder) == expected
+    assert (vocabulary.exists() and vocabulary.read_bytes()) == beside
+
+
+def test_a_job_knows_its_own_faults_and_those_of_others(tmp_path, monkeypatch):
+    """A name in the list without files is told once, by the first job; a bad image by its own."""
+    monkeypatch.setattr(module, "IMAGES", 1)
+    root = voc(tmp_path, listed=["2007_000032", "2007_000033", "2007_000034"])
+    sets, options = load_catalogue().find("voc20"), {"splits": ["val"], "progress": False}
+    with pytest.raises(ValueError, match="neither an image nor a label map"):
+        list(prepare(sets, root, share=Share(1, 2), **options))
+    list(prepare(sets, root, share=Share(2, 2), **options))
+    (root / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png").write_bytes(b"no image")
+    voc(tmp_path / "empty")
+    for image in (tmp_path / "empty").rglob("*.*g"):
+        image.unlink()
+    with pytest.raises(ValueError, match="no image could be read"):
+        list(prepare(sets, tmp_path / "empty", share=Share(1, 2), subset=True, **options))
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 3}, {"fresh": True}])
+def test_jobs_take_whole_sets_of_records(tmp_path, wrong):
+    options = {"splits": ["train"], "progress": False, "share": Share(1, 3)}
+    with pytest.raises(ValueError, match="expected a whole set that is written as records"):
+        list(prepare(load_catalogue().find("sa1b"), archives(tmp_path), **options | wrong))
+    with pytest.raises(ValueError, match="shards are indexed in one go"):
+        list(prepare(load_catalogue().find("cc12m"), tmp_path, **options))
 
 
 def test_pairs_stay_in_their_shards_unless_a_few_are_asked_for(tmp_path):

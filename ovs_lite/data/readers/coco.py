@@ -36,14 +36,15 @@ def iter_coco(
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
     subset: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image, in the order of the image ids, instances' and captions' images together.
 
     An image that only the captions know has segments None; one without instances has an all-void map. Bad images
     and annotations are skipped and listed in `report`: call report.check() afterwards. Of a polygon too short to
     draw only itself is left out. vocabulary: default "coco". subset: images that are listed but not on disk are no
-    fault, only counted. Raises FileNotFoundError for a missing file or folder, ValueError for a JSON file of another
-    layout or of other categories.
+    fault, only counted. part: of the images, in their order (`ReaderReport.listed` says how many there are). Raises
+    FileNotFoundError for a missing file or folder, ValueError for a JSON file of another layout or of other categories.
     """
     report = ReaderReport() if report is None else report
     vocabulary = vocabulary or load_vocabulary("coco")
@@ -55,7 +56,7 @@ def iter_coco(
     images = {entry["id"]: entry for entry in unique_entries(captions["images"], "image id", report.skip)} | annotated
     masks = by_image(instances["annotations"], annotated, "instance", report)
     texts = by_image(captions["annotations"], images, "caption", report)
-    for entry, image, frame in coco_images(images_dir, images.values(), report, subset):
+    for entry, image, frame in coco_images(images_dir, images.values(), report, subset, part):
         key = entry["id"]
         record = {"image_id": str(key), "image": image.encoded, "segments": None, "segments_info": None}
         if key in annotated:

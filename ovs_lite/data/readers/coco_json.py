@@ -130,19 +130,18 @@ def by_image(annotations: list, known: Container[int], kind: str, report: Reader
 
 
 def coco_images(
-    folder: str | Path, entries: Iterable[dict], report: ReaderReport, subset: bool
+    folder: str | Path, entries: Iterable[dict], report: ReaderReport, subset: bool, part: slice
 ) -> Iterator[tuple[dict, ImageFile, tuple[int, int]]]:
     """(its entry in the JSON, image, (H, W) of its annotations) in the order of the ids; bad images are skipped.
 
-    subset: images that are not on disk are no fault, only counted.
+    subset: images that are not on disk are no fault, only counted. part: of the images that are listed, in their order.
     """
-    for entry in sorted(entries, key=lambda entry: entry["id"]):
+    entries = sorted(entries, key=lambda entry: entry["id"])
+    for entry in present(entries, lambda entry: Path(folder) / plain_file_name(entry.get("file_name")), report, subset)[
+        part
+    ]:
         try:
-            path = Path(folder) / plain_file_name(entry.get("file_name"))
-            if subset and not path.exists():
-                report.absent += 1
-                continue
-            image = read_image_file(path)
+            image = read_image_file(Path(folder) / plain_file_name(entry.get("file_name")))
             size, frames = (entry.get("height"), entry.get("width")), (image.stored_size, (image.height, image.width))
             if size not in frames:
                 raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {image.width} x {image.height} pixels")
@@ -150,6 +149,21 @@ def coco_images(
             report.skip(entry.get("file_name") or f"image id {entry['id']}", error)
             continue
         yield entry, image, frames[frames.index(size)]
+
+
+def present(entries: list, path: Callable[[Any], Path], report: ReaderReport, subset: bool) -> list:
+    """The entries, counted in the report; of a subset only those whose file is there. A name that is refused stays."""
+
+    def there(entry: Any) -> bool:
+        try:
+            return path(entry).exists()
+        except ValueError:
+            return True
+
+    found = [entry for entry in entries if there(entry)] if subset else entries
+    report.absent += len(entries) - len(found)
+    report.listed = len(found)
+    return found
 
 
 def read_crowd(annotation: dict) -> bool:

@@ -37,6 +37,7 @@ def iter_coco_panoptic(
     report: ReaderReport | None = None,
     vocabulary: Vocabulary | None = None,
     subset: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image of the panoptic JSON, in the order of the image ids, with its captions where given.
 
@@ -44,8 +45,9 @@ def iter_coco_panoptic(
         annotations/panoptic_train2017.json.
     An image without a usable map is skipped, a segment of a category that the vocabulary lacks becomes void; both are
     listed in `report`: call report.check() afterwards. vocabulary: default "coco-panoptic". subset: images that are
-    listed but not on disk are no fault, only counted. Raises FileNotFoundError for a missing file or folder, ValueError
-    for a JSON file of another layout or of other categories.
+    listed but not on disk are no fault, only counted. part: of the images, in their order (`ReaderReport.listed` says
+    how many there are). Raises FileNotFoundError for a missing file or folder, ValueError for a JSON file of another
+    layout or of other categories.
     """
     report = ReaderReport() if report is None else report
     check_folder(images_dir, "image")
@@ -58,7 +60,7 @@ def iter_coco_panoptic(
     annotations = {annotation["image_id"]: annotation for annotation in listed}
     captioned = {entry["id"] for entry in unique_entries(captions["images"], "image id", report.skip)}
     texts = by_image(captions["annotations"], captioned.union(images), "caption", report)
-    for entry, image, frame in coco_images(images_dir, images.values(), report, subset):
+    for entry, image, frame in coco_images(images_dir, images.values(), report, subset, part):
         try:
             ids = _ids(Path(maps_dir), annotations.get(entry["id"]), frame, image)
             segments, infos = _segments(ids, annotations[entry["id"]], categories, report)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ovs_lite.data.caption_text import clean_caption
 from ovs_lite.data.images import read_image_file
-from ovs_lite.data.readers.coco_json import check_folder
+from ovs_lite.data.readers.coco_json import check_folder, present
 from ovs_lite.data.readers.reader_report import ReaderReport, plain_file_name
 
 MAX_LINE = 20_000_000  # characters; the mouse trace of a long narrative has about 100,000
@@ -23,12 +23,14 @@ def iter_narratives(
     file_name: str = "{}.jpg",
     report: ReaderReport | None = None,
     subset: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image in the order of their first lines: its captions, no segments.
 
     paths: .jsonl or .tsv files. file_name: format of an image's file name from its id ("{:0>12}.jpg" for COCO).
     Lines and images that cannot be used are skipped and listed in `report`: call report.check() afterwards. subset:
-    images that are not on disk are no fault, only counted. Raises FileNotFoundError for a missing file or folder.
+    images that are not on disk are no fault, only counted. part: of the images, in their order (`ReaderReport.listed`
+    says how many there are). Raises FileNotFoundError for a missing file or folder.
     """
     report = ReaderReport() if report is None else report
     check_folder(images_dir, "image")
@@ -36,13 +38,14 @@ def iter_narratives(
     for path in paths:
         for image_id, text in _lines(Path(path), report):
             captions.setdefault(image_id, []).append(text)
-    for image_id, texts in captions.items():
+
+    def path_of(image_id: str) -> Path:
+        return Path(images_dir) / plain_file_name(file_name.format(image_id))
+
+    for image_id in present(list(captions), path_of, report, subset)[part]:
+        texts = captions[image_id]
         try:
-            path = Path(images_dir) / plain_file_name(file_name.format(image_id))
-            if subset and not path.exists():
-                report.absent += 1
-                continue
-            image = read_image_file(path).encoded
+            image = read_image_file(path_of(image_id)).encoded
         except (ValueError, OSError) as error:
             report.skip(image_id, error)
             continue

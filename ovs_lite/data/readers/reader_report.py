@@ -13,6 +13,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\
 class ReaderReport:
     """Filled by a reader while its records are consumed.
 
+    listed: images that there are to read, of which a call may take a part; known once it gives its first record.
     read, skipped: images that became records, and (name, reason) of those that did not.
     annotations_read, annotations_skipped: the same for annotations (masks and captions) of images that were kept.
     segments, crowds: segments written, and how many of them are crowds.
@@ -22,6 +23,7 @@ class ReaderReport:
     unused: kind of file -> how many of a kind that is not read, such as json in shards.
     """
 
+    listed: int = 0
     read: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     annotations_read: int = 0

@@ -40,6 +40,7 @@ def iter_label_maps(
     only: Container[str] | None = None,
     pixels: PixelRule = STORED,
     short_side: int | None = None,
+    part: slice = slice(None),
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per image with its label map of the same stem, in the order of the names.
 
@@ -51,6 +52,7 @@ def iter_label_maps(
     only: the image_ids to take, such as a split's list; default all.
     short_side: pixels; larger images are shrunk to it (bilinear) and their maps with them (nearest), as the protocol of
         ADE20K's 847 classes has it.
+    part: of the images, in their order (`ReaderReport.listed` says how many there are).
     Raises FileNotFoundError for a missing folder.
     """
     report = ReaderReport() if report is None else report
@@ -62,7 +64,9 @@ def iter_label_maps(
         report.absent += len(set(images) ^ set(maps))
         images = {stem: path for stem, path in images.items() if stem in maps}
         maps = {stem: path for stem, path in maps.items() if stem in images}
-    for stem in sorted(set(images) | set(maps)):
+    stems = sorted(set(images) | set(maps))
+    report.listed = len(stems)
+    for stem in stems[part]:
         try:
             if stem not in images or stem not in maps:
                 folder = maps_dir if stem in images else images_dir
