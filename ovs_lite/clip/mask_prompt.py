@@ -89,13 +89,14 @@ class MaskPromptedClip(Clip):
             tokens = self._prompted(tokens, kept, 0)
         first = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
         tokens = visual.ln_pre(torch.cat([first, tokens], 1) + visual.positional_embedding.to(tokens.dtype))
-        layers = {number: number for number in range(1, self.depth)}
-        if self.last:
-            layers[len(visual.transformer.resblocks) - 1] = self.depth
-        for number, block in enumerate(visual.transformer.resblocks, start=1):
-            tokens = block(tokens)
+        blocks = visual.transformer.resblocks
+        layers = {number: number for number in range(1, self.depth)} | (
+            {len(blocks) - 1: self.depth} if self.last else {}
+        )
+        for number, block in enumerate(blocks):  # the prompts of a number stand before its block
             if number in layers:
                 tokens = torch.cat([tokens[:, :1], self._prompted(tokens[:, 1:], kept, layers[number])], 1)
+            tokens = block(tokens)
         pooled, _ = visual._pool(tokens)
         return pooled if visual.proj is None else pooled @ visual.proj
 
