@@ -90,9 +90,9 @@ class MaskPromptedClip(Clip):
         first = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
         tokens = visual.ln_pre(torch.cat([first, tokens], 1) + visual.positional_embedding.to(tokens.dtype))
         blocks = visual.transformer.resblocks
-        layers = {number: number for number in range(1, self.depth)} | (
-            {len(blocks) - 1: self.depth} if self.last else {}
-        )
+        layers = {number: number for number in range(1, self.depth)}
+        if self.last:
+            layers[len(blocks) - 1] = self.depth
         for number, block in enumerate(blocks):  # the prompts of a number stand before its block
             if number in layers:
                 tokens = torch.cat([tokens[:, :1], self._prompted(tokens[:, 1:], kept, layers[number])], 1)
