@@ -18,7 +18,7 @@ from ovs_lite.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader gets: the set's folder, the split's paths and rules, where faults go, whether images may be absent."""
+    """What a reader gets: the folder, a split's paths and rules, where faults go, whether images may be absent."""
 
     root: Path
     split: Mapping[str, Any]
