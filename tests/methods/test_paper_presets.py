@@ -54,7 +54,7 @@ PAPERS = {
         "steps": 8600, "lr": 0.02, "batch": 256, "weight_decay": 0.0, "clip": "ViT-L-14", "pretrained": "openai",
         "depth": 3, "data": "coco/pairs/train", "tune": "prompts", "start": "", "prompt_std": 0.02, "warmup": 100,
         "grad_norm": 1e9, "repeated": "negatives", "templates": "bare", "cut": 0.1, "margin": 0.0, "threshold": 0.4,
-        "smallest": 1, "last": False,
+        "smallest": 1,
     },
     # 4.1: "poly", "6e-5 and 1e-2", "crop size of 640x640, a batch size of 32 and train the model for 120K iterations",
     # Swin-Base of ImageNet-21K; "COCO-Stuff", "171 valid categories"; released: warm-up 1500, clip 0.01, 100
