@@ -61,7 +61,7 @@ class MaskPromptedClip(Clip):
 
     def image_fingerprint(self) -> str:
         """As of any CLIP; the prompts count."""
-        plain = super().image_fingerprint()
+        plain = super().image_fingerprint() + self.last * "-last"
         return tensors_digest(plain, [self.mask_embedding]) if len(self.mask_embedding) else plain
 
     def encode_masked(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -107,7 +107,8 @@ class MaskPromptedClip(Clip):
 
 @torch.no_grad()
 def unread_token(visual: nn.Module) -> torch.Tensor:
-    """The token (W,) before a ViT's last block that the class token of a blank image reads least, in all heads alike.
+    """The token (W,) before a ViT's last block that lowers the logits of a blank image's class token furthest, in all
+    heads by the same amount.
 
     With z = (x - mean) / deviation of a token x, a head's logit is a constant + a z. The shortest solution of A z = -1,
     a row of A for each head, points to where all logits fall alike; z has the length of every normalised token.

@@ -131,11 +131,12 @@ def prepare_set(
     with nullcontext() if one.reader == "shards" else Interrupts(signal.SIGTERM):
         for done in prepare(one, root, splits, limit, subset, fresh, max_skipped=max_skipped, share=share):
             counted = f"{done.count} {'pairs' if one.reader == 'shards' else 'records'}" + ", there already" * done.kept
-            if share and not done.count:  # not all of it: what a job made is said alone
-                yield f"{done.folder}: {done.report}"
-                continue
-            yield f"{done.folder}: {counted}"
-            yield from done.report.splitlines()
+            first, *others = done.report.splitlines() or [""]
+            if share and not done.count:  # not all of it: what a job made is said instead
+                yield f"{done.folder}: {first}"
+            else:
+                yield from filter(None, (f"{done.folder}: {counted}", first))
+            yield from others
 
 
 def verify_sets(words: Sequence[Path]) -> tuple[Iterator[tuple[Path, str, str]], list[Path]]:

@@ -24,7 +24,8 @@ def add_public_sets(actions: Any, command: Callable[..., argparse.ArgumentParser
     fetched.add_argument("--limit", type=int, metavar="N", help="the first N of --links")
     fetched.add_argument("--discard", action="store_true", help="remove archives once they are unpacked")
     text = "turn what was downloaded of a public set into records in data/SET/SPLIT; a split that was stopped begins"
-    text += " again, unless it is made by --part 1/1 and --merge 1, which go on where they were"
+    text += " again, unless it is made by --part 1/1 and --merge 1, which go on where they were; a part has"
+    text += " up to 4,096 images"
     example = "ovs-lite data prepare ade150 --from path/to/ade20k --splits val --limit 100"
     prepared = command(actions, "prepare", _prepare, text, example)
     prepared.add_argument("set", help="name from ovs-lite data list")

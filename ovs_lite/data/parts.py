@@ -52,7 +52,7 @@ def until_stopped(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 def write_in_parts(
     folder: str | Path, made: Made, count: int, creator: dict[str, Any], columns: str, progress: bool, name: str,
-    share: Share | None = None, size: int | None = None,
+    share: Share | None = None, size: int | None = None, about: dict[str, Any] | None = None,
 ) -> bool:  # fmt: skip
     """Write what is made of `count` sources to `folder`. Returns whether it is complete.
 
@@ -64,9 +64,10 @@ def write_in_parts(
     FileExistsError where `folder` comes from elsewhere, ValueError for no record.
     share: make the parts of this job only, no lock being needed, and put nothing together; or only put them together,
     which raises FileNotFoundError naming the jobs of which a part is missing. Of more jobs than parts the last ones
-    have nothing to do. size: sources of a part (PART).
+    have nothing to do. size: sources of a part (PART). about: what decides a part beside `creator`, such as which
+    sources there were; parts of others are made again.
     """
-    folder = Path(folder)
+    folder, of_part = Path(folder), creator | (about or {})
     if folder.exists():
         if is_made(folder, creator):
             return True
@@ -77,19 +78,19 @@ def write_in_parts(
     def make(part: Path) -> None:
         if interrupts.number:
             interrupts.end("stopped by a signal; the same command goes on with the parts that are made")
-        if not is_made(part, creator):
-            _write_part(iter(made(parts[part])), part, creator, columns)
+        if not is_made(part, of_part):
+            _write_part(iter(made(parts[part])), part, of_part, columns)
 
     with Interrupts(signal.SIGTERM) as interrupts:
         if share and share.number:
             _make_share(list(parts), make, share, tqdm(desc=name, unit=" parts", disable=not progress))
             return False
         if share:
-            _check_all_made(list(parts), folder, creator, share.count)
+            _check_all_made(list(parts), folder, of_part, share.count)
         for part in tqdm(() if share else parts, name, unit=" parts", disable=not progress):
             with suppress(BlockingIOError), exclusive(part.parent, f".{part.name}.work.lock"):
                 make(part)
-        return _joined(list(parts), folder, creator, columns, progress)
+        return _joined(list(parts), folder, creator, of_part, columns, progress)
 
 
 def _make_share(parts: Sequence[Path], make: Callable[[Path], None], share: Share, bar: tqdm) -> None:
@@ -122,20 +123,24 @@ def _write_part(records: Iterator[dict[str, Any]], part: Path, creator: dict[str
     write_json(part / MANIFEST, {"count": 0, "columns": [], "creator": creator, "files": {}})
 
 
-def _joined(parts: Sequence[Path], folder: Path, creator: dict[str, Any], columns: str, progress: bool) -> bool:
+def _joined(
+    parts: Sequence[Path], folder: Path, creator: dict[str, Any], of_part: dict[str, Any], columns: str, progress: bool
+) -> bool:
     """Put all parts together, once; False where another process still works, or puts them together."""
     for _ in range(2):  # another one may have looked just before the last part was there
-        if _join(parts, folder, creator, columns, progress):
+        if _join(parts, folder, creator, of_part, columns, progress):
             return True
         time.sleep(1)
     return False
 
 
-def _join(parts: Sequence[Path], folder: Path, creator: dict[str, Any], columns: str, progress: bool) -> bool:
+def _join(
+    parts: Sequence[Path], folder: Path, creator: dict[str, Any], of_part: dict[str, Any], columns: str, progress: bool
+) -> bool:
     with suppress(BlockingIOError), exclusive(folder.parent, f".{folder.name}.join.lock"):
         if folder.exists():
             return True
-        if not all(is_made(part, creator) for part in parts):
+        if not all(is_made(part, of_part) for part in parts):
             return False
         counts = [read_count(part) for part in parts]
         records = chain.from_iterable(

@@ -57,7 +57,8 @@ def prepare(
     root: the set's folder, laid out as in the catalogue; default in downloads/. splits: default all.
     limit: take the first so many images. subset: of the images that the annotations list some may be absent.
     fresh: make splits again that are there. max_skipped: share of images that may be bad, see `ReaderReport.check`.
-    share: only this job's images (of mask archives: archives), see `write_in_parts`; `max_skipped` is of each part.
+    share: only this job's images (of mask archives: archives), see `write_in_parts`; `max_skipped` is of each part, to
+        which faults of the annotations that concern no image of it count by its share of the images.
     Raises FileNotFoundError for what is missing, ValueError for unknown splits, a limit below 1, and bad data.
     """
     if unknown := [name for name in splits if name not in data_set.splits]:
@@ -79,6 +80,8 @@ def prepare(
         creator = {"set": data_set.name, "split": name, "reader": data_set.reader, "limit": limit, "subset": subset}
         creator |= {"from": str(root.resolve()), "vocabulary": source.vocabulary.name if source.vocabulary else None}
         if is_made(folder, creator) and not fresh:
+            if not (folder.parent / VOCABULARY).exists():  # a run that was stopped between the two
+                _write_vocabulary(source, folder)
             yield Prepared(folder, read_count(folder), kept=True)
             continue
         if share:
@@ -105,32 +108,48 @@ def _prepare_share(
     progress: bool,
 ) -> Prepared:
     """The images or archives of one job, or all that the jobs made put together."""
-    reader = RECORDS[creator["reader"]]
-    total = _listed(source, reader)
-    parts = total if creator["reader"] == "masks" else max(1, math.ceil(total / IMAGES))
-    size = max(1, math.ceil(total / parts))  # whatever the number of jobs
+    reader, archives = RECORDS[creator["reader"]], creator["reader"] == "masks"
+    whole = _listing(source, reader)
+    total, reports = len(whole.listed), []
+    size = 1 if archives else math.ceil(total / math.ceil(total / IMAGES))  # whatever the number of jobs
+    parts = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    about = {"of": hashlib.sha256("\n".join(whole.listed).encode()).hexdigest(), "size": size}
 
     def made(numbers: range) -> Iterator[dict]:
         some = replace(source, part=slice(numbers.start, numbers.stop), report=ReaderReport())
-        yield from _checked(reader(some), some.report, max_skipped)
+        yield from reader(some)
+        _share_faults(some.report, whole, numbers, total)
+        some.report.check(max_skipped)
+        reports.append(some.report)
 
-    if write_in_parts(folder, made, total, creator, columns, progress, folder.name, share, size):
+    if write_in_parts(folder, made, total, creator, columns, progress, folder.name, share, size, about):
         return Prepared(folder, read_count(folder))
     if not share.number:
         return Prepared(folder, 0, report="another process puts the parts together")
-    mine = [range(start, min(start + size, total)) for start in range(0, total, size)][share.number - 1 :: share.count]
-    kind = "archives" if creator["reader"] == "masks" else "images"
-    done = f"made part {share.number}/{share.count}, {sum(map(len, mine))} {kind} of {total}"
-    return Prepared(folder, 0, report=done)
+    job, mine = f"{share.number}/{share.count}", parts[share.number - 1 :: share.count]
+    if not mine:
+        return Prepared(folder, 0, report=f"nothing is left for job {job}, as there are {len(parts)} parts")
+    done = f"made part {job}, {sum(map(len, mine))} {'archives' if archives else 'images'} of {total}"
+    said = [ReaderReport.joined(reports).summary()] if reports else []
+    return Prepared(folder, 0, report="\n".join([done, *said]))
 
 
-def _listed(source: Source, reader: Callable[[Source], Iterator[dict]]) -> int:
-    """How many images, or archives, there are to read. Raises ValueError where there is none."""
+def _listing(source: Source, reader: Callable[[Source], Iterator[dict]]) -> ReaderReport:
+    """What there is to read, and the faults of what lists it. Raises ValueError where there is nothing."""
     asked = replace(source, part=slice(0, 0), report=ReaderReport())
     deque(reader(asked), maxlen=0)
     if not asked.report.listed:
         raise ValueError(f"no image could be read\n{asked.report.summary()}")
-    return asked.report.listed
+    return asked.report
+
+
+def _share_faults(report: ReaderReport, whole: ReaderReport, numbers: range, total: int) -> None:
+    """Every part meets the faults of what lists its images: leave it as many of them as it has of the images."""
+    for kind in ("skipped", "annotations_skipped"):
+        faults, own = getattr(whole, kind), getattr(report, kind)
+        first, last = (len(faults) * end // total for end in (numbers.start, numbers.stop))
+        known = set(faults)
+        own[:] = faults[first:last] + [fault for fault in own if fault not in known]
 
 
 def set_vocabulary(data_set: DataSet, root: Path) -> Vocabulary | None:

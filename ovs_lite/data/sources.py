@@ -59,8 +59,8 @@ def _label_maps(source: Source) -> Iterator[dict]:
         endings=tuple(split.get("endings", ("", ""))), only=only, short_side=split.get("short_side"),
         part=source.part,
     )  # fmt: skip
-    if only and not source.subset and not source.part.start:
-        for _ in range(len(only) - source.report.listed):
+    if only and not source.subset and source.part.stop in (None, 0):  # of all images, not of each part
+        for _ in range(len(only) - len(source.report.listed)):
             source.report.skip(source.split["list"], "a name in the list with neither an image nor a label map")
 
 
@@ -77,7 +77,7 @@ def _narratives(source: Source) -> Iterator[dict]:
 
 def _masks(source: Source) -> Iterator[dict]:
     files = source.files("archives")
-    source.report.listed = len(files)
+    source.report.listed = [path.name for path in files]
     return iter_mask_archives(files[source.part], source.report)
 
 

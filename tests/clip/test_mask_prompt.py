@@ -101,7 +101,7 @@ def test_prompts_of_the_last_block_stand_before_it_and_nowhere_else():
 @pytest.mark.parametrize("make", [tiny_clip, lambda: load_clip("ViT-Lite-8", "lite")])
 @torch.no_grad()
 def test_the_class_token_reads_an_unread_prompt_less_than_blank_patches(make):
-    """In every head, by PyTorch's own attention; and no head less than another."""
+    """In every head than their mean, by PyTorch's own attention; and no head's logit falls less than another's."""
     visual = make().network.visual
     block, side = visual.transformer.resblocks[-1], visual.image_size[0]
     tokens, _ = penultimate_tokens(visual, torch.zeros(1, 3, side, side))
@@ -129,6 +129,9 @@ def test_prompts_of_the_last_block_are_learned_and_refused_where_nothing_is_read
         used.tolist() == (~kept_patches(masks, 8)).tolist()
         and model.image_fingerprint() != prompted(0).image_fingerprint()
     )
+    first, last = MaskPromptedClip(tiny_clip(), 1, std=0.0), MaskPromptedClip(tiny_clip(), 0, last=True)
+    torch.nn.init.zeros_(last.mask_embedding)
+    assert first.image_fingerprint() != last.image_fingerprint(), "equal numbers in another place"
     with pytest.raises(ValueError, match="depth 2, expected 0 to 1, the blocks of tiny but its last one"):
         MaskPromptedClip(tiny_clip(), 2, last=True)
     clip = tiny_clip()

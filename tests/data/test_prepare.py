@@ -255,20 +255,73 @@ def test_jobs_have_the_bytes_of_one_process(tmp_path, monkeypatch, name):
     assert (vocabulary.exists() and vocabulary.read_bytes()) == beside
 
 
-def test_a_job_knows_its_own_faults_and_those_of_others(tmp_path, monkeypatch):
-    """A name in the list without files is told once, by the first job; a bad image by its own."""
+def job(root, number, count, name="localized-narratives", split="val", **options):
+    (done,) = prepare(load_catalogue().find(name), root, [split], share=Share(number, count), progress=False, **options)
+    return done
+
+
+def test_parts_of_another_list_of_images_are_made_again(tmp_path, monkeypatch):
+    """Of a subset images come and go between jobs; the same number of others is another list, too."""
+    monkeypatch.setattr(module, "IMAGES", 2)
+    root, gone = narratives(tmp_path), tmp_path / "val2017" / "000000000001.jpg"
+    job(root, 1, 1, subset=True)
+    kept = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match="missing: --part 1/1"):
+        job(root, 0, 1, subset=True)
+    assert "4 images of 4" in job(root, 1, 1, subset=True).report
+    gone.write_bytes(kept)
+    (tmp_path / "val2017" / "000000000003.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="missing: --part 1/1"):
+        job(root, 0, 1, subset=True)
+    job(root, 1, 1, subset=True)
+    done = job(root, 0, 1, subset=True)
+    assert [record["image_id"] for record in load_split(done.folder)] == ["1", "4", "5", "9"]
+
+
+def test_faults_of_the_list_count_in_a_part_by_its_images_and_are_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "IMAGES", 2)
+    root = narratives(tmp_path)
+    with open(root / "coco_val_localized_narratives.jsonl", "a") as lines:
+        lines.write("\n{no JSON\n[]\n")
+    told = [job(root, number, 3, max_skipped=0.5).report for number in (1, 2, 3)]
+    assert sum(report.count("skipped annotation") for report in told) == 2
+    assert job(root, 4, 4, max_skipped=0.5).report == "nothing is left for job 4/4, as there are 3 parts"
+    (root / "val2017" / "000000000009.jpg").write_bytes(b"no image")
+    shutil.rmtree(job(root, 1, 3, max_skipped=0.5).folder.parent / ".val.parts")
+    job(root, 1, 3, max_skipped=0.4)
+    with pytest.raises(ValueError, match="no image could be read"):
+        job(root, 3, 3, max_skipped=0.4)
+
+
+def test_a_name_in_a_list_without_files_is_a_fault_of_the_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "IMAGES", 1)
     root = voc(tmp_path, listed=["2007_000032", "2007_000033", "2007_000034"])
-    sets, options = load_catalogue().find("voc20"), {"splits": ["val"], "progress": False}
     with pytest.raises(ValueError, match="neither an image nor a label map"):
-        list(prepare(sets, root, share=Share(1, 2), **options))
-    list(prepare(sets, root, share=Share(2, 2), **options))
-    (root / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png").write_bytes(b"no image")
-    voc(tmp_path / "empty")
-    for image in (tmp_path / "empty").rglob("*.*g"):
+        job(root, 2, 2, "voc20")
+    assert "neither" not in job(root, 1, 2, "voc20").report
+    for image in root.rglob("*.*g"):
         image.unlink()
     with pytest.raises(ValueError, match="no image could be read"):
-        list(prepare(sets, tmp_path / "empty", share=Share(1, 2), subset=True, **options))
+        job(root, 1, 2, "voc20", subset=True)
+
+
+def test_a_vocabulary_that_a_stopped_run_left_out_is_written_by_the_next(tmp_path):
+    root = context(tmp_path, load_vocabulary("context59").source_names)
+    _, done = prepared("context459", root)
+    (done.folder.parent / "vocabulary.json").unlink()
+    assert prepared("context459", root)[1].kept and len(load_vocabulary(done.folder.parent / "vocabulary.json")) == 459
+
+
+@pytest.mark.parametrize("subset", [False, True])
+def test_a_file_name_that_no_system_takes_is_skipped(tmp_path, subset):
+    root = coco(tmp_path)
+    path = root / "annotations" / "panoptic_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["file_name"] = "a" * 300 + ".jpg"
+    path.write_text(json.dumps(content))
+    records, done = prepared("coco-panoptic", root, subset=subset, max_skipped=0.9)
+    assert len(records) == 1 and "skipped image aaa" in done.report
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 3}, {"fresh": True}])

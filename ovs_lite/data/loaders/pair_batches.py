@@ -117,6 +117,8 @@ class PairBatches:
         try:
             batch = next(self._ahead)
         except (ConnectionError, EOFError) as error:  # gone in the middle of a batch, unknown to torch
+            if "in DataLoader worker process" in str(error):  # no: an error of the data, which torch passes on
+                raise
             raise RuntimeError("a DataLoader worker was killed, perhaps for want of memory") from error
         self._following = index + 1
         return batch

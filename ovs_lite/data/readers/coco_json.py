@@ -136,12 +136,15 @@ def coco_images(
 
     subset: images that are not on disk are no fault, only counted. part: of the images that are listed, in their order.
     """
-    entries = sorted(entries, key=lambda entry: entry["id"])
-    for entry in present(entries, lambda entry: Path(folder) / plain_file_name(entry.get("file_name")), report, subset)[
-        part
-    ]:
+
+    def path_of(entry: dict) -> Path:
+        return Path(folder) / plain_file_name(entry.get("file_name"))
+
+    entries = present(sorted(entries, key=lambda entry: entry["id"]), path_of, report, subset)
+    report.listed = [str(entry["id"]) for entry in entries]
+    for entry in entries[part]:
         try:
-            image = read_image_file(Path(folder) / plain_file_name(entry.get("file_name")))
+            image = read_image_file(path_of(entry))
             size, frames = (entry.get("height"), entry.get("width")), (image.stored_size, (image.height, image.width))
             if size not in frames:
                 raise ValueError(f"the JSON says {size[1]} x {size[0]}, it is {image.width} x {image.height} pixels")
@@ -152,17 +155,16 @@ def coco_images(
 
 
 def present(entries: list, path: Callable[[Any], Path], report: ReaderReport, subset: bool) -> list:
-    """The entries, counted in the report; of a subset only those whose file is there. A name that is refused stays."""
+    """The entries; of a subset only those whose file is there, the others counted. A name that is refused stays."""
 
     def there(entry: Any) -> bool:
         try:
             return path(entry).exists()
-        except ValueError:
+        except (ValueError, OSError):
             return True
 
     found = [entry for entry in entries if there(entry)] if subset else entries
     report.absent += len(entries) - len(found)
-    report.listed = len(found)
     return found
 
 

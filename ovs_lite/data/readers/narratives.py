@@ -42,7 +42,8 @@ def iter_narratives(
     def path_of(image_id: str) -> Path:
         return Path(images_dir) / plain_file_name(file_name.format(image_id))
 
-    for image_id in present(list(captions), path_of, report, subset)[part]:
+    report.listed = present(list(captions), path_of, report, subset)
+    for image_id in report.listed[part]:
         texts = captions[image_id]
         try:
             image = read_image_file(path_of(image_id)).encoded

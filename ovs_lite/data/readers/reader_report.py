@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 LISTED, MAX_LETTERS = 20, 500
@@ -13,7 +14,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\
 class ReaderReport:
     """Filled by a reader while its records are consumed.
 
-    listed: images that there are to read, of which a call may take a part; known once it gives its first record.
+    listed: names of the images that there are to read, of which a call may take a part; known with its first record.
     read, skipped: images that became records, and (name, reason) of those that did not.
     annotations_read, annotations_skipped: the same for annotations (masks and captions) of images that were kept.
     segments, crowds: segments written, and how many of them are crowds.
@@ -23,7 +24,7 @@ class ReaderReport:
     unused: kind of file -> how many of a kind that is not read, such as json in shards.
     """
 
-    listed: int = 0
+    listed: list[str] = field(default_factory=list)
     read: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     annotations_read: int = 0
@@ -34,6 +35,15 @@ class ReaderReport:
     parts: list[tuple[str, str]] = field(default_factory=list)
     absent: int = 0
     unused: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def joined(cls, reports: Iterable["ReaderReport"]) -> "ReaderReport":
+        """One report of several parts."""
+        found = cls()
+        for report in reports:
+            for one in fields(cls):
+                setattr(found, one.name, getattr(found, one.name) + getattr(report, one.name))
+        return found
 
     def skip(self, name: object, reason: object) -> None:
         """List an image that cannot be used."""

@@ -65,7 +65,7 @@ def iter_label_maps(
         images = {stem: path for stem, path in images.items() if stem in maps}
         maps = {stem: path for stem, path in maps.items() if stem in images}
     stems = sorted(set(images) | set(maps))
-    report.listed = len(stems)
+    report.listed = stems
     for stem in stems[part]:
         try:
             if stem not in images or stem not in maps:

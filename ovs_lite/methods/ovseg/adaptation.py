@@ -120,7 +120,7 @@ def build(config: OVSegConfig) -> Adaptation:
 
 
 def start(config: OVSegConfig) -> OVSeg:
-    """A method whose CLIP is the configuration's, with new prompts unless its start has as many layers of them."""
+    """A method whose CLIP is the configuration's, with new prompts unless its start has them in the same layers."""
     clip = load_clip(config.clip, config.pretrained)
     if config.start:
         before = load_method("ovseg", clip, config.start)

@@ -202,8 +202,15 @@ def test_a_worker_that_is_killed_ends_the_run_at_once_and_leaves_nobody_behind()
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, EOFError])
-def test_a_worker_that_dies_while_it_hands_over_is_named(monkeypatch, error):
+def test_a_worker_that_dies_while_it_hands_over_is_told_from_bad_data(monkeypatch, error):
     """Its socket is closed before torch hears that it is gone; the next call starts others."""
+
+    class Bad(Stream):
+        def __getitem__(self, place):
+            raise error("bad data")
+
+    with pytest.raises(error, match="bad data"):
+        PairBatches(Bad([ramp_pair(number, 8, 8) for number in range(4)]), 1, 8, workers=1)(0)
 
     def hangs_up(loader):
         raise error
