@@ -73,7 +73,7 @@ def write_in_parts(
             return True
         raise FileExistsError(f"{folder} exists, and comes from other settings; remove it to make it again")
     home, size = folder.with_name(f".{folder.name}.parts"), size or PART
-    parts = {home / f"{start:09d}": range(start, min(start + size, count)) for start in range(0, count, size)}
+    parts = {home / f"{numbers.start:09d}": numbers for numbers in parts_of(count, size)}
 
     def make(part: Path) -> None:
         if interrupts.number:
@@ -91,6 +91,11 @@ def write_in_parts(
             with suppress(BlockingIOError), exclusive(part.parent, f".{part.name}.work.lock"):
                 make(part)
         return _joined(list(parts), folder, creator, of_part, columns, progress)
+
+
+def parts_of(count: int, size: int) -> list[range]:
+    """The numbers of the sources of each part."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _make_share(parts: Sequence[Path], make: Callable[[Path], None], share: Share, bar: tqdm) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ovs_lite.data.catalogue import DataSet, downloads_folder, split_folder
 from ovs_lite.data.loaders.web_shards import WebShards
-from ovs_lite.data.parts import Share, until_stopped, write_in_parts
+from ovs_lite.data.parts import Share, parts_of, until_stopped, write_in_parts
 from ovs_lite.data.readers.pixel_rules import CONTEXT_CLASSES, CONTEXT_SOURCE, class_list, context_vocabulary
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.record import is_made, read_count, write_split
@@ -112,7 +112,7 @@ def _prepare_share(
     whole = _listing(source, reader)
     total, reports = len(whole.listed), []
     size = 1 if archives else math.ceil(total / math.ceil(total / IMAGES))  # whatever the number of jobs
-    parts = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    parts = parts_of(total, size)
     about = {"of": hashlib.sha256("\n".join(whole.listed).encode()).hexdigest(), "size": size}
 
     def made(numbers: range) -> Iterator[dict]:
