@@ -106,8 +106,9 @@ class _Request:
     @classmethod
     def of(cls, method: Method, image: Image.Image, queries, background, templates, options) -> "_Request":
         """Raises what `Segmenter.segment` promises, before anything is encoded but the words."""
-        asked, threshold = parse_queries(queries), _threshold(background, method)
+        asked = parse_queries(queries)
         check_options(method, options)
+        threshold = _threshold(background, method, options)
         every, owners = phrases(asked)
         if len(every) * image.width * image.height > MAX_SCORES:
             raise ValueError(
@@ -258,12 +259,13 @@ def _device(given: Any) -> torch.device:
         raise ValueError(f"got device {given!r}, expected one of this machine's such as 'cpu' ({error})") from None
 
 
-def _threshold(background: Any, method: Method) -> float | None:
+def _threshold(background: Any, method: Method, options: dict[str, Any]) -> float | None:
     """The score below which a pixel is background; None for no background."""
     automatic = isinstance(background, str) and background == "auto"
-    if automatic and method.background is None:
+    own = method.background_below(**options)
+    if automatic and own is None:
         raise ValueError(f"got background='auto', but {method.name} names no threshold; give a number, or None")
-    found = method.background if automatic else background
+    found = own if automatic else background
     if found is not None and (isinstance(found, bool) or not isinstance(found, Real) or not isfinite(found)):
         raise ValueError(f"got background={background!r}, expected None, 'auto' or a number to compare scores with")
     return None if found is None else float(found)

@@ -1,6 +1,7 @@
 """The segmenter: every kind of picture, every kind of mistake, and the promises of its result."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,10 @@ def test_auto_is_the_threshold_of_the_methods_authors(model):
     scores = tcl.segment(noise(48, 72), QUERIES).logits.max(0)
     labels = tcl.segment(noise(48, 72), QUERIES, background="auto").labels
     assert tcl.method.background == 0.4 and ((labels == -1) == (scores < 0.4)).all()
+    scene, bare = Path(__file__).parents[1] / "docs" / "scene.png", {"refine": False}
+    scores = tcl.segment(scene, ["handbag", "sofa"], **bare).logits.max(0)
+    labels = tcl.segment(scene, ["handbag", "sofa"], background="auto", **bare).labels
+    assert ((labels == -1) == (scores < 0.5)).all() and ((scores >= 0.4) & (scores < 0.5)).any(), "0.5 without PAMR"
     with pytest.raises(ValueError, match="background='auto', but maskclip names no threshold"):
         model.segment(noise(48, 72), QUERIES, background="auto")
 

@@ -211,7 +211,8 @@ def label_maps(method: Method, vocabulary: Vocabulary, templates: str | None = N
 
     Raises ValueError for a vocabulary with a background and a method that names no threshold.
     """
-    if vocabulary.background is not None and method.background is None:
+    threshold = method.background_below(**options)
+    if vocabulary.background is not None and threshold is None:
         given = f"got {method.name}, which names no threshold for the background of {vocabulary.name}"
         raise ValueError(f"{given}; expected a vocabulary without background, or a method with a threshold")
     words, owners = asked_phrases(vocabulary)
@@ -224,7 +225,7 @@ def label_maps(method: Method, vocabulary: Vocabulary, templates: str | None = N
         return (
             classes
             if vocabulary.background is None
-            else np.where(best < method.background, vocabulary.background, classes)
+            else np.where(best < threshold, vocabulary.background, classes)
         )
 
     return labels

@@ -78,7 +78,8 @@ def segmentation_counter(
     classes: evaluate only these classes; pixels of other classes are ignored.
     queries: other phrases to ask for, see `ovs_lite.data.queries`: "cat|kitten|pet" belongs to the class that its first
         phrase names, whose score is the maximum of all three; classes without a query are asked for by their names.
-    present_only: in each image only the classes of its ground truth compete (Grounding mIoU).
+    present_only: in each image only the classes of its ground truth compete, its background among them (Grounding
+        mIoU).
     grounding: count so as well, from the same scores, into the report's `grounding`.
     batch: at most so many consecutive images of one size go through the method together.
     options: of `method.scores`.
@@ -98,7 +99,7 @@ def segmentation_counter(
     words, owners = asked_phrases(vocabulary, queries, [index for index in counted if index != vocabulary.background])
     for_ground = [] if ground is None else background_phrases(vocabulary, way.words(vocabulary), words)
     if background == AUTO:
-        background = None if ground is None else method.background
+        background = None if ground is None else method.background_below(**options)
     templates = templates or way.templates or getattr(method, "templates", "vild14")
     window = window or way.window_for(method.clip.image_size)
     about = {"method": method.name, "vocabulary": vocabulary.name, "templates": templates, **asdict(window)}
@@ -191,7 +192,8 @@ class SegmentationCounter:
             if best.isnan().any():
                 raise ValueError(f"got scores of {self.method.name} that are NaN in {', '.join(ids)}, expected numbers")
             best, labels = best.cpu(), self.owners[labels.cpu().numpy()]
-            below = [None if number is None else (best < number).numpy() for number in self.thresholds]
+            allowed = (targets == self.ground).any((1, 2), keepdims=True) if only_present else np.True_
+            below = [None if number is None else (best < number).numpy() & allowed for number in self.thresholds]
             found = [labels if low is None else np.where(low, self.ground, labels) for low in below]
             readings.append(
                 [[_count(f, t, len(self.counted)) for f, t in zip(one, targets, strict=True)] for one in found]

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ovs_lite.tensors import at_least_float32
+from ovs_lite.tensors import at_least_float32, nothing_learned
 
 
 def cosine_alignment_loss(regions: torch.Tensor, texts: torch.Tensor, count: float | None = None) -> torch.Tensor:
@@ -19,7 +19,7 @@ def cosine_alignment_loss(regions: torch.Tensor, texts: torch.Tensor, count: flo
         raise ValueError(f"got regions and texts of shapes {given}, expected (P, D) twice")
     cosines = F.cosine_similarity(at_least_float32(regions), at_least_float32(texts), dim=1)
     if not len(cosines):
-        return 0 * (regions.sum() + texts.sum())
+        return nothing_learned(regions, texts)
     return (1 - cosines).sum() / (len(cosines) if count is None else count)
 
 
@@ -38,6 +38,7 @@ def contrastive_alignment_loss(
         given = f"{tuple(regions.shape)}, {tuple(texts.shape)} and {tuple(which.shape)}"
         raise ValueError(f"got regions, texts and which of shapes {given}, expected (P, D), (U, D) and (P,)")
     if not len(regions):
-        return 0 * (regions.sum() + texts.sum())
-    cosines = F.normalize(at_least_float32(regions), dim=1) @ F.normalize(at_least_float32(texts), dim=1).T
+        return nothing_learned(regions, texts)
+    with torch.autocast(regions.device.type, enabled=False):
+        cosines = F.normalize(at_least_float32(regions), dim=1) @ F.normalize(at_least_float32(texts), dim=1).T
     return F.cross_entropy(scale * cosines, which, reduction="sum") / (len(regions) if count is None else count)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from ovs_lite.tensors import at_least_float32
+from ovs_lite.tensors import at_least_float32, nothing_learned
 
 CPU_BLOCK = 2**18  # cosines: a block, its softmax and its gradient stay in a core's cache
 BIG_BLOCK = 2**24  # on accelerators, where many launches cost more than the memory
@@ -36,7 +36,7 @@ def grounding_loss(
     pairs = word_valid.any(1)
     scores = grounding_scores(regions[pairs], words[pairs], word_valid[pairs], temperature)
     if not len(scores):
-        return 0 * (regions.sum() + words.sum())
+        return nothing_learned(regions, words)
     logits, positives = scores / temperature, torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)
 

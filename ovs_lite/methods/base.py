@@ -74,6 +74,10 @@ class Method(nn.Module):
         """What decides its scores besides its name, options, weights and CLIP; part of the protocol card."""
         return ""
 
+    def background_below(self, **options) -> float | None:
+        """The score below which a pixel is background, with these options of `scores`; None where none is known."""
+        return self.background
+
     def encode(self, images: torch.Tensor) -> Any:
         """(B, 3, H, W) normalised -> what `scores` needs of them, whatever its texts and options. No gradient."""
         raise TypeError(f"{type(self).__name__} must define encode(images)")

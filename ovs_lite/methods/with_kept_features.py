@@ -21,6 +21,10 @@ class WithKeptFeatures(Method):
         self.templates, self.background = method.templates, method.background
         self.kept: dict[str, Any] = {}
 
+    def background_below(self, **options) -> float | None:
+        """The method's."""
+        return self.method.background_below(**options)
+
     def variant(self) -> str:
         """The method's."""
         return self.method.variant()

@@ -24,4 +24,5 @@ def mask_pool(pixels: torch.Tensor, masks: torch.Tensor, pooling: str = "sum") -
     if pooling == "hard":
         weights = (weights > 0.5).to(pixels.dtype)
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
-    return weights.to(pixels.dtype) @ pixels.transpose(1, 2)
+    with torch.autocast(pixels.device.type, enabled=False):  # a sum over places may overflow half precision
+        return weights.to(pixels.dtype) @ pixels.transpose(1, 2)

@@ -50,7 +50,8 @@ def inner_nms(masks: torch.Tensor, overlap: float = 0.5, contained: float = 0.7)
     """
     flat = masks.flatten(1).float()
     areas = flat.sum(1)
-    common = flat @ flat.T
+    with torch.autocast(flat.device.type, enabled=False):  # counts of pixels, which half precision would round
+        common = flat @ flat.T
     union = areas[:, None] + areas - common
     drops = (common >= overlap * union) | (common >= contained * areas)  # [kept, later]
     drops, alive = drops.cpu(), (areas > 0).cpu()

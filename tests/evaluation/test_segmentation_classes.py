@@ -113,6 +113,21 @@ def test_auto_takes_the_methods_own_threshold_where_there_is_a_background():
         evaluate_segmentation(Likeness(), RECORDS, GROUND, background="auto")
 
 
+def test_a_threshold_may_depend_on_the_options():
+    method = Likeness()
+    method.background_below = lambda gain=1.0, **options: -0.75 if gain == 1 else -1.5
+    for given, cut in (({}, -0.75), ({"gain": 0.5}, -1.5)):
+        report = evaluate_segmentation(method, RECORDS, GROUND, window=SLIDE, background="auto", **given)
+        assert report.background == cut
+
+
+def test_a_picture_without_background_has_none_among_its_own_classes():
+    record = painted("a", [[(255, 0, 0)]], [[3]])
+    given = {"window": Window(1, 1, 1), "background": 2.0, "classes": ["background", "red"]}  # above every score
+    report = evaluate_segmentation(Plain(), [record], GROUND, grounding=True, **given)
+    assert report.per_image[0, 1].tolist() == [1, 0] and report.grounding.per_image[0, 1].tolist() == [0, 1]
+
+
 def test_both_mious_of_one_pass_equal_two_passes_also_in_parts():
     method, given = Likeness(), {"window": SLIDE, "background": (-1.5, -0.5), "batch": 4}
     both = evaluate_segmentation(method, RECORDS, GROUND, grounding=True, **given)

@@ -119,3 +119,11 @@ def test_no_pairs_have_no_contrast():
     assert loss.item() == 0 and regions.grad is not None
     with pytest.raises(ValueError, match=r"got regions, texts and which of shapes \(2, 5\), \(3, 4\) and \(2,\)"):
         contrastive_alignment_loss(torch.zeros(2, 5), torch.zeros(3, 4), torch.zeros(2), 1.0)
+
+
+def test_autocast_does_not_round_the_contrast():
+    regions, texts = (part.float() for part in pairs(6, 16))
+    expected = contrastive_alignment_loss(regions, texts, torch.arange(6), 100.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (regions @ texts.T).dtype == torch.bfloat16
+        assert torch.equal(contrastive_alignment_loss(regions, texts, torch.arange(6), 100.0), expected)

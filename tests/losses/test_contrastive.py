@@ -99,3 +99,13 @@ def test_several_positives_equal_the_slow_oracle_and_one_each_the_plain_loss(see
 def test_positives_that_leave_a_row_or_column_out_are_refused(positives):
     with pytest.raises(ValueError, match="expected .* at least one in every row and column"):
         info_nce(cosines(2), torch.tensor(1.0), positives)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_half_precision_is_widened_before_the_scale(dtype):
+    cosines = torch.linspace(-0.3, 0.4, 16).view(4, 4).to(dtype)
+    found, scale = info_nce(cosines, torch.tensor(100.0).log()), torch.tensor(100.0).log()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, info_nce(cosines.float(), scale))
+    rounded = (cosines * scale.exp().to(dtype)).float()  # what half precision makes of the logits
+    assert (info_nce(rounded / 100, scale) - found).abs() > 1e-4

@@ -112,6 +112,15 @@ def test_no_words_at_all_cost_nothing(images):
     assert loss == 0 and all(x.grad.abs().sum() == 0 for x in leaves)
 
 
+def test_no_words_cost_nothing_where_a_sum_would_overflow_and_padding_is_nan():
+    regions = torch.ones(2, 128, 640, dtype=torch.half, requires_grad=True)
+    words = torch.full((2, 3, 640), torch.nan, requires_grad=True)
+    loss = grounding_loss(regions, words, torch.zeros(2, 3, dtype=torch.bool), TAU)
+    loss.backward()
+    assert loss == 0 and loss.dtype == torch.float32
+    assert all(torch.equal(x.grad, torch.zeros_like(x)) for x in (regions, words))
+
+
 def test_half_precision_is_computed_in_single():
     z, w, valid = inputs(dtype=torch.float32)
     found = grounding_loss(z.half(), w.half(), valid, 0.01)

@@ -64,3 +64,11 @@ def test_no_masks_empty_masks_and_other_poolings():
     assert half.dtype == torch.float32, "sums of many pixels"
     with pytest.raises(ValueError, match="got pooling='mean', expected one of sum, hard"):
         mask_pool(pixels, masks, "mean")
+
+
+@pytest.mark.parametrize("pooling", ["sum", "hard"])
+def test_autocast_does_not_round_the_sums(pooling):
+    pixels, masks = (part.float() for part in inputs(height=40, width=40))
+    expected = mask_pool(pixels, masks, pooling)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mask_pool(pixels, masks, pooling), expected)

@@ -1,7 +1,8 @@
 """OVSeg's two stages: MaskFormer proposes masks and names them, CLIP names their crops, and both answers are joined.
 
-Paper: see the folder; section 3.1, Fig. 2, appendix A.5; formulas as in its released code. B images, N proposals,
-K classes, D joint embedding, H W pixels, h w a quarter of them.
+Paper: see the folder; section 3.1, Fig. 2, appendix A.5; formulas as in its released code. Departure: a class is asked
+for by its name, where the released evaluation embeds a list of synonyms ("road, route") as one phrase.
+B images, N proposals, K classes, D joint embedding, H W pixels, h w a quarter of them.
 """
 
 import json

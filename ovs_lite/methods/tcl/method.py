@@ -19,6 +19,7 @@ from ovs_lite.pamr import neighbour_weights, pamr
 from ovs_lite.regions.score_maps import enlarged, side_by_side
 
 KP_WEIGHT = 0.3
+BARE_BACKGROUND = 0.5  # the released threshold without PAMR
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Tcl(Method):
 
     name = "tcl"
     trains = True
-    background = 0.4  # the released threshold with PAMR; 0.5 without
+    background = 0.4  # the released threshold with PAMR
 
     @classmethod
     def load_released(cls, path: Path, clip: Clip) -> "Tcl":
@@ -61,6 +62,10 @@ class Tcl(Method):
         super().__init__(clip)
         clip.requires_grad_(False)
         self.grounder = TextGrounder(clip.network.visual).to(clip.device)
+
+    def background_below(self, refine: bool = True, **options) -> float:
+        """The released thresholds: 0.4 with PAMR, 0.5 without."""
+        return self.background if refine else BARE_BACKGROUND
 
     def trained_part(self) -> TextGrounder:
         """The grounder."""

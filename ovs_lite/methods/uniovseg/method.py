@@ -7,7 +7,9 @@ training images of `icon-coco`, whose labels no training saw: power 2 (mIoU 38.6
 CLIP's own temperature (41.4 %; 41.9 with 0.01, 40.8 with 0.04); object threshold 0.1 (PQ 43.8 %; the same with 0, 43.6
 with 0.2, 35.5 with 0.4, and 8.8 with the released 0.7, which is for other scores: of 68 classes CLIP is seldom sure).
 Departure: where CLIP's backbone and the segmenter's are one, as in the paper, its features are computed once; here CLIP
-looks at other sizes than the segmenter.
+looks at other sizes than the segmenter. Departure: of a class with synonyms FC-CLIP, whose evaluation the paper
+follows, takes the highest logit before the softmax; here each synonym is a class of the softmax, and the highest
+probability counts.
 B images, N masks, K classes, D joint embedding, H W pixels, h w a quarter of the sides at which the segmenter sees.
 """
 

@@ -29,7 +29,9 @@ def slow_images(method, records, world, window, background=None, kept=None, pres
         for k, name in enumerate(asked):
             if present and not (truth == world.names.index(name)).any():
                 logits[k] = -np.inf
-        labels = np.where(logits.max(0) < (-np.inf if background is None else background), -1, logits.argmax(0))
+        beaten = present and ground is not None and not (truth == world.background).any()
+        cut = -np.inf if background is None or beaten else background
+        labels = np.where(logits.max(0) < cut, -1, logits.argmax(0))
         found = np.array([*asked, ground], object)[labels]
         wanted = np.array([*world.names, None], object)[truth]
         counts = {}
