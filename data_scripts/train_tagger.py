@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nltk.tag.perceptron import PerceptronTagger
 
-from ovs_lite.data.tagging import SHIPPED, load_tagger, tokens, trained
+from ovs_lite.data.tagging import SHIPPED_WEIGHTS, load_tagger, tokens, trained
 from ovs_lite.files import replacing
 
 SMALLEST, DIGITS = 0.25, 2  # of the weights that are kept
@@ -59,9 +59,9 @@ def main() -> None:
     pairs = [pair for text in others for pair in zip(teacher.tag(text), tagger.tag(tokens(text)), strict=True)]
     agree = sum(mine == given for given, mine in pairs) / len(pairs)
     data = gzip.compress(json.dumps(parameters, separators=(",", ":"), ensure_ascii=False).encode(), mtime=0)
-    with replacing(SHIPPED) as temporary:
+    with replacing(SHIPPED_WEIGHTS) as temporary:
         temporary.write_bytes(data)
-    print(f"{SHIPPED}: {len(data) / 1e3:.0f} kB, from {len(learned)} captions")
+    print(f"{SHIPPED_WEIGHTS}: {len(data) / 1e3:.0f} kB, from {len(learned)} captions")
     print(f"{agree:.1%} of {len(pairs)} tags of the other captions agree")
 
 

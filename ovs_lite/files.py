@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
@@ -67,6 +68,19 @@ def check_writable(path: str | Path) -> None:
     with suppress(_Enough), replacing(path) as temporary:
         temporary.write_bytes(PROBE)
         raise _Enough
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """The folder itself, or the nearest one above it that exists; absolute."""
+    folder = Path(folder).absolute()
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+def check_space(path: str | Path, needed: int) -> None:
+    """Raise OSError (ENOSPC, naming `path`) where fewer than `needed` bytes are free there."""
+    free = shutil.disk_usage(existing_folder(path)).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"No space left on device: {needed} bytes needed, {free} free", str(path))
 
 
 def printable(text: Any) -> str:

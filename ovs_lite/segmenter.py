@@ -155,7 +155,7 @@ class Segmenter:
             best one. "cat|kitten|pet" is one name, whose score is the maximum of its phrases'.
         background: pixels whose best score is lower get label -1 (scores are cosines for maskclip and clip-cam,
             probabilities for tcl). "auto": the threshold that the method's authors give.
-        templates: prompt set of `ovs_lite.data.prompts`, default the method's.
+        templates: prompt set of `ovs_lite.data.templates`, default the method's.
         window: sizes of the sliding window, and how the image is resized.
         options: the method's own, given to `scores`.
         Raises ValueError or FileNotFoundError that names what is wrong, before the image is encoded.

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from ovs_lite import files
 from ovs_lite.files import (
     cache_root,
+    check_space,
     check_writable,
     data_path,
+    existing_folder,
     file_digest,
     one_line,
     printable,
@@ -146,6 +149,20 @@ def test_a_full_disk_is_reported_by_the_name_of_the_file(tmp_path, monkeypatch):
         write_text(tmp_path / "a.txt", "x")
     assert one_line(found.value) == f"{tmp_path}/a.txt: No space left on device; free some space"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_that_of_the_nearest_folder_that_exists(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "a" / "b.zip", tmp_path / "file"):
+        assert existing_folder(path) == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert existing_folder("a/b") == tmp_path
+    asked = []
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=10))
+    check_space(tmp_path / "a" / "b.zip", 10)
+    with pytest.raises(OSError, match="11 bytes needed, 10 free") as found:
+        check_space(tmp_path / "a" / "b.zip", 11)
+    assert asked == [tmp_path] * 2 and one_line(found.value).startswith(f"{tmp_path}/a/b.zip: No space left on device")
 
 
 def test_an_error_about_another_file_stays_as_it_is(tmp_path):

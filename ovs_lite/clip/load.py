@@ -12,7 +12,7 @@ from torch import nn
 
 from ovs_lite.clip.dense import check_family
 from ovs_lite.clip.lite import network as _lite_network  # noqa: F401 (registers ConvNeXt-Lite's network with timm)
-from ovs_lite.clip.lite.files import SHIPPED, load_lite, shipped_path
+from ovs_lite.clip.lite.files import LITE_MODELS, load_lite, shipped_path
 from ovs_lite.clip.missing_weights import missing_weights
 from ovs_lite.clip.model import Clip
 from ovs_lite.config import RANDOM
@@ -33,11 +33,12 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     """
     config, pretrained = open_clip.get_model_config(name), None if pretrained == RANDOM else pretrained
     if config is None:
-        raise ValueError(f"got CLIP model {name!r}, expected {', '.join(SHIPPED)} or one of open_clip.list_models()")
+        known = f"{', '.join(LITE_MODELS)} or one of open_clip.list_models()"
+        raise ValueError(f"got CLIP model {name!r}, expected {known}")
     check_family(name, config)
-    tags = ["lite"] if name in SHIPPED else open_clip.list_pretrained_tags_by_model(name)
+    tags = ["lite"] if name in LITE_MODELS else open_clip.list_pretrained_tags_by_model(name)
     known = ", ".join(tags) or "none"
-    if pretrained == "lite" and name not in SHIPPED:
+    if pretrained == "lite" and name not in LITE_MODELS:
         advice = f"use a tag ({known}) or a file's path"
         raise ValueError(f"got pretrained='lite' for {name!r}, which is not shipped; {advice}")
     if pretrained not in (None, *tags) and not Path(pretrained).exists():
@@ -48,7 +49,7 @@ def load_clip(name: str = "ViT-Lite-8", pretrained: str | None = "lite", device:
     return _built(name, pretrained, None if pretrained in (None, *tags) else Path(pretrained)).to(device)
 
 
-@lru_cache(maxsize=len(SHIPPED))
+@lru_cache(maxsize=len(LITE_MODELS))
 def _shipped(name: str, path: Path, changed: int) -> Clip:
     """A shipped CLIP, read once per process. changed: when the file was written. Random numbers stay as they were."""
     with torch.random.fork_rng(devices=[]):
@@ -58,7 +59,7 @@ def _shipped(name: str, path: Path, changed: int) -> Clip:
 def _built(name: str, pretrained: str | None, path: Path | None) -> Clip:
     """A CLIP with the weights of a file (path), of a tag, or random ones; errors as `load_clip`."""
     # before a large network is built
-    about = read_metadata(path) if path and (name in SHIPPED or check_kind(path)) else {}
+    about = read_metadata(path) if path and (name in LITE_MODELS or check_kind(path)) else {}
     try:
         network = _network(name, pretrained, path)
     except Exception as error:  # open_clip and torch raise a dozen kinds
@@ -80,7 +81,7 @@ def _built(name: str, pretrained: str | None, path: Path | None) -> Clip:
 
 def _network(name: str, pretrained: str | None, path: Path | None) -> nn.Module:
     """The model of an open_clip name with its weights. path: where they lie, if not behind a tag."""
-    if name not in SHIPPED:
+    if name not in LITE_MODELS:
         quick = bool((open_clip.get_pretrained_cfg(name, pretrained or "") or {}).get("quick_gelu"))
         return open_clip.create_model(name, pretrained=str(path) if path else pretrained, force_quick_gelu=quick)
     config = open_clip.get_model_config(name)

@@ -20,7 +20,7 @@ from ovs_lite.clip import text_cache
 from ovs_lite.clip.dense import dense_maps, patch_stride
 from ovs_lite.clip.phrases import check_phrases
 from ovs_lite.clip.text_tower import encode_tokens
-from ovs_lite.data.prompts import RAW_MEAN, fill, template_set
+from ovs_lite.data.templates import RAW_MEAN, fill, template_set
 from ovs_lite.tensors import tensors_digest
 
 MAX_SCALE = 100.0  # the largest factor of cosines, as in CLIP's and TCL's released code
@@ -129,7 +129,7 @@ class Clip(nn.Module):
         """K names -> (K, D), L2-normalised: each template normalised, averaged, normalised.
 
         OVSeg, appendix A.2: ViLD's templates, ensembled by a simple average; the order as in its released code.
-        templates: a set of `ovs_lite.data.prompts.TEMPLATES`; those of RAW_MEAN are averaged before they are
+        templates: a set of `ovs_lite.data.templates.TEMPLATES`; those of RAW_MEAN are averaged before they are
         normalised. batch: sentences at once, not on a CPU. Cached on disk per text tower, template set and name.
         Warns of names beyond the context length; raises ValueError for two that are equal as far as they are read.
         """

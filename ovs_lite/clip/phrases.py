@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ovs_lite.data.prompts import fill
+from ovs_lite.data.templates import fill
 
 NAMED = 3  # long phrases that a warning shows
 

@@ -1,4 +1,4 @@
-"""Text embeddings on disk, one safetensors file per text tower and template set.
+"""Text embeddings on disk, one safetensors file per text tower and template set: a matrix, and the names of its rows.
 
 The key is a fingerprint of the text tower's weights and of the templates' sentences, so neither a retrained model nor a
 changed template meets old embeddings. What is damaged counts as absent: a cache may always be deleted.
@@ -6,16 +6,16 @@ changed template meets old embeddings. What is damaged counts as absent: a cache
 
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
-from ovs_lite.clip.vector_file import write_vectors
-from ovs_lite.data.prompts import template_set
+from ovs_lite.data.templates import template_set
 from ovs_lite.files import cache_root
-from ovs_lite.tensors import DIGEST, read_tensors
+from ovs_lite.tensors import DIGEST, read_tensors, write_tensors
 
+ROWS, NAMES = "embeddings", "names"  # keys of the tensor, and of its rows' names (JSON) in the metadata
 TOLERANCE = 1e-3  # of an embedding's length, which is 1
 HELD = 4  # files whose entries stay in memory
 _held: dict[Path, tuple[tuple[int, ...] | None, dict[str, torch.Tensor]]] = {}  # oldest first: version, entries
@@ -30,7 +30,7 @@ def path(fingerprint: str, templates: str) -> Path:
 def read(file: Path, size: int) -> dict[str, torch.Tensor]:
     """The sound entries of a file whose digest is right: name -> (size,) float32, finite and of unit length.
 
-    A file that has not changed since is not read again: thousands of entries take a tenth of a second.
+    A file that has not changed since is not read again: twenty thousand entries take a tenth of a second.
     """
     version = _version(file, size)
     if version is None:
@@ -43,10 +43,10 @@ def read(file: Path, size: int) -> dict[str, torch.Tensor]:
 def write(file: Path, embeddings: dict[str, torch.Tensor], size: int) -> None:
     """Add name -> (size,), where it is sound, to a file. An unwritable folder or a full disk is no error: nothing is
     cached."""
-    with contextlib.suppress(OSError, SafetensorError):
+    with contextlib.suppress(OSError):
         entries = read(file, size) | _sound(embeddings, size)
         if entries:
-            write_vectors(file, entries)
+            _write(file, entries)
             _hold(file, _version(file, size), entries)
 
 
@@ -67,12 +67,18 @@ def _hold(file: Path, version: tuple[int, ...] | None, entries: dict[str, torch.
         del _held[oldest]
 
 
+def _write(file: Path, entries: dict[str, torch.Tensor]) -> None:
+    names = sorted(entries)
+    write_tensors(file, {ROWS: torch.stack([entries[name] for name in names])}, {NAMES: json.dumps(names)})
+
+
 def _read(file: Path) -> dict[str, torch.Tensor]:
     try:
         tensors, about = read_tensors(file)
-    except (OSError, ValueError):
+        entries = dict(zip(json.loads(about[NAMES]), tensors[ROWS], strict=True))
+    except (OSError, ValueError, KeyError, TypeError):  # the last two for a file of another layout
         return {}
-    return tensors if DIGEST in about else {}
+    return entries if DIGEST in about else {}
 
 
 def _sound(entries: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:

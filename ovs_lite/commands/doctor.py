@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ovs_lite.files import cache_root, data_root, runs_root, usable_home
+from ovs_lite.files import cache_root, data_root, existing_folder, runs_root, usable_home
 
 NEEDED_DISK_GB = 2.0
 REINSTALL = "pip install --force-reinstall -r requirements.txt"
@@ -60,7 +60,7 @@ def nltk_data() -> str:
 
 def disk() -> str:
     """Room for the miniature data and a run."""
-    folder = _existing(data_root())
+    folder = existing_folder(data_root())
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_DISK_GB:
         raise OSError(f"{free:.1f} GB free in {folder}, {NEEDED_DISK_GB:.0f} GB needed")
@@ -92,20 +92,20 @@ def writable_folders() -> str:
     folders = [data_root(), runs_root(), cache_root()]
     folders = [folder for folder in folders if Path(os.devnull) not in folder.parents]
     for folder in folders:
-        with tempfile.NamedTemporaryFile(dir=_existing(folder)):
+        with tempfile.NamedTemporaryFile(dir=existing_folder(folder)):
             pass
     return ", ".join(map(str, folders))
 
 
 def shipped_weights() -> str:
     """The miniature CLIPs and the methods' weights that are there are whole and have the right digests."""
-    from ovs_lite.clip.lite.files import SHIPPED, shipped_path
+    from ovs_lite.clip.lite.files import LITE_MODELS, shipped_path
     from ovs_lite.methods import METHODS, method_class
     from ovs_lite.methods.trained import shipped_weights as of_method
     from ovs_lite.tensors import DIGEST, read_metadata
 
     kinds = [kind for kind in map(method_class, METHODS) if kind.trains and of_method(kind).exists()]
-    found = dict.fromkeys(SHIPPED) | {kind.name: of_method(kind) for kind in kinds}
+    found = dict.fromkeys(LITE_MODELS) | {kind.name: of_method(kind) for kind in kinds}
     digests = {name: DIGEST in read_metadata(path or shipped_path(name)) for name, path in found.items()}
     if missing := [name for name, has_one in digests.items() if not has_one]:
         raise Nuisance(f"no digest in {', '.join(missing)}, so damage would not be seen")
@@ -129,10 +129,12 @@ def threads() -> str:
     """How many CPU threads torch uses."""
     import torch
 
-    used, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if used > cores:
-        raise Nuisance(f"{used} threads on {cores} cores slow each other down")
-    return f"{used} of {cores} cores"
+    from ovs_lite.reproduce.provenance import cores
+
+    used, there = torch.get_num_threads(), cores()
+    if used > there:
+        raise Nuisance(f"{used} threads on {there} cores slow each other down")
+    return f"{used} of {there} cores"
 
 
 CHECKS = {
@@ -165,9 +167,3 @@ def main() -> int:
             print(f"{'':24}cure: {cure}")
     print(f"{failed} of {len(CHECKS)} checks failed" if failed else "everything that is needed works")
     return 1 if failed else 0
-
-
-def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.is_dir())

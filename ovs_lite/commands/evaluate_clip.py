@@ -8,7 +8,7 @@ from typing import Any
 
 from ovs_lite.checkpoints import latest_checkpoint, load_checkpoint
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.clip.lite.files import LITE_MODELS
 from ovs_lite.commands.evaluate import check_outputs, command, give
 from ovs_lite.evaluation.clip.zero_shot import Figure, measure
 from ovs_lite.tensors import load_exactly
@@ -25,7 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     text = "safetensors file, run folder or step folder of `ovs-lite train clip`, or a model's name"
     add("what", nargs="?", metavar="MODEL_OR_CHECKPOINT", help=text)
-    add("--model", help=f"{', '.join(SHIPPED)} or an open_clip name ({SHIPPED[0]}, or as the checkpoint's path says)")
+    default = f"{LITE_MODELS[0]}, or as the checkpoint's path says"
+    add("--model", help=f"{', '.join(LITE_MODELS)} or an open_clip name ({default})")
     add("--pretrained", default="lite", help="weights without a checkpoint: lite or an open_clip tag (lite)")
     add("--scenes", type=int, default=1000, help="images behind a figure (1000)")
     add("--seed", type=int, default=0, help="of the held-out scenes (0)")
@@ -57,15 +58,15 @@ def which(what: str | None, model: str | None) -> tuple[str, Path | None]:
     Raises ValueError for two models, FileNotFoundError for a weights file that does not exist.
     """
     path = Path(what or "")
-    if what is None or what in SHIPPED or not path.exists() and path.suffix != ".safetensors":
+    if what is None or what in LITE_MODELS or not path.exists() and path.suffix != ".safetensors":
         if model and what not in (None, model):
             raise ValueError(f"got two models, {what} and {model}, expected one")
-        return what or model or SHIPPED[0], None
+        return what or model or LITE_MODELS[0], None
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    model = model or next((part for part in (path.stem, *reversed(path.resolve().parts)) if part in SHIPPED), None)
+    model = model or next((part for part in (path.stem, *reversed(path.resolve().parts)) if part in LITE_MODELS), None)
     if model is None:
-        raise ValueError(f"got {path}, which names none of {', '.join(SHIPPED)}; add --model")
+        raise ValueError(f"got {path}, which names none of {', '.join(LITE_MODELS)}; add --model")
     return model, path
 
 

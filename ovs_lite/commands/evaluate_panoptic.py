@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ovs_lite.commands.evaluate import (
     RESUMES,
@@ -23,12 +22,11 @@ from ovs_lite.commands.evaluate import (
 )
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import get_profile
-from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
+from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
-from ovs_lite.evaluation.panoptic import PanopticCounter, PanopticReport, pq_interval
+from ovs_lite.evaluation.panoptic import PanopticCounter, PanopticReport, pq_interval, predictor
 from ovs_lite.evaluation.run import evaluate_in_blocks
-from ovs_lite.inference import panoptic_image
-from ovs_lite.methods import METHODS, Method
+from ovs_lite.methods import METHODS
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
 
@@ -71,16 +69,6 @@ def main(argv: list[str] | None = None) -> None:
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
     content = {"checkpoint": args.checkpoint and str(args.checkpoint), "sets": sets}
     finish(args, keys, as_markdown(reports), content)
-
-
-def predictor(method: Method, vocabulary: Vocabulary, options: Mapping[str, float]):
-    """Image -> ids and segments of the vocabulary's classes, for `evaluate_panoptic`. options: of `Method.panoptic`."""
-    text = method.clip.text_embeddings(list(vocabulary.names), method.templates)
-
-    def predict(image: np.ndarray) -> tuple[Any, list[dict[str, Any]]]:
-        return panoptic_image(method, Image.fromarray(image), text, vocabulary.is_thing, **options)
-
-    return predict
 
 
 def as_markdown(reports: Mapping[str, PanopticReport]) -> str:

@@ -31,7 +31,7 @@ from ovs_lite.commands.segmentation_tables import (
 )
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import ClipConfig, get_profile
-from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.asked import AUTO, asked_phrases

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
+from ovs_lite.files import check_space
 from ovs_lite.locks import exclusive
 
 MAX_MEMBERS = 5_000_000
@@ -62,7 +63,7 @@ def unpack(path: str | Path, folder: str | Path, most_bytes: int | None = None, 
             with _opened(path) as source:
                 count, total = _check_members(path, source(), allowed)
                 temporary.mkdir()
-                _check_space(temporary, total)
+                check_space(folder, total)
                 with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
                     for member in source():
                         _write(member, temporary, path, bar)
@@ -167,12 +168,6 @@ def _check_members(path: Path, members: Iterator[Member], allowed: int) -> tuple
     if not files:
         raise ValueError(f"{path} holds no file")
     return len(files), total
-
-
-def _check_space(folder: Path, total: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise OSError(28, f"No space left on device: {total} bytes to unpack, {free} free", str(folder))
 
 
 def _write(member: Member, folder: Path, path: Path, bar: Any) -> None:

@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +20,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ovs_lite.files import write_json
+from ovs_lite.files import check_space, write_json
 from ovs_lite.locks import exclusive
 
 BLOCK = 1 << 20
@@ -148,7 +147,7 @@ def _receive(url: str, part: Path, path: Path, expected: Expected, bar: tqdm) ->
             return False
         total = _announced(answer, have)
         _check_answer(answer, total, path, expected)
-        _check_space(part.parent, path, (total or expected.size or have) - have)
+        check_space(path, (total or expected.size or have) - have)
         write_json(_note(part), {"url": url, "version": _tag(answer.headers)})
         bar.reset(total=total or expected.size)
         bar.update(have)
@@ -183,12 +182,6 @@ def _check_answer(answer: Any, total: int | None, path: Path, expected: Expected
         raise ValueError(f"{answer.url} sends a web page instead of {path.name}: does it ask for a login? See its page")
     if total is not None:
         expected.check_size(total, path)
-
-
-def _check_space(folder: Path, path: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"No space left on device: {needed} bytes to come, {free} free", str(path))
 
 
 def _answered(error: urllib.error.HTTPError) -> str:

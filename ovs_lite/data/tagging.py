@@ -17,7 +17,7 @@ from nltk.data import PathPointer
 from nltk.tag.perceptron import PerceptronTagger
 from nltk.tokenize import NLTKWordTokenizer
 
-SHIPPED = Path(__file__).parent / "tagger" / "captions.json.gz"
+SHIPPED_WEIGHTS = Path(__file__).parent / "tagger" / "captions.json.gz"
 NLTK_DATA = "averaged_perceptron_tagger_eng"
 TAGGERS = ("auto", "shipped", "nltk")
 GET_DATA = f"python -m nltk.downloader {NLTK_DATA}, or unpack it under taggers/ in a folder of nltk.data.path"
@@ -53,7 +53,7 @@ def load_tagger(which: str = "auto", nltk_data: str = "") -> Tagger:
     if which not in TAGGERS:
         raise ValueError(f"got tagger {which!r}, expected one of {', '.join(TAGGERS)}")
     if which == "shipped":
-        return Tagger("shipped", trained(json.loads(gzip.decompress(SHIPPED.read_bytes()))))
+        return Tagger("shipped", trained(json.loads(gzip.decompress(SHIPPED_WEIGHTS.read_bytes()))))
     try:
         own = Path(nltk_data) / "taggers" / NLTK_DATA
         folder = own if nltk_data and own.is_dir() else nltk.data.find(f"taggers/{NLTK_DATA}")

@@ -6,6 +6,7 @@ from ovs_lite.evaluation.metrics.intervals import (
     mean_estimate,
     mean_interval,
     miou_difference,
+    miou_double_difference,
     miou_interval,
     ratio_interval,
 )
@@ -18,5 +19,6 @@ from ovs_lite.evaluation.segmentation_report import SegmentationReport
 __all__ = [
     "ConfusionMatrix", "Estimate", "PanopticQuality", "PanopticReport", "PanopticScores", "SegmentationReport",
     "SegmentationScores", "evaluate_panoptic", "evaluate_segmentation", "mean_estimate", "mean_interval",
-    "miou_difference", "miou_interval", "pq_difference", "pq_interval", "proposal_recall", "ratio_interval",
+    "miou_difference", "miou_double_difference", "miou_interval", "pq_difference", "pq_interval", "proposal_recall",
+    "ratio_interval",
 ]  # fmt: skip

@@ -222,11 +222,7 @@ def label_maps(method: Method, vocabulary: Vocabulary, templates: str | None = N
         scores = encode_image(method, Image.fromarray(image)).scores(text, **options)
         best, found = (part[0].cpu().numpy() for part in best_classes(scores, image.shape[:2]))
         classes = np.array(owners)[found]
-        return (
-            classes
-            if vocabulary.background is None
-            else np.where(best < threshold, vocabulary.background, classes)
-        )
+        return classes if vocabulary.background is None else np.where(best < threshold, vocabulary.background, classes)
 
     return labels
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import decode_segments
@@ -26,6 +27,8 @@ from ovs_lite.evaluation.metrics.panoptic import (
     group_members,
     scores_of_counts,
 )
+from ovs_lite.inference import panoptic_image
+from ovs_lite.methods import Method
 
 # (H, W, 3) uint8 RGB -> (H, W) integer segment ids with 0 = void, and {"id", "category_id"} of each segment
 PredictPanoptic = Callable[[np.ndarray], tuple[np.ndarray | torch.Tensor, Sequence[Mapping[str, Any]]]]
@@ -83,6 +86,19 @@ class PanopticReport:
             raise ValueError(f"got {len(twice)} images in both reports, such as {min(twice)!r}, expected none")
         counts = np.concatenate([self.per_image, other.per_image])
         return replace(self, image_ids=self.image_ids + other.image_ids, per_image=counts)
+
+
+def predictor(method: Method, vocabulary: Vocabulary, options: Mapping[str, float]) -> PredictPanoptic:
+    """What `evaluate_panoptic` asks of a method: image -> its segments of the vocabulary's classes.
+
+    method: one whose masks are of single things. options: as `Method.panoptic` takes them by name, such as
+        {"object_threshold": 0.5}; {} for the method's own.
+    The classes' names are embedded here, once. What is returned takes an (H, W, 3) uint8 RGB image and gives ids (H, W)
+    int64 with 0 = void, and {"id", "category_id", ...} of each segment, where `category_id` is 0..C - 1. It raises what
+    `Method.panoptic` does, ValueError for a method without masks of single things among it.
+    """
+    text = method.clip.text_embeddings(list(vocabulary.names), method.templates)
+    return lambda image: panoptic_image(method, Image.fromarray(image), text, vocabulary.is_thing, **options)
 
 
 def evaluate_panoptic(

@@ -152,6 +152,27 @@ class PromptCounter:
         return PromptReport(tuple(image_ids), overlaps if image_ids else dict.fromkeys(self.kinds, ()), known)
 
 
+def surest(prompt: Prompt, thresholds: Sequence[float] = (0.5,)) -> Prompt:
+    """Ask as `prompt` does, for its mask of the highest predicted quality alone, cut at T thresholds: T masks, 0 or 1.
+
+    thresholds: in [0, 1]; a pixel is inside where the mask's value exceeds it. With one, the opponent of several masks;
+    with several, the control of the best of them: as many answers, of one granularity.
+    What is returned gives masks (P, T, H, W), in the order of the thresholds, and the quality of that mask (P, T).
+    Raises ValueError for no threshold, or one outside of [0, 1].
+    """
+    cuts = torch.tensor(thresholds, dtype=torch.float32)
+    if not len(cuts) or not ((cuts >= 0) & (cuts <= 1)).all():
+        raise ValueError(f"got thresholds {tuple(thresholds)}, expected at least one, each in 0..1")
+
+    def ask(seen: Any, points: torch.Tensor | None, boxes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        masks, quality = prompt(seen, points, boxes)
+        best, which = quality.max(1, keepdim=True)
+        mask = masks[torch.arange(len(masks), device=masks.device)[:, None], which]  # (P, 1, H, W)
+        return (mask > cuts.to(mask.device)[:, None, None]).float(), best.expand(-1, len(cuts))
+
+    return ask
+
+
 def point_grid(height: int, width: int, grid: int = GRID) -> torch.Tensor:
     """(grid * grid, 2) float32 x, y in pixels, row by row: the centres of grid x grid equal cells of the image."""
     steps = (torch.arange(grid) + 0.5) / grid

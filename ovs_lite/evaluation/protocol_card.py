@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ovs_lite.clip import Clip
-from ovs_lite.data.prompts import template_set
+from ovs_lite.data.templates import template_set
 from ovs_lite.evaluation.protocols import DEFAULT
 from ovs_lite.evaluation.segmentation import SegmentationCounter
 from ovs_lite.methods import Method

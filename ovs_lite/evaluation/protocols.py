@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ovs_lite.config import lookup
-from ovs_lite.data.prompts import template_set
+from ovs_lite.data.templates import template_set
 from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
 from ovs_lite.evaluation.asked import AUTO
 from ovs_lite.evaluation.labelling import LabelRule
@@ -42,7 +42,7 @@ class Protocol:
         128 for the miniature CLIP, whose side is 64.
     short_side, longest, window, stride, resize: as `Window` has them; window None: the whole image at once. short_side
         None: `Window.for_clip`.
-    templates: of `ovs_lite.data.prompts`; None: the method's own.
+    templates: of `ovs_lite.data.templates`; None: the method's own.
     synonyms: whether a class is asked for by the vocabulary's synonyms, too.
     softmax_scale, least_area: see `LabelRule`.
     background: score or probability below which a pixel is background; "auto": the method's own; None: no rule.

@@ -36,7 +36,7 @@ class Method(nn.Module):
     `scores_from`.
 
     trains: whether there are trained weights next to CLIP's; `trained_part` then gives them.
-    templates: prompt set of `ovs_lite.data.prompts`.
+    templates: prompt set of `ovs_lite.data.templates`.
     background: score below which a pixel is background, where the authors give one.
     load_released: (path, clip) -> method, reads the layout that the authors released, where that can be read.
     default_clip: (name, pretrained) of the CLIP that is taken where none is given.

@@ -42,9 +42,9 @@ ENTRIES = {
     "ovseg": Entry("ovseg", trains=True),
     "uniovseg": Entry("uniovseg", trains=True),
     "clip-proposals": Entry("openseg.clip_proposals"),
-    "openseg-proposals": Entry("openseg.proposals", predicts=False, trains=True),
+    "openseg-proposals": Entry("openseg.masks_recipe", predicts=False, trains=True),
     "maskformer": Entry("maskformer", predicts=False, trains=True),
-    "uniovseg-masks": Entry("uniovseg.masks", predicts=False, trains=True),
+    "uniovseg-masks": Entry("uniovseg.masks_recipe", predicts=False, trains=True),
     "clip": Entry("clip_pretraining", predicts=False, trains=True),
 }
 FORMER_NAMES = {("proposals", "openseg"): "openseg-proposals", ("proposals", "maskformer"): "maskformer"}

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ovs_lite.clip import Clip, load_clip
-from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.clip.lite.files import LITE_MODELS
 from ovs_lite.clip.model import TOWERS
 from ovs_lite.methods.base import Method
 from ovs_lite.methods.registry import method_class
@@ -99,7 +99,7 @@ def _shipped_clip(kind: type[Method], path: Path | None) -> tuple[str, str | Non
     """The shipped CLIP that a file of weights names, else the method's default."""
     tied = path is not None and kind.tied_to and _is_ours(path)
     named = read_metadata(path).get("clip") if tied else None
-    return (named, "lite") if named in SHIPPED else kind.default_clip
+    return (named, "lite") if named in LITE_MODELS else kind.default_clip
 
 
 def _is_ours(path: Path) -> bool:

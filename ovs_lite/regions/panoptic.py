@@ -1,4 +1,4 @@
-"""From masks with class probabilities to segments that share no pixel, and to single things.
+"""From masks with class probabilities to segments that share no pixel.
 
 The rules of Mask2Former (Cheng et al., CVPR 2022) and FC-CLIP (Yu et al., NeurIPS 2023) as they released them;
 Uni-OVSeg releases no inference of classes, only two thresholds in its configuration. A semantic map of the same masks:
@@ -13,11 +13,7 @@ import torch
 from ovs_lite.data.segments import describe_segment
 from ovs_lite.regions.fusion import PIXELS_AT_ONCE
 
-# Settings of `panoptic_segments` in released configurations.
-MASK2FORMER = {"object_threshold": 0.8, "overlap_threshold": 0.8}
-FC_CLIP = {"object_threshold": 0.0, "overlap_threshold": 0.8}
-UNI_OVSEG = {"object_threshold": 0.7, "overlap_threshold": 0.4}
-INSTANCES = 100  # as many as COCO's average precision looks at
+UNI_OVSEG = {"object_threshold": 0.7, "overlap_threshold": 0.4}  # of its released configuration
 
 
 def panoptic_segments(
@@ -61,31 +57,6 @@ def panoptic_segments(
         for number, category in enumerate(categories, 1)
     ]
     return ids, infos
-
-
-def instances(
-    masks: torch.Tensor, probs: torch.Tensor, is_thing: Sequence[bool], limit: int = INSTANCES
-) -> list[dict[str, Any]]:
-    """Single things, best first: at most `limit` of {"mask": (H, W) bool, "category_id", "score" in [0, 1]}.
-
-    masks, probs, is_thing: as in `panoptic_segments`. The `limit` most probable pairs of a mask and a thing class are
-    taken, so a mask may come under several classes. The mask is where it exceeds 0.5, the score the probability times
-    the mean value there; empty ones are left out. Unlike Mask2Former, stuff is dropped before the best are taken, not
-    after. Raises ValueError as `panoptic_segments`, and for a limit below 1.
-    """
-    if limit < 1:
-        raise ValueError(f"got limit={limit}, expected at least 1")
-    _scored(masks, probs, is_thing)
-    things = [category for category, thing in enumerate(is_thing) if thing]
-    flat = probs[:, things].flatten()
-    found = []
-    for pair in flat.topk(min(limit, len(flat))).indices.tolist():
-        index, category = pair // len(things), things[pair % len(things)]
-        mask = masks[index] > 0.5
-        if mask.any():
-            score = float(flat[pair]) * float(masks[index][mask].float().mean())
-            found.append({"mask": mask, "category_id": category, "score": score})
-    return sorted(found, key=lambda one: -one["score"])
 
 
 def _scored(masks: torch.Tensor, probs: torch.Tensor, is_thing: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:

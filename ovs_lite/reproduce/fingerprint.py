@@ -14,7 +14,7 @@ from typing import Any
 from ovs_lite.config import flatten
 
 PACKAGE = Path(__file__).parents[1]
-# These run or print notebooks; no notebook imports them, so they cannot change a result. Folders and files.
+# These run or print notebooks; no notebook imports them (tests/kit/notebook_rules.py), so they cannot change a result.
 RUNNERS = ("reproduce/", "commands/", "__main__.py", "cli.py")
 SUFFIXES = {".py", ".json", ".gz", ".webp", ".safetensors", ".yaml"}  # .gz: the tagger; .webp: the sprites
 LIBRARIES = ("numpy", "open_clip_torch", "scikit-image", "torch", "torchvision")

@@ -15,6 +15,7 @@ from ovs_lite.methods import Task
 
 MOST_WAITING = 0.2  # share of the time; above it `CURE` is printed
 FEWEST_STEPS = 20  # before that the first batches, which nothing could prepare, decide the share
+SHORTEST_WAIT = 10.0  # seconds; less is not worth a cure, such as captions that a short run reads for the first time
 GIGABYTE = 1e9
 
 
@@ -73,6 +74,7 @@ class Meter:
         done = f"{row['devices']}: {row['hours']:.3g} hours, {row['samples']} samples, {row['samples_per_s']} samples/s"
         waiting = f"{row['data_wait']:.0%} of the time waiting for data, {row['peak_memory_gb']} GB peak memory"
         cured = row["data_wait"] > MOST_WAITING and self.batches >= FEWEST_STEPS
+        cured = cured and row["data_wait"] * row["hours"] * 3600 >= SHORTEST_WAIT
         return [f"{done}, {waiting}", *([CURE] if cured else [])]
 
 

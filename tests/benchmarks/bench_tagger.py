@@ -10,9 +10,10 @@ import json
 import time
 from pathlib import Path
 
+from word_agreement import word_agreement
+
 from ovs_lite.data.captions import extract_words
 from ovs_lite.data.tagging import load_tagger
-from ovs_lite.evaluation.measures.word_agreement import word_agreement
 
 KINDS = (("noun",), ("noun", "adj"), ("noun", "adj", "verb"))
 

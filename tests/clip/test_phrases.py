@@ -7,7 +7,7 @@ import open_clip
 import pytest
 
 from ovs_lite.clip.phrases import check_phrases
-from ovs_lite.data.prompts import TEMPLATES, fill
+from ovs_lite.data.templates import TEMPLATES, fill
 
 WORDS = "the small brown dog with a red collar on the green grass next to the old white wooden fence behind a house"
 

@@ -8,7 +8,7 @@ from ovs_lite.clip import prefix_tree as module
 from ovs_lite.clip import text_tower
 from ovs_lite.clip.prefix_tree import can_read, prefix_tree
 from ovs_lite.clip.text_tower import encode_tokens
-from ovs_lite.data.prompts import fill, template_set
+from ovs_lite.data.templates import fill, template_set
 
 END, CONTEXT = 63, 16
 VISION = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16}

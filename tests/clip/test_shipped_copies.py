@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ovs_lite.clip import load
-from ovs_lite.clip.lite.files import SHIPPED, shipped_path
+from ovs_lite.clip.lite.files import LITE_MODELS, shipped_path
 from ovs_lite.clip.load import load_clip
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LITE_MODELS)
 def test_a_copy_shares_nothing_that_changes(name):
     first, second = load_clip(name), load_clip(name)
     before = {key: value.clone() for key, value in second.state_dict().items()}
@@ -28,7 +28,7 @@ def test_a_copy_shares_nothing_that_changes(name):
     assert [parameter.stride() for parameter in third.parameters()] == strides, "the same layout in memory"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LITE_MODELS)
 def test_fingerprints_are_those_of_the_weights_also_after_a_change(name):
     clip, read = load_clip(name), load._built(name, None, shipped_path(name))
     assert (clip.fingerprint(), clip.image_fingerprint()) == (read.fingerprint(), read.image_fingerprint())

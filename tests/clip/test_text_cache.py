@@ -1,5 +1,6 @@
 """Class-name embeddings: the average over templates against a loop, and a cache that is never wrong and never fatal."""
 
+import json
 import random
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from kit.clips import random_clip
 from ovs_lite import tensors
 from ovs_lite.clip import load_clip, text_cache, wrap_clip
-from ovs_lite.data import prompts
+from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.tensors import read_tensors, write_tensors
 
 NAMES = ["cat", "traffic light", "grass"]
@@ -47,7 +48,7 @@ def changed(clip, part):
 @pytest.mark.parametrize("templates, count", [("vild14", 14), ("single", 1)])
 @torch.no_grad()
 def test_the_average_over_templates_equals_a_loop(templates, count, clip):
-    sentences = prompts.TEMPLATES[templates]
+    sentences = TEMPLATES[templates]
     assert len(sentences) == len(set(sentences)) == count
     found = clip.text_embeddings(NAMES, templates, batch=5)
     for row, name in zip(found, NAMES, strict=True):
@@ -151,7 +152,7 @@ def test_other_templates_and_changed_sentences_miss(clip, encoded, monkeypatch):
     first = clip.text_embeddings(NAMES)
     single = clip.text_embeddings(NAMES, "single")
     assert len(encoded) == 15 * 3 and (first - single).abs().max() > 1e-3
-    monkeypatch.setitem(prompts.TEMPLATES, "single", ("no picture of any {} at all",))
+    monkeypatch.setitem(TEMPLATES, "single", ("no picture of any {} at all",))
     other = clip.text_embeddings(NAMES, "single")
     assert len(encoded) == 16 * 3 and (single - other).abs().max() > 1e-3
     assert (clip.text_embeddings(NAMES) == first).all() and len(encoded) == 16 * 3
@@ -172,8 +173,7 @@ def test_no_flipped_bit_of_a_file_changes_an_embedding(clip, cache):
 
 
 WRONG = {
-    "nan": lambda e: e * float("nan"), "infinite": lambda e: e / 0, "shape": lambda e: e[:-1],
-    "matrix": lambda e: e[None], "type": lambda e: e.double(), "length": lambda e: 2 * e, "zero": lambda e: 0 * e,
+    "nan": lambda e: e * float("nan"), "infinite": lambda e: e / 0, "length": lambda e: 2 * e, "zero": lambda e: 0 * e,
 }  # fmt: skip
 
 
@@ -181,18 +181,48 @@ WRONG = {
 def test_a_wrong_entry_counts_as_absent_and_the_others_stay(wrong, clip, encoded, cache):
     first = clip.text_embeddings(NAMES, "single")
     (path,) = cache.iterdir()
-    tensors, _ = read_tensors(path)
-    write_tensors(path, tensors | {"cat": WRONG[wrong](tensors["cat"])})
+    tensors, about = read_tensors(path)
+    row = json.loads(about["names"]).index("cat")
+    tensors["embeddings"][row] = WRONG[wrong](tensors["embeddings"][row])
+    write_tensors(path, tensors, {"names": about["names"]})
     again = clip.text_embeddings(NAMES, "single")  # one sentence instead of three: other kernels, other last bits
     assert torch.allclose(again, first, rtol=0, atol=1e-6) and len(encoded) == 3 + 1
     again = clip.text_embeddings(NAMES, "single")
     assert torch.allclose(again, first, rtol=0, atol=1e-6) and len(encoded) == 3 + 1, "mended"
 
 
+OTHER_FORMS = {
+    "shape": lambda e, n: (e[:, :-1], n), "cube": lambda e, n: (e[:, None], n), "type": lambda e, n: (e.double(), n),
+    "number": lambda e, n: (e[0, 0], n), "too few rows": lambda e, n: (e[:-1], n),
+    "too few names": lambda e, n: (e, n[:-1]), "no list": lambda e, n: (e, 3), "names of another kind":
+    lambda e, n: (e, [n] * len(n)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_file_of_another_form_counts_as_absent(form, clip, encoded, cache):
+    first = clip.text_embeddings(NAMES, "single")
+    (path,) = cache.iterdir()
+    tensors, about = read_tensors(path)
+    rows, names = OTHER_FORMS[form](tensors["embeddings"], json.loads(about["names"]))
+    write_tensors(path, {"embeddings": rows}, {"names": json.dumps(names)})
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 6
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 6, "mended"
+
+
+def test_a_file_with_a_tensor_per_name_counts_as_absent(clip, encoded, cache):
+    """So earlier versions wrote them."""
+    first = clip.text_embeddings(NAMES, "single")
+    (path,) = cache.iterdir()
+    write_tensors(path, {name: torch.eye(clip.embed_dim)[0] for name in NAMES})
+    assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 6
+
+
 def test_a_file_without_digest_is_not_trusted(clip, encoded, cache):
     first = clip.text_embeddings(NAMES, "single")
     (path,) = cache.iterdir()
-    save_file({name: torch.eye(clip.embed_dim)[0] for name in NAMES}, path)
+    rows = {"embeddings": torch.eye(clip.embed_dim)[: len(NAMES)].contiguous()}
+    save_file(rows, path, {"names": json.dumps(NAMES)})
     assert (clip.text_embeddings(NAMES, "single") == first).all() and len(encoded) == 6
 
 
@@ -222,12 +252,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(clip, monkeypatch, tmp_path)
         raise SafetensorError("I/O error: No space left on device")
 
     monkeypatch.setenv("OVS_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(text_cache, "write_vectors", full_disk)
+    monkeypatch.setattr(tensors, "save_file", full_disk)
     assert (clip.text_embeddings(NAMES) == first).all()
 
 
 def test_names_are_text_whatever_they_hold(clip, encoded):
-    odd = ["{}", "{0} {name}", "a/b", "Äpfel", "cat, dog", "Cat", "cat"]
+    odd = ["{}", "{0} {name}", "a/b", "Äpfel", "cat, dog", "Cat", "cat", "__metadata__", "embeddings", 'a "b"\\']
     first = clip.text_embeddings(odd)
     assert "a photo of a {0} {name}." in encoded and "a photo of a {}." in encoded
     assert (clip.text_embeddings(odd) == first).all() and len(encoded) == 14 * len(odd)
@@ -246,7 +276,7 @@ def test_a_file_that_is_replaced_while_it_is_read_counts_as_absent(tmp_path, mon
             raise RuntimeError("size <20> is smaller than the required mapping size <40>")
         return real(*arguments)
 
-    text_cache.write_vectors(file, {"dog": torch.tensor([0.0, 1.0])})  # what was written here is remembered
+    text_cache._write(file, {"dog": torch.tensor([0.0, 1.0])})  # what was written here is remembered
     monkeypatch.setattr(tensors, "safe_open", racing)
     assert text_cache.read(file, 2) == {} and len(calls) == opened
 
@@ -263,9 +293,9 @@ def test_a_file_is_read_again_only_when_another_has_changed_it(tmp_path, monkeyp
     text_cache.read(file, 2)["dog"] = dog["dog"]
     assert text_cache.read(file, 2).keys() == {"cat"}
     text_cache.write(file, dog, 2)
-    assert text_cache.read(file, 2).keys() == {"cat", "dog"} == real(file)[0].keys()
+    assert text_cache.read(file, 2).keys() == {"cat", "dog"} == set(json.loads(real(file)[1]["names"]))
     assert reads == [], "what was written here is remembered"
-    text_cache.write_vectors(file, cat | bus)  # as another process does
+    text_cache._write(file, cat | bus)  # as another process does
     assert text_cache.read(file, 2).keys() == {"cat", "bus"} and len(reads) == 1
     text_cache.read(file, 2)
     assert len(reads) == 1

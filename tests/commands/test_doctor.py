@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.clip.lite.files import LITE_MODELS
 from ovs_lite.commands import doctor
 from ovs_lite.tensors import write_tensors
 
@@ -65,7 +65,7 @@ def test_missing_and_damaged_weights_are_named(monkeypatch, tmp_path):
 def test_weights_with_a_flipped_bit_or_without_digest_are_named(monkeypatch, tmp_path):
     """Of the CLIPs and of the methods."""
     places = {}
-    for name in (*SHIPPED, "tcl"):
+    for name in (*LITE_MODELS, "tcl"):
         places[name] = tmp_path / f"{name}.safetensors"
         write_tensors(places[name], {"w": torch.arange(4.0)})
     monkeypatch.setattr("ovs_lite.clip.lite.files.shipped_path", places.__getitem__)
@@ -133,6 +133,18 @@ def test_more_threads_than_cores_is_a_note(monkeypatch):
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
     assert finding(doctor.threads).status == "note"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system ties no process to cores")
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert "3 threads on 2 cores" in finding(doctor.threads).detail
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert finding(doctor.threads).detail == "2 of 2 cores"
 
 
 def test_exit_code_and_report(monkeypatch, capsys):

@@ -10,11 +10,10 @@ from kit.prompting import make_segmenter
 from kit.proposers import make_proposer
 from ovs_lite.checkpoints import load_method
 from ovs_lite.cli import main
-from ovs_lite.commands.evaluate_panoptic import predictor
 from ovs_lite.config import get_profile
 from ovs_lite.data.record import load_split
 from ovs_lite.data.vocabulary import load_vocabulary
-from ovs_lite.evaluation.panoptic import evaluate_panoptic
+from ovs_lite.evaluation.panoptic import evaluate_panoptic, predictor
 from ovs_lite.evaluation.promptable import evaluate_promptable
 from ovs_lite.iconworld.build import build_set
 

@@ -220,8 +220,8 @@ def test_a_disk_that_is_full_leaves_nothing_half_unpacked(tmp_path, place, monke
     archive = make_zip(tmp_path / "x.zip", [(str(n), os.urandom(1000)) for n in range(10)])
     before = tree(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ovs_lite.data.archives.shutil.disk_usage", lambda _: SimpleNamespace(free=9999))
-        with pytest.raises(OSError, match="10000 bytes to unpack, 9999 free") as failure:
+        patch.setattr("ovs_lite.files.shutil.disk_usage", lambda _: SimpleNamespace(free=9999))
+        with pytest.raises(OSError, match="10000 bytes needed, 9999 free") as failure:
             unpack(archive, place, progress=False)
     assert failure.value.errno == errno.ENOSPC and tree(tmp_path) == before
     taken = []

@@ -169,9 +169,9 @@ def test_a_web_page_is_no_archive_and_other_schemes_are_refused(tmp_path):
 
 
 def test_too_little_space_is_known_before_the_first_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr("ovs_lite.data.download.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("ovs_lite.files.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with world(tmp_path) as here:
-        with pytest.raises(OSError, match="300000 bytes to come, 1000 free") as failure:
+        with pytest.raises(OSError, match="300000 bytes needed, 1000 free") as failure:
             here.fetch()
     assert failure.value.errno == errno.ENOSPC and failure.value.filename == str(here.path)
     assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from kit.public_sets import SIZE, ade_full, cityscapes, coco_stuff, context, label_map, pairs, picture, sa1b, voc
-from kit.real_data import found
+from kit.real_data import find_ade20k, found
 from ovs_lite.data import prepare as module
 from ovs_lite.data.catalogue import READERS, load_catalogue
 from ovs_lite.data.parts import Share
 from ovs_lite.data.prepare import prepare
-from ovs_lite.data.readers.real_data import find_ade20k, find_coco
+from ovs_lite.data.readers.real_data import find_coco
 from ovs_lite.data.record import load_split, read_creator
 from ovs_lite.data.rle import decode_rle
 from ovs_lite.data.segments import record_masks, semantic_map

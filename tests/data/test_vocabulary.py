@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from kit.real_data import found
-from ovs_lite.data.readers.real_data import find_ade20k, find_coco
+from kit.real_data import find_ade20k, found
+from ovs_lite.data.readers.real_data import find_coco
 from ovs_lite.data.vocabulary import list_vocabularies, load_vocabulary, parse_vocabulary
 
 GOOD = {

@@ -8,7 +8,7 @@ from kit.records import scene, toy, without_annotation
 from ovs_lite.clip.crops import mask_boxes
 from ovs_lite.data.segments import record_masks
 from ovs_lite.evaluation.metrics.oracle_iou import best_of_all, best_of_own
-from ovs_lite.evaluation.promptable import KINDS, PromptCounter, evaluate_promptable, inner_points, point_grid
+from ovs_lite.evaluation.promptable import KINDS, PromptCounter, evaluate_promptable, inner_points, point_grid, surest
 
 RECORDS = [toy(f"p{n}", scene(40 + 2 * n, 50 - 3 * n)) for n in range(9)]
 
@@ -104,6 +104,26 @@ def test_a_perfect_segmenter_has_one_for_every_kind():
 
     report = evaluate_promptable(perfect, RECORDS[:1], kinds=KINDS)
     assert all(report.iou(kind).value == 1 for kind in KINDS)
+
+
+def test_the_surest_mask_alone_and_at_thresholds():
+    """Of a soft hill and a flat square, the one of the higher quality, whichever comes first."""
+    hill = torch.linspace(0, 1, 11).expand(2, 1, 4, 11)
+    masks = torch.cat([hill, torch.full_like(hill, 0.7)], 1)
+    quality = torch.tensor([[0.9, 0.2], [0.3, 0.4]])
+    asked = []
+    found, sure = surest(lambda *given: asked.append(given) or (masks, quality))("seen", "points", None)
+    assert asked == [("seen", "points", None)] and found.shape == (2, 1, 4, 11)
+    assert torch.equal(found[0, 0], (hill[0, 0] > 0.5).float()) and (found[1] == 1).all()
+    assert sure.flatten().tolist() == pytest.approx([0.9, 0.4])
+    found, sure = surest(lambda *given: (masks, quality), (0.25, 0.55, 0.75))(None, None, None)
+    assert found[0].sum((1, 2)).tolist() == [4 * 8, 4 * 5, 4 * 3] and found[1].mean((1, 2)).tolist() == [1, 1, 0]
+    assert sure.shape == (2, 3) and set(found.flatten().tolist()) == {0, 1}
+    for wrong in ((), (0.5, 1.5), (-0.1,), (float("nan"),)):
+        with pytest.raises(ValueError, match="expected at least one, each in 0..1"):
+            surest(Squares(), wrong)
+    several, single = (evaluate_promptable(one, RECORDS, grid=6) for one in (surest(Squares()), Squares((12,))))
+    assert several.iou("1-point") == single.iou("1-point"), "the larger square has the higher quality"
 
 
 def test_prompts_come_in_parts_and_images_without_masks_are_not_asked():

@@ -12,7 +12,7 @@ from kit.clips import random_clip
 from kit.colour_methods import RECORDS, Likeness, Plain
 from kit.oracles.segmentation import as_counts, category_map
 from kit.vocabularies import FOUR, GROUND, vocabulary
-from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.data.vocabulary import list_vocabularies, load_vocabulary
 from ovs_lite.evaluation import evaluate_segmentation
 from ovs_lite.evaluation.asked import background_phrases

@@ -9,6 +9,8 @@ import difflib
 import re
 from typing import Any
 
+from ovs_lite.reproduce.fingerprint import RUNNERS
+
 MAX_CELLS = 40
 MAX_CELL_LINES = 15
 MAX_CODE_LINES = 250
@@ -20,6 +22,7 @@ NETWORK = {"requests", "urllib", "urllib3", "httpx", "socket", "ftplib", "wget",
 SHELL = {"subprocess", "pip", "sh", "pexpect"}
 SHELL_CALLS = {"os.system", "os.popen", "os.chdir", "get_ipython", "sys.path.append", "sys.path.insert", "display_html"}
 ABSOLUTE = re.compile(r"^(/[A-Za-z]|~|[A-Za-z]:[\\/])")
+LEFT_OUT = tuple(f"{path.removesuffix('.py').rstrip('/')}/" for path in RUNNERS)  # "commands/", "cli/"
 
 
 def source(cell: dict[str, Any]) -> str:
@@ -90,6 +93,31 @@ def self_contained(notebook: dict[str, Any]) -> list[str]:
         if not magic:
             wrong += [f"code cell {i}: {complaint}" for complaint in _outward(ast.parse(text))]
     return wrong
+
+
+def fingerprinted(notebook: dict[str, Any]) -> list[str]:
+    """No import of what `fingerprint.py` leaves out: a change there would not make the executed notebook stale."""
+    return [
+        f"code cell {i}: imports {name}, whose changes the staleness check does not see"
+        for i, cell in enumerate(code_cells(notebook))
+        for name in _imported(source(cell))
+        if f"{name.removeprefix('ovs_lite.').replace('.', '/')}/".startswith(LEFT_OUT)
+    ]
+
+
+def _imported(text: str) -> list[str]:
+    """Dotted names below the package: of modules, and of what comes from them, which may be a module, too."""
+    if any(re.match(r"\s*[!%]", line) for line in text.splitlines()):
+        return []  # not Python; see self_contained
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    return [name for name in names if name.startswith("ovs_lite.")]
 
 
 def _outward(tree: ast.AST) -> list[str]:
@@ -186,4 +214,4 @@ def body_text(node: ast.FunctionDef) -> str:
     return "\n".join(ast.unparse(statement) for statement in statements)
 
 
-RULES = [stripped, sizes, parameters, self_contained, naive_functions, skeleton]
+RULES = [stripped, sizes, parameters, self_contained, fingerprinted, naive_functions, skeleton]

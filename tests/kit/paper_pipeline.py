@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from kit.kept_files import GLANCE, KeptFiles
 from kit.paper_stages import CLIP_WEIGHTS, ON_WEIGHTS, STAGES
 from ovs_lite.cli import main as command
-from ovs_lite.clip.lite.files import SHIPPED
+from ovs_lite.clip.lite.files import LITE_MODELS
 from ovs_lite.files import file_digest
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ class Pipeline:
 
     def words(self, name: str) -> list[str]:
         """The arguments of a stage's command."""
-        weights = "lite" if self.clip in SHIPPED else CLIP_WEIGHTS
+        weights = "lite" if self.clip in LITE_MODELS else CLIP_WEIGHTS
         stand = {"PICTURES": [str(self.pictures)], "CLIP": ["--clip", self.clip, "--pretrained", weights]}
         return [part for word in STAGES[name].words.split() for part in stand.get(word, [word])]
 
@@ -163,7 +163,7 @@ def _in_a_process(home: str, environment: dict[str, str], output: str, words: li
 
 def random_weights(clip: str, path: Path) -> None:
     """Weights as a CLIP of open_clip starts with, in a file, always the same."""
-    if clip not in SHIPPED:
+    if clip not in LITE_MODELS:
         torch.manual_seed(0)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in open_clip.create_model(clip).state_dict().items()}, path)

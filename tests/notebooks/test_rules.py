@@ -9,6 +9,7 @@ import pytest
 
 from kit import notebook_rules as rules
 from kit.notebooks import FOLDER
+from ovs_lite.reproduce.fingerprint import RUNNERS
 
 ROOT = Path(__file__).parents[2]
 EXPECTED = [
@@ -89,6 +90,11 @@ BREAKS = [
     (rules.self_contained, 5, {"source": "x = 'https://example.org'"}),
     (rules.self_contained, 5, {"source": "from pathlib import Path\nx = Path('~/data')"}),
     (rules.self_contained, 5, {"source": "import sys\nsys.path.append('..')"}),
+    (rules.fingerprinted, 2, {"source": "from ovs_lite.commands.evaluate_panoptic import as_markdown"}),
+    (rules.fingerprinted, 2, {"source": "from ovs_lite import claims, commands"}),
+    (rules.fingerprinted, 2, {"source": "from ovs_lite.cli import main"}),
+    (rules.fingerprinted, 2, {"source": "import torch, ovs_lite.reproduce.report as r"}),
+    (rules.fingerprinted, 2, {"source": "if seed:\n    import_module('ovs_lite.reproduce')"}),
     (rules.naive_functions, 3, {"source": "def info_nce_2(s):\n    return s"}),
     (rules.naive_functions, 3, {"source": "class Model:\n    pass"}),
     (rules.naive_functions, 4, {"source": "mine = naive_info_nce(s)\nassert mine > 0"}),
@@ -104,6 +110,15 @@ def test_a_good_notebook_passes_every_rule():
     asserted_by_call = copy.deepcopy(GOOD)
     asserted_by_call["cells"][4]["source"] = "torch.testing.assert_close(naive_info_nce(s), info_nce(s, t))"
     assert not rules.naive_functions(asserted_by_call)
+
+
+def test_rooms_whose_names_only_begin_alike_may_be_imported():
+    """Whatever the staleness check leaves out is forbidden, and nothing else."""
+    good = "from ovs_lite.clip import commands\nfrom ovs_lite.client import x"
+    for text in (good, "import ovs_lite", "from commands import x", "from ovs_lite import load", "!ls"):
+        assert not rules.fingerprinted({"cells": [cell(text)]})
+    assert set(rules.LEFT_OUT) == {"reproduce/", "commands/", "__main__/", "cli/"}
+    assert all((ROOT / "ovs_lite" / path).exists() for path in RUNNERS)
 
 
 @pytest.mark.parametrize("rule, index, change", BREAKS)

@@ -1,4 +1,4 @@
-"""Segments and things from masks with class probabilities: against loops over masks, and hand-made cases."""
+"""Segments from masks with class probabilities: against loops over masks, and hand-made cases."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kit.oracles.segmentation import category_map
 from ovs_lite.evaluation import PanopticQuality
 from ovs_lite.regions import panoptic
-from ovs_lite.regions.panoptic import FC_CLIP, MASK2FORMER, UNI_OVSEG, instances, panoptic_segments
+from ovs_lite.regions.panoptic import UNI_OVSEG, panoptic_segments
 
 IS_THING = [True, False, True, False]
+MASK2FORMER = {"object_threshold": 0.8, "overlap_threshold": 0.8}
+FC_CLIP = {"object_threshold": 0.0, "overlap_threshold": 0.8}
 
 
 def slow_segments(masks, probs, is_thing, object_threshold, overlap_threshold):
@@ -134,32 +136,10 @@ def test_low_scores_and_no_object_are_dropped():
     assert not ids.any() and infos == []
 
 
-@pytest.mark.parametrize("call", [panoptic_segments, instances])
-def test_no_masks_and_shapes_that_do_not_fit(call):
-    found = call(torch.zeros(0, 3, 4), torch.zeros(0, 4), IS_THING)
-    assert found == [] if call is instances else found[1] == [] and found[0].shape == (3, 4) and not found[0].any()
+def test_no_masks_and_shapes_that_do_not_fit():
+    ids, infos = panoptic_segments(torch.zeros(0, 3, 4), torch.zeros(0, 4), IS_THING)
+    assert infos == [] and ids.shape == (3, 4) and not ids.any()
     masks, probs = case(0)
     for wrong in ((masks[0], probs), (masks[:2], probs), (masks, probs[:, :3]), (masks, probs[:, :0])):
         with pytest.raises(ValueError, match="expected .N, H, W. and .N, K"):
-            call(*wrong, IS_THING if wrong[1].shape[1] else [])
-
-
-def test_instances_are_the_best_pairs_of_mask_and_thing_class():
-    masks, probs = case(5)
-    expected = []
-    for mask, row in zip(masks.numpy(), probs.numpy(), strict=True):
-        for category in (0, 2):
-            if (mask > 0.5).any():
-                expected.append((float(row[category]), float(mask[mask > 0.5].mean()), category))
-    taken = sorted(expected, reverse=True)[:7]
-    found = instances(masks, probs, IS_THING, limit=7)
-    assert [one["score"] for one in found] == pytest.approx(
-        sorted((p * m for p, m, _ in taken), reverse=True), rel=1e-5
-    )
-    assert sorted(one["category_id"] for one in found) == sorted(c for *_, c in taken)
-    assert all(one["mask"].dtype == torch.bool and one["mask"].shape == (18, 22) for one in found)
-    everything = instances(masks, probs, IS_THING)
-    assert len(everything) == len(expected) and instances(masks * 0.4, probs, IS_THING) == []
-    assert instances(masks, probs, [False] * 4) == []
-    with pytest.raises(ValueError, match="got limit=0"):
-        instances(masks, probs, IS_THING, limit=0)
+            panoptic_segments(*wrong, IS_THING if wrong[1].shape[1] else [])

@@ -58,7 +58,8 @@ class Slow(TinyTask):
         return super().batch(index)
 
 
-def test_more_than_a_fifth_of_waiting_prints_the_cure(tmp_path, capsys):
+def test_more_than_a_fifth_of_waiting_prints_the_cure(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ovs_lite.train.meter.SHORTEST_WAIT", 0.0)
     run(tmp_path, steps=24, task=Slow())
     waited = 24 * 0.02 / (last_row(tmp_path)["hours"] * 3600)
     assert last_row(tmp_path)["data_wait"] > 0.9 * min(1.0, waited) - 0.01
@@ -69,9 +70,11 @@ def test_more_than_a_fifth_of_waiting_prints_the_cure(tmp_path, capsys):
 def test_the_cure_needs_enough_steps_and_enough_waiting():
     meter = Meter(CPU)
     row = {"devices": "1 x CPU", "hours": 1.0, "samples": 5, "samples_per_s": 1.0, "peak_memory_gb": 1.0}
-    for batches, share, lines in [(19, 0.9, 1), (20, 0.2, 1), (20, 0.21, 2)]:
+    ten = 10 / 3600
+    cases = [(19, 0.9, 1.0, 1), (20, 0.2, 1.0, 1), (20, 0.21, 1.0, 2), (20, 0.5, 1.9 * ten, 1), (20, 0.5, 2.1 * ten, 2)]
+    for batches, share, hours, lines in cases:
         meter.batches = batches
-        found = meter.lines(row | {"data_wait": share})
+        found = meter.lines(row | {"data_wait": share, "hours": hours})
         assert len(found) == lines and (lines == 1 or "--workers" in found[1])
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
 
-SHIPPED = ("ViT-Lite-8", "ConvNeXt-Lite")
+LITE_MODELS = ("ViT-Lite-8", "ConvNeXt-Lite")
 TABLE = "text.token_embedding.weight"
 ROWS, ROW_IDS = "text.token_embedding.rows", "text.token_embedding.row_ids"
 

@@ -1,13 +1,13 @@
 """What a reader of a real data set took, what it skipped and why, and how much of that is too much."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from ovs_lite.files import printable
+
 LISTED, MAX_LETTERS = 20, 500
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")  # also what turns a line
 
 
 @dataclass
@@ -98,7 +98,7 @@ class ReaderReport:
 
 def _line(text: object) -> str:
     """One short line of printable letters: names and reasons quote other people's files."""
-    line = UNPRINTABLE.sub("?", " ".join(str(text).split()))
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= MAX_LETTERS else f"{line[:MAX_LETTERS]}..."
 
 

@@ -1,4 +1,4 @@
-"""Where public data sets lie below a folder of the user's (OVS_REAL_DATA), in the layouts in which they unpack.
+"""Where COCO lies below a folder of the user's (OVS_REAL_DATA), in the layouts in which it unpacks.
 
 Looked for at most two folders below the given one, so that OVS_REAL_DATA may be the data set itself or hold several.
 """
@@ -29,7 +29,7 @@ class CocoSplit:
 def find_coco(root: str | Path) -> list[CocoSplit]:
     """Splits of COCO with a folder of images and one annotation file or more, in the order of their paths."""
     splits = []
-    for folder in _annotations(root):
+    for folder in annotation_folders(root):
         paths = [path for path in folder.glob("*.json") if path.stem.partition("_")[0] in COCO_KINDS]
         for name in sorted({path.stem.partition("_")[2] for path in paths}):
             images = [path for path in (folder.parent / name, folder.parent / "images" / name) if path.is_dir()]
@@ -40,12 +40,7 @@ def find_coco(root: str | Path) -> list[CocoSplit]:
     return splits
 
 
-def find_ade20k(root: str | Path) -> list[tuple[Path, Path]]:
-    """(images, annotations) folders for `iter_ade20k`: those of ADEChallengeData2016, or flat ones."""
-    pairs = [(folder.parent / "images", folder) for folder in _annotations(root) if not any(folder.glob("*.json"))]
-    return [pair for pair in pairs if pair[0].is_dir() and any(pair[1].rglob("*.png"))]
-
-
-def _annotations(root: str | Path) -> Iterator[Path]:
+def annotation_folders(root: str | Path) -> Iterator[Path]:
+    """Folders called annotations, in `root` itself first, sorted at each depth."""
     for pattern in ("annotations", "*/annotations", "*/*/annotations"):
         yield from sorted(path for path in Path(root).glob(pattern) if path.is_dir())

@@ -24,7 +24,7 @@ from ovs_lite.data.readers.label_maps import VOID, class_map
 from ovs_lite.data.readers.pixel_rules import STORED, PixelRule
 from ovs_lite.data.readers.reader_report import ReaderReport
 from ovs_lite.data.segments import describe_segment
-from ovs_lite.data.vocabulary import Vocabulary, load_vocabulary
+from ovs_lite.data.vocabulary import Vocabulary
 
 JPEG_QUALITY = 95  # of images that are shrunk
 
@@ -80,21 +80,6 @@ def iter_label_maps(
         report.annotations_read += 1
         report.count_segments(record["segments_info"])
         yield record
-
-
-def iter_ade20k(
-    images_dir: str | Path,
-    annotations_dir: str | Path,
-    report: ReaderReport | None = None,
-    vocabulary: Vocabulary | None = None,
-    subset: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """`iter_label_maps` of ADE20K-150 (Zhou et al., CVPR 2017; MIT scene parsing benchmark).
-
-    images_dir, annotations_dir: flat, or with the folders of ADEChallengeData2016 (training/, validation/).
-    vocabulary: default "ade150".
-    """
-    return iter_label_maps(images_dir, annotations_dir, vocabulary or load_vocabulary("ade150"), report, subset)
 
 
 def _files(folder: str | Path, suffixes: tuple[str, ...], report: ReaderReport, ending: str) -> dict[str, Path]:

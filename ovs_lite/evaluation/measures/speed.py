@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovs_lite.data.prompts import fill, template_set
+from ovs_lite.data.templates import fill, template_set
 from ovs_lite.methods import Method
 
 

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from ovs_lite.clip.lite.files import SHIPPED
-from ovs_lite.config import LoopConfig
+from ovs_lite.clip.lite.files import LITE_MODELS
+from ovs_lite.config import RANDOM, LoopConfig
 from ovs_lite.iconworld.atlas import STYLES, TRAINING_STYLES
 
-RANDOM = "random"
 OWN, OWN_NUMBER = "own", -1
 # What `own` stands for: the shipped ConvNet goes on from its weights; the class token starts from scratch in the joint
 # space of the trained ConvNet, which it imitates.
@@ -42,10 +41,10 @@ class ClipPretrainingConfig:
 
     def __post_init__(self):
         known = {
-            "model": SHIPPED,
-            "teacher": ("", OWN, *SHIPPED),
+            "model": LITE_MODELS,
+            "teacher": ("", OWN, *LITE_MODELS),
             "freeze": ("", OWN, "text", "image"),
-            "text": ("", OWN, RANDOM, *SHIPPED),
+            "text": ("", OWN, RANDOM, *LITE_MODELS),
             "curriculum": (OWN, *CURRICULA),
         }
         for name, values in known.items():

@@ -14,13 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import save_lite, shipped_path
+from ovs_lite.config import RANDOM
 from ovs_lite.data.loaders.prefetch import Prefetched
-from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.distributed import gather_with_gradient, shard, world_size
 from ovs_lite.iconworld.caption_grammar import vocabulary_texts
 from ovs_lite.iconworld.stream import CaptionStream, label_stages, object_stages, scene_stages
 from ovs_lite.losses.contrastive import info_nce
-from ovs_lite.methods.clip_pretraining.config import RANDOM, ClipPretrainingConfig
+from ovs_lite.methods.clip_pretraining.config import ClipPretrainingConfig
 from ovs_lite.methods.clip_pretraining.late_reading import LateReading
 from ovs_lite.methods.recipe import Task
 from ovs_lite.tensors import read_tensors

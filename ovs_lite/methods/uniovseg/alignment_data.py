@@ -3,7 +3,7 @@
 B images of all processes, b of this one, N masks, H W pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,18 +42,19 @@ class EntityBatches:
     seed. split: records of `load_split`. parser: finds the entities, once of each caption."""
 
     def __init__(self, split: Any, batch_size: int, seed: int, parser: EntityParser):
-        self.captions, self.names = split["captions"], split["image_id"]
+        self.texts = split.select_columns(["captions", "image_id"])
         self.entities = lru_cache(maxsize=1 << 18)(lambda caption: tuple(parser.parse(caption)))
         self.places, self.batch_size, self.seed = Places(len(split), batch_size, seed), batch_size, seed
 
     def __call__(self, index: int) -> EntityBatch:
         places = self.places(index)
         rows = [row for *_, row in places]
-        entities = [self._of(*place) for place in places]
-        return EntityBatch(rows, entities, [self.names[row] for row in rows], self.batch_size)
+        texts = self.texts[rows]  # one read for the batch: a read of one row costs as much
+        chosen = zip(places, texts["captions"], strict=True)
+        entities = [self._of(epoch, number, captions) for (epoch, number, _), captions in chosen]
+        return EntityBatch(rows, entities, texts["image_id"], self.batch_size)
 
-    def _of(self, epoch: int, number: int, row: int) -> tuple[str, ...]:
-        captions = self.captions[row]
+    def _of(self, epoch: int, number: int, captions: Sequence[str]) -> tuple[str, ...]:
         if not captions:
             return ()
         return self.entities(captions[np.random.default_rng((self.seed, epoch, number)).integers(len(captions))])

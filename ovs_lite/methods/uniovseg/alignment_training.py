@@ -147,6 +147,20 @@ class AlignmentTraining(Task):
         return {"steps": str(loop.steps), "seed": str(loop.seed), "data": self.config.data}
 
 
+class RandomPairs(AlignmentTraining):
+    """A control, to tell matching from training: the entities are those that matching keeps, their masks are drawn.
+
+    Each gets any mask of its image, all as likely and none twice, drawn anew at every step. Steps, captions, images and
+    the number of pairs are those of `AlignmentTraining`. By torch's generator, which the loop seeds for every batch, so
+    that a run can resume.
+    """
+
+    def matched(self, seen: SeenImage, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The matched entities of (E, D) texts, with masks by chance; rows in no order."""
+        _, cols = super().matched(seen, texts)
+        return torch.randperm(seen.regions.shape[1], device=cols.device)[: len(cols)], cols
+
+
 def _distinct(texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """This process's (P, D) -> the distinct texts of all processes (U, D), and which of them each of the P is."""
     most = largest(len(texts), texts.device)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ovs_lite.data.prompts import fill, template_set
 from ovs_lite.data.queries import parse_queries, phrases
+from ovs_lite.data.templates import fill, template_set
 from ovs_lite.regions.score_maps import enlarged
 from ovs_lite.viz.explorer.content import WORDS, Result, short
 from ovs_lite.viz.overlay import percent

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ovs_lite.data.readers.real_data import find_ade20k, find_coco
+from kit.real_data import find_ade20k
+from ovs_lite.data.readers.real_data import find_coco
 
 
 def tree(root, *names):

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.real_data import found
+from kit.real_data import find_ade20k, found, iter_ade20k
 from ovs_lite.data.readers.label_maps import read_label_map
 from ovs_lite.data.readers.reader_report import ReaderReport
-from ovs_lite.data.readers.real_data import find_ade20k
-from ovs_lite.data.readers.semantic import iter_ade20k
 from ovs_lite.data.record import load_split, write_split
 from ovs_lite.data.segments import semantic_map
 from ovs_lite.data.vocabulary import load_vocabulary

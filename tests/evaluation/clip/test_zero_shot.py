@@ -13,7 +13,7 @@ from ovs_lite.cli import main
 from ovs_lite.clip import load_clip
 from ovs_lite.clip.lite.files import save_lite
 from ovs_lite.commands.evaluate_clip import load_weights, table, which
-from ovs_lite.data.prompts import TEMPLATES
+from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.clip import dense, held_out
 from ovs_lite.evaluation.clip.background import CONDITIONS, VIEWS, background_hits

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from kit.runs import last_checkpoint, rows, train_command
 from ovs_lite.clip import load_clip
-from ovs_lite.clip.lite.files import SHIPPED, shipped_path
+from ovs_lite.clip.lite.files import LITE_MODELS, shipped_path
 from ovs_lite.tensors import DIGEST, read_tensors
 
 SMALL = "--steps 2 --batch 4 --ema 0".split()
@@ -24,7 +24,7 @@ def assert_same_words(found, expected, clip):
         torch.testing.assert_close(found[key][kept], value[kept].half().float(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LITE_MODELS)
 def test_a_model_is_trained_by_its_own_recipe_and_its_file_loads(name, tmp_path):
     run(tmp_path, name, "--freeze", "text")
     path, before = tmp_path / f"{name}.safetensors", read_tensors(shipped_path(name))[1]["pictures"]

@@ -18,7 +18,12 @@ from ovs_lite.files import file_digest
 from ovs_lite.matching import match_masks_to_entities
 from ovs_lite.methods.uniovseg.alignment_config import PRESETS, AlignmentConfig
 from ovs_lite.methods.uniovseg.alignment_data import EntityBatches, entity_parser, mask_source
-from ovs_lite.methods.uniovseg.alignment_training import AlignmentTraining, build, joined_segmenter
+from ovs_lite.methods.uniovseg.alignment_training import (
+    AlignmentTraining,
+    RandomPairs,
+    build,
+    joined_segmenter,
+)
 from ovs_lite.methods.uniovseg.segmenter import soft_masks
 from ovs_lite.train.loop import train
 
@@ -68,6 +73,27 @@ def test_pairs_do_not_depend_on_the_adapter_and_a_threshold_drops_some():
     middle = float(cosines.sort().values[1:].mean())
     kept = alignment_task(threshold=middle).matched(plain.seen(3), texts)[0]
     assert kept.tolist() == rows[cosines >= middle].tolist() and 0 < len(kept) < len(rows)
+
+
+def test_random_pairs_keep_the_entities_and_draw_their_masks():
+    """Of three masks and four entities every pair of them comes up, each mask once; of the seed alone."""
+    model = alignment_task()
+    drawn = RandomPairs(model.method, None, records(), own_masks)
+    seen, texts = model.seen(3), model.clip.text_embeddings(list(ENTITIES[3]), "bare")
+    (_, kept), pairs = model.matched(seen, texts), set()
+    for number in range(60):
+        torch.manual_seed(number)
+        rows, cols = drawn.matched(seen, texts)
+        assert torch.equal(cols, kept) and sorted(rows.tolist()) == [0, 1, 2]
+        pairs |= set(zip(rows.tolist(), cols.tolist(), strict=True))
+    assert len(pairs) == 9
+    torch.manual_seed(59)
+    assert torch.equal(drawn.matched(seen, texts)[0], rows)
+    rows, cols = drawn.matched(seen, texts[kept[:1]])
+    assert cols.tolist() == [0] and len(rows) == 1
+    drawn.config = AlignmentConfig(threshold=1.0)
+    assert len(drawn.matched(seen, texts)[0]) == 0, "an entity that is dropped stays dropped"
+    assert drawn.losses(entity_batch())["alignment"] == 0
 
 
 @pytest.mark.parametrize("loss", ["cosine", "contrast"])

@@ -6,7 +6,7 @@ import torch
 
 from kit.colour_methods import Plain
 from kit.images import noise
-from ovs_lite.data.prompts import fill, template_set
+from ovs_lite.data.templates import fill, template_set
 from ovs_lite.segmenter import Segmenter
 from ovs_lite.viz.explorer.why import why
 

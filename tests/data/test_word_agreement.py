@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from benchmarks.word_agreement import word_agreement
 from ovs_lite.data.tagging import load_tagger
-from ovs_lite.evaluation.measures.word_agreement import word_agreement
 
 
 class Knows:
