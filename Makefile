@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help install reproduce smoke lab test test-all check browser clean
+.PHONY: help install reproduce smoke lab test test-all check browser clean clean-data
 
 help:                ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
-# Made anew when a requirement changes; a half-made environment has no stamp, so the next call goes on with it.
+# Made again when a requirement changes; a half-made environment has no stamp, so the next call goes on with it.
 $(READY): requirements.txt requirements-test.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "ovs-lite needs Python >= 3.10, got " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,6 +46,9 @@ check: $(READY)      ## ruff and the fast tests, in a few minutes
 browser: $(READY)    ## the explorer in a real browser (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest tests/viz/explorer tests/reproduce/test_canvas.py
 
-clean:               ## remove prepared data, runs and caches (the virtual environment stays)
-	rm -rf data runs build dist *.egg-info .pytest_cache .ruff_cache
+clean:               ## remove what builds and tests leave (data, runs and the virtual environment stay)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find ovs_lite tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-data:          ## remove prepared data, downloads and runs
+	rm -rf data runs

@@ -49,9 +49,7 @@ class LoopConfig:
     log_every: int = 20  # steps between rows of the log
 
     def __post_init__(self):
-        for name in ("steps", "accumulation", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"got {name}={getattr(self, name)}, expected 1 or more")
+        check_least(self, 1, "steps", "accumulation", "checkpoint_every", "log_every")
         for name, known in {"precision": PRECISIONS, "compile": COMPILERS, "schedule": SCHEDULES}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
@@ -124,6 +122,13 @@ PROFILES = {
 def get_profile(name: str) -> Profile:
     """The profile of that name. Raises ValueError listing the valid names."""
     return lookup(PROFILES, name, "profile")
+
+
+def check_least(config: Any, least: float, *names: str) -> None:
+    """Raise ValueError that names the first of these numbers of a configuration that is below `least`."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(f"got {name}={getattr(config, name)}, expected {least:g} or more")
 
 
 def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:

@@ -110,8 +110,9 @@ def unread_token(visual: nn.Module) -> torch.Tensor:
     """The token (W,) before a ViT's last block that lowers the logits of a blank image's class token furthest, in all
     heads by the same amount.
 
-    With z = (x - mean) / deviation of a token x, a head's logit is a constant + a z. The shortest solution of A z = -1,
-    a row of A for each head, points to where all logits fall alike; z has the length of every normalised token.
+    With z = (x - mean) / standard deviation of a token x, a head's logit is a constant + a z. The shortest solution of
+    A z = -1, a row of A for each head, points to where all logits fall alike; z has the length of every normalised
+    token.
     Nothing is learned for it. Raises ValueError for a tower that averages its patches: it reads no class token.
     """
     if getattr(visual, "pool_type", "tok") != "tok":

@@ -20,7 +20,7 @@ from ovs_lite.data.acquire import (
     to_unpack,
     total_of,
 )
-from ovs_lite.data.catalogue import Catalogue, DataSet, load_catalogue, split_folder
+from ovs_lite.data.catalogue import Catalogue, DataSet, load_catalogue, prepared_folder
 from ovs_lite.data.prepare import SHARDS, prepare
 from ovs_lite.data.record import MANIFEST, load_split, read_count, read_creator
 from ovs_lite.distributed import Interrupts
@@ -149,11 +149,11 @@ def verify_sets(words: Sequence[Path]) -> tuple[Iterator[tuple[Path, str, str]],
 
 def verify_set(one: DataSet) -> Iterator[tuple[Path, str, str]]:
     """Each prepared split: its folder, what is wrong with it ("" where nothing is), and its counts."""
-    found = [split for split in one.splits if _is_there(split_folder(one, split))]
+    found = [split for split in one.splits if _is_there(prepared_folder(one, split))]
     if not found:
         raise FileNotFoundError(f"{one.name} is not prepared; see: ovs-lite data prepare {one.name} --help")
     for split in found:
-        folder = split_folder(one, split)
+        folder = prepared_folder(one, split)
         shards = (folder / SHARDS).exists()
         yield folder, *(_verify_shards(one, folder) if shards else _verify_split(one, split, folder))
 
@@ -188,7 +188,7 @@ def _verify_shards(one: DataSet, folder: Path) -> tuple[str, str]:
 
 
 def _state(one: DataSet) -> str:
-    there = [split for split in one.splits if _is_there(split_folder(one, split))]
+    there = [split for split in one.splits if _is_there(prepared_folder(one, split))]
     return "prepared" if len(there) == len(one.splits) else " ".join(there) or "not prepared"
 
 

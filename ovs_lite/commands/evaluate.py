@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ovs_lite.config import PROFILES, get_profile
-from ovs_lite.files import check_writable, data_root, printable, runs_root, write_json, write_text
+from ovs_lite.files import check_writable, data_path, data_root, printable, runs_root, write_json, write_text
 
 FORMATS = (".json", ".md")
 RESUMES = """The same command again resumes a run that was stopped. Several processes: torchrun or accelerate launch,
@@ -57,10 +57,18 @@ def open_splits(args: argparse.Namespace) -> dict[str, Path]:
     for name in names:
         load_vocabulary(name)
     config = get_profile(args.profile).data
-    folders = {name: args.data or split_folder(data_root(), config, name, "val") for name in names}
+    folders = {name: _validation(name, split_folder(data_root(), config, name, "val"), args.data) for name in names}
     for folder in folders.values():
         load_split(folder)
     return folders
+
+
+def _validation(name: str, drawn: Path, given: str | Path | None) -> Path:
+    """The split that was given, else the one that `data build` draws, else the one that `data prepare` wrote."""
+    if given is not None:
+        return data_path(given)
+    prepared = data_root() / name / "val"
+    return prepared if prepared.exists() and not drawn.exists() else drawn
 
 
 def first_split(folder: Path, images: int | None) -> Sequence[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Commands that end in good order after SIGTERM: what is finished is kept, and the same command goes on with the rest.
+"""Commands that end in good order after SIGTERM: what is finished is kept, and the same command resumes with the rest.
 
 What they call looks whether the signal came (`write_in_parts`, `count_in_blocks`); here it is remembered while a
 command still loads its models and data, in one of several processes, too.

@@ -156,6 +156,6 @@ def downloads_folder(data_set: DataSet | WebFile) -> Path:
     return data_root() / DOWNLOADS / data_set.folder
 
 
-def split_folder(data_set: DataSet, split: str) -> Path:
+def prepared_folder(data_set: DataSet, split: str) -> Path:
     """Where a prepared split lies."""
     return data_root() / data_set.name / split

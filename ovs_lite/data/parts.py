@@ -77,7 +77,7 @@ def write_in_parts(
 
     def make(part: Path) -> None:
         if interrupts.number:
-            interrupts.end("stopped by a signal; the same command goes on with the parts that are made")
+            interrupts.end("stopped by a signal; the same command resumes with the parts that are made")
         if not is_made(part, of_part):
             _write_part(iter(made(parts[part])), part, of_part, columns)
 

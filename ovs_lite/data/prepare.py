@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.data.catalogue import DataSet, downloads_folder, split_folder
+from ovs_lite.data.catalogue import DataSet, downloads_folder, prepared_folder
 from ovs_lite.data.loaders.web_shards import WebShards
 from ovs_lite.data.parts import Share, parts_of, until_stopped, write_in_parts
 from ovs_lite.data.readers.pixel_rules import CONTEXT_CLASSES, CONTEXT_SOURCE, class_list, context_vocabulary
@@ -72,7 +72,7 @@ def prepare(
     if not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; see: ovs-lite data get {data_set.name}")
     for name in splits or data_set.splits:
-        folder = split_folder(data_set, name)
+        folder = prepared_folder(data_set, name)
         source = Source(root, data_set.splits[name], set_vocabulary(data_set, root), ReaderReport(), subset)
         if data_set.reader == "shards" and limit is None:
             yield _index_shards(source, folder, max_skipped)

@@ -31,7 +31,11 @@ MANIFEST = "manifest.json"
 BATCH_RECORDS = 32
 SHARD_BYTES = 500_000_000
 ENCODING_THREADS = 4
-REMEDY = "remove that folder and make it again (ovs-lite data build)"
+CURE = (
+    "build it with: ovs-lite data build, for sets of the miniature world; ovs-lite data prepare SET, for public ones; "
+    "or the mine, refine or pseudo-masks command that writes it"
+)
+REMEDY = "remove that folder and make it again by the command that wrote it"
 _verified: set[tuple] = set()  # files whose sha256 this process compared
 
 
@@ -95,7 +99,7 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         what = "an unfinished or foreign folder" if folder.exists() else "no folder"
-        raise FileNotFoundError(f"no data set at {folder} ({what}); build it with: ovs-lite data build")
+        raise FileNotFoundError(f"no data set at {folder} ({what}); {CURE}")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():

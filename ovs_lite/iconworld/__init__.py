@@ -1,1 +1,2 @@
-"""IconWorld: a miniature open world drawn from two icon fonts, with everything about each picture known exactly."""
+"""IconWorld: a miniature open world drawn from six sets of emoji and two icon fonts; everything about
+each picture is known exactly."""

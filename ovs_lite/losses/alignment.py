@@ -26,10 +26,10 @@ def cosine_alignment_loss(regions: torch.Tensor, texts: torch.Tensor, count: flo
 def contrastive_alignment_loss(
     regions: torch.Tensor, texts: torch.Tensor, which: torch.Tensor, scale: float, count: float | None = None
 ) -> torch.Tensor:
-    """Departure from Uni-OVSeg's Eq. 8: each region is told from all texts of a batch, a scalar >= 0.
+    """Departure from Uni-OVSeg's Eq. 8: each region is contrasted with all texts of a batch, a scalar >= 0.
 
     The mean over pairs of the cross-entropy of softmax_u(scale cos(region, text_u)) with the region's own text. Eq. 8
-    only pulls: all regions may come near to the mean of all texts, where it is low and no class is told from another.
+    only pulls: all regions may come near to the mean of all texts, where it is low and no class differs from another.
     regions: (P, D), of any length. texts: (U, D), distinct. which: (P,) int64, the text of each region. scale: factor
     of cosines, such as CLIP's. count: as in `cosine_alignment_loss`; so are no pairs and precision. Raises ValueError
     for shapes that do not fit.

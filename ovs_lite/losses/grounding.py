@@ -21,7 +21,8 @@ MOST_WORDS = 256  # of a block
 def grounding_loss(
     regions: torch.Tensor, words: torch.Tensor, word_valid: torch.Tensor, temperature: torch.Tensor | float
 ) -> torch.Tensor:
-    """Eq. 4: every image has to tell its caption, and every caption its image, by Eq. 3's score of the two.
+    """Eq. 4: every image is classified among all captions, and every caption among all images, by Eq.
+    3's score of the two.
 
     regions: (B, N, D), z of Eq. 3, of any length. words: (B, K, D), w, padded: word_valid (B, K) bool says which count.
     temperature: scalar tau > 0 of Eq. 2, in both of its uses. Returns a scalar: the sum of the two cross-entropies,
@@ -30,7 +31,7 @@ def grounding_loss(
 
     Departure, where the paper is silent: a pair whose caption has no valid word is left out of Eq. 4, as positive and
     as negative. The loss is that of the batch without it, so 0 with gradients of 0 where no caption has a word, and 0
-    for one pair, which has nothing to be told from. Raises ValueError for shapes that do not fit.
+    for one pair, which has nothing to be contrasted with. Raises ValueError for shapes that do not fit.
     """
     _check(regions, words, word_valid)
     pairs = word_valid.any(1)

@@ -18,6 +18,7 @@ import torch
 
 from ovs_lite.clip import Clip
 from ovs_lite.clip.crops import mask_boxes
+from ovs_lite.config import check_least
 from ovs_lite.data.captions import extract_words
 from ovs_lite.data.images import read_image
 from ovs_lite.data.parts import Share, write_in_parts
@@ -47,8 +48,9 @@ class MiningConfig:
     classes: str = ""  # vocabulary: then the words are the classes of the split's own segments, and no caption is read
 
     def __post_init__(self):
-        if min(self.captions, self.budget) < 1 or not -1 <= self.least <= 1:
-            raise ValueError(f"got {self}, expected at least one caption and proposal, and a cosine in -1..1")
+        check_least(self, 1, "captions", "budget")
+        if not -1 <= self.least <= 1:
+            raise ValueError(f"got least={self.least}, expected a cosine in [-1, 1]")
 
 
 def mine(

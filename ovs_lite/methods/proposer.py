@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import load_clip
-from ovs_lite.config import LoopConfig, flatten, override, to_dict
+from ovs_lite.config import LoopConfig, check_least, flatten, override, to_dict
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.record import load_split
@@ -50,8 +50,8 @@ class MaskConfig:
     heads: int = 4  # of its attention
 
     def __post_init__(self):
-        if min(self.layers, self.heads, self.image_size, self.batch) < 1 or self.channels < 8:
-            raise ValueError(f"got {self}, expected positive sizes and at least 8 channels")
+        check_least(self, 1, "layers", "heads", "image_size", "batch")
+        check_least(self, 8, "channels")
         if self.channels % 8 or self.channels % self.heads:
             given = f"channels={self.channels}, heads={self.heads}"
             raise ValueError(f"got {given}, expected channels that 8 and the number of heads divide")
@@ -65,8 +65,7 @@ class ProposalConfig(MaskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.queries < 1:
-            raise ValueError(f"got {self}, expected positive sizes and at least 8 channels")
+        check_least(self, 1, "queries")
 
 
 class MaskProposer(nn.Module):

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ovs_lite.clip import Clip
+from ovs_lite.config import check_least
 from ovs_lite.data.entities import EntityParser
 from ovs_lite.data.images import read_image
 from ovs_lite.data.parts import Share, write_in_parts
@@ -55,8 +56,9 @@ class NounConfig:
     templates: str = "vild14"  # sentences that a noun is put into
 
     def __post_init__(self):
-        if self.most < 0 or self.often < 1 or self.vocabulary < 2:
-            raise ValueError(f"got {self}, expected most >= 0, often >= 1 and a vocabulary of 2 nouns or more")
+        check_least(self, 0, "most")
+        check_least(self, 1, "often")
+        check_least(self, 2, "vocabulary")
 
 
 class NounRefiner:

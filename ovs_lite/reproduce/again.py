@@ -74,14 +74,12 @@ def said_again(rows: Sequence[Row], claim: str) -> list[str]:
 
 
 def agreement(rows: Sequence[Row], first: Results) -> list[str]:
-    """How many parts of claims keep their verdict in each other run, and which get another, a sentence per run."""
+    """How many parts of claims keep their verdict in each other run, a sentence per run."""
     said = []
     for name in dict.fromkeys(map(_called, rows)):
         found = [row for row in rows if _called(row) == name and (row["claim"], row["part"]) in first.measured]
-        moved = [row for row in found if row["verdict"] != first.measured[row["claim"], row["part"]]["verdict"]]
-        others = (" ".join(filter(None, (row["claim"], row["part"], row["verdict"]))) for row in moved)
-        changed = f"; another one: {', '.join(others)}" if moved else ""
-        said.append(f"Again with {name}: {len(found) - len(moved)} of {len(found)} keep their verdict{changed}.")
+        kept = sum(row["verdict"] == first.measured[row["claim"], row["part"]]["verdict"] for row in found)
+        said.append(f"With {name} {kept} of {len(found)} parts keep their verdict.")
     return said
 
 

@@ -73,7 +73,9 @@ def verdict_table(results: Results, again: Sequence[Row] = ()) -> str:
     for paper, group in grouped(found).items():
         named = ([entry["id"] for entry in group if entry["verdict"] == verdict] for verdict in SHOWN_ORDER)
         lines.append(_row([paper, *(f"{len(ids)}: {', '.join(ids)}" if ids else "0" for ids in named)]))
-    others = [line for said in agreement(again, results) for line in ("", said)]
+    others = agreement(again, results)
+    parts = "Several claims have parts. " if others else ""
+    others = ["", f"{parts}{' '.join(others)} `docs/claims.md` says which do not."] if others else []
     return "\n".join([f"**{answer(found)}** {_where(results)}", "", *lines, *others])
 
 

@@ -2,7 +2,7 @@
 
     python -m ovs_lite.train.ablations openseg --seeds 0 1 2 --out runs/ablations
 
-Asked again it goes on where it stopped. Notebooks read these files, in weights/ablations of a method's folder.
+Asked again it resumes where it stopped. Notebooks read these files, in weights/ablations of a method's folder.
 """
 
 import argparse

@@ -272,3 +272,12 @@ def test_two_processes_print_once_what_one_prints(evaluate, world, tmp_path):
     two = subprocess.run([*command, *words, *out], env=environment(), capture_output=True, text=True)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("| set | images |") == 1 and json.loads((tmp_path / "two.json").read_text()) == alone
+
+
+def test_a_prepared_public_set_is_found_by_its_name(command, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("OVS_DATA", str(tmp_path))
+    shutil.copytree(world / "icon-smoke/icon-voc20/val", tmp_path / "voc20/val")
+    assert command("--set", "voc20", "--images", 2, "--out", tmp_path / "named.json") == 0
+    assert command("--set", "voc20", "--data", "voc20/val", "--images", 2, "--out", tmp_path / "given.json") == 0
+    named, given = (json.loads((tmp_path / f"{name}.json").read_text())["sets"] for name in ("named", "given"))
+    assert named == given and named["voc20"]["images"] == 2

@@ -101,7 +101,7 @@ def test_a_signal_ends_after_the_part_and_the_same_call_makes_the_rest(tmp_path,
     with pytest.raises(SystemExit) as end:
         write(tmp_path / "out", share, signalled)
     assert end.value.code == 0 and seen == list(range(6)) and signal.getsignal(signal.SIGTERM) is before
-    assert "goes on with the parts that are made" in capsys.readouterr().err
+    assert "resumes with the parts that are made" in capsys.readouterr().err
     write(tmp_path / "out", share, lambda numbers: made(numbers, seen))
     assert seen == list(range(COUNT))
     write(tmp_path / "one" / "out")
@@ -117,7 +117,7 @@ def test_a_signal_while_a_command_loads_its_models_ends_it_before_the_first_part
     monkeypatch.setattr(mine, "load_clip", loads)
     with pytest.raises(SystemExit) as end:
         cli.main(["mine", str(tmp_path / "source"), "--out", str(tmp_path / "out")])
-    assert end.value.code == 0 and "goes on with the parts" in capsys.readouterr().err
+    assert end.value.code == 0 and "resumes with the parts" in capsys.readouterr().err
     assert not list(tmp_path.glob("**/manifest.json"))[1:], "only the source is there"
     monkeypatch.undo()
     monkeypatch.setattr(parts, "PART", 3)

@@ -259,7 +259,7 @@ def test_missing_and_damaged_folders(tmp_path):
     data.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(ValueError, match="sha256"):
         load_split(tmp_path / "a", verify=True)
-    with pytest.raises(ValueError, match="sha256.*remove that folder and make it again .ovs-lite data build."):
+    with pytest.raises(ValueError, match="sha256.*remove that folder and make it again by the command that wrote it"):
         load_split(tmp_path / "a")  # not this content, though the process has read the file before
     data.unlink()
     with pytest.raises(ValueError, match="missing"):
@@ -353,6 +353,8 @@ def test_report_counts_lists_and_judges():
         report.check(max_fraction=0.05)
     with pytest.raises(ValueError, match="no image"):
         ReaderReport().check(max_fraction=1.0)
+    report.skip_part("c\x1b[2J\u2028.jpg", "a" * 5000)
+    assert r"c\x1b[2J .jpg: aaa" in report.summary() and len(report.summary().splitlines()[-1]) < 300
 
 
 def test_scenes_of_another_version_of_the_world_are_refused(tmp_path):

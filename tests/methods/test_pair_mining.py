@@ -106,9 +106,9 @@ def test_options_say_how_many_captions_and_how_alike(tmp_path, clip):
     assert said["mean cosine"] == pytest.approx(np.mean(scores))
     with pytest.raises(ValueError, match="got no records"):
         mined(tmp_path, clip, "none", least=1.0)
-    for wrong in ({"captions": 0}, {"budget": 0}, {"least": 1.5}):
-        with pytest.raises(ValueError, match="expected at least one caption and proposal, and a cosine"):
-            MiningConfig(**wrong)
+    for name, wrong, expected in (("captions", 0, "1 or more"), ("budget", 0, "1 or more"), ("least", 1.5, "a cosine")):
+        with pytest.raises(ValueError, match=f"got {name}={wrong}, expected {expected}"):
+            MiningConfig(**{name: wrong})
 
 
 def test_proposals_come_from_a_model_and_empty_ones_are_left_out(tmp_path, clip):

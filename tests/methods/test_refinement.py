@@ -93,7 +93,7 @@ def test_a_vocabulary_is_what_captions_say_often():
     assert frequent_nouns(captions, parser, NounConfig(often=2)) == ["dog"]
     with pytest.raises(ValueError, match="got a vocabulary of 1 nouns"):
         NounRefiner(AxisClip(), parser, ["dog", "dog"])
-    with pytest.raises(ValueError, match="expected most >= 0"):
+    with pytest.raises(ValueError, match="got most=-1, expected 0 or more"):
         NounConfig(most=-1)
 
 

@@ -92,7 +92,7 @@ class ReaderReport:
             fraction = skipped / max(1, skipped + read)
             if fraction > max_fraction:
                 given = f"{skipped} of {skipped + read} {kind} are unusable ({fraction:.1%})"
-                advice = f"expected at most {max_fraction:.1%}; repair the data or raise max_fraction"
+                advice = f"expected at most {max_fraction:.1%}; repair the data, or allow more with --max-skipped"
                 raise ValueError(f"{given}, {advice}\n{self.summary()}")
 
 

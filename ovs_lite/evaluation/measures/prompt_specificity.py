@@ -35,19 +35,25 @@ class Twins:
 class Specificity:
     """noun, specific: mean IoU of the masks of "cat" and of "red cat" with the red cat, in [0, 1].
 
-    share: how much of the specific mask's mass on both things lies on the meant one; the noun's is 0.5.
     gains: (N,) specific - noun of each image.
+    shares: (N,) how much of the specific masks' mass on both things lies on the meant one, in [0, 1]. The noun's mask,
+        one for both, has 0.5: it shares out between the two whatever it has.
     """
 
     noun: float
     specific: float
-    share: float
     gains: tuple[float, ...]
+    shares: tuple[float, ...]
 
     @property
     def images(self) -> int:
         """N."""
         return len(self.gains)
+
+    @property
+    def share(self) -> float:
+        """The mean of the shares."""
+        return float(np.mean(self.shares))
 
 
 def twin_images(count: int, size: int, seed: int = 0) -> Iterator[Twins]:
@@ -75,7 +81,7 @@ def prompt_specificity(method: Method, images: Iterator[Twins], threshold: float
     if not rows:
         raise ValueError("got no image, expected at least one")
     noun, specific, share = np.array(rows).T
-    return Specificity(float(noun.mean()), float(specific.mean()), float(share.mean()), tuple(specific - noun))
+    return Specificity(float(noun.mean()), float(specific.mean()), tuple(specific - noun), tuple(share))
 
 
 def _one(method: Method, twins: Twins, threshold: float, options: dict) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import LoopConfig, check_least
 from ovs_lite.methods.proposer import LITE_TRUNK
 
 
@@ -26,8 +26,9 @@ class LSegConfig:
     channels: int = 64  # of the pyramid
 
     def __post_init__(self):
-        if min(self.batch, self.image_size, self.channels) < 1 or self.channels % 8:
-            raise ValueError(f"got {self}, expected positive sizes and channels that 8 divides")
+        check_least(self, 1, "batch", "image_size", "channels")
+        if self.channels % 8:
+            raise ValueError(f"got channels={self.channels}, expected a number that 8 divides")
 
 
 LITE = LSegConfig()

@@ -35,7 +35,7 @@ class OpenSegConfig(ProposalConfig):
     tagger: str = "auto"  # parts of speech: shipped, nltk, or nltk where its data is found
     nltk_data: str = ""  # folder to look for NLTK's data in first
     pooling: str = "sum"  # of F_z under a mask: sum, or hard
-    sync: bool = True  # whether images are told from those of all processes, or of their own alone
+    sync: bool = True  # contrast images with those of all processes, or with their own process's alone
 
     @property
     def starts_as_clip(self) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import SHIPPED, LoopConfig
+from ovs_lite.config import SHIPPED, LoopConfig, check_least
 
 TUNED = ("prompts", "tower", "both")
 REPEATED = ("negatives", "equal", "ignored")
@@ -38,8 +38,10 @@ class OVSegConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if self.batch < 1 or min(self.depth, self.margin, self.prompt_std) < 0 or not 0 <= self.cut < 1:
-            raise ValueError(f"got {self}, expected a batch >= 1, depth, margin and prompt_std >= 0, and 0 <= cut < 1")
+        check_least(self, 1, "batch")
+        check_least(self, 0, "depth", "margin", "prompt_std")
+        if not 0 <= self.cut < 1:
+            raise ValueError(f"got cut={self.cut}, expected a share in [0, 1)")
         if not 0 <= self.threshold <= 1 or self.smallest < 1:
             given = f"threshold={self.threshold}, smallest={self.smallest}"
             raise ValueError(f"got {given}, expected 0..1, and at least one pixel")

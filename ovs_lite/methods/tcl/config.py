@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import LoopConfig, check_least
 
 VARIANTS = ("released", "paper")
 TERMS = ("image", "feature", "area", "smooth", "contrastive")
@@ -36,8 +36,9 @@ class TclConfig:
     variant: str = "released"  # pixel embeddings pooled as they are (released) or normalised (paper), Eq. 8 and 11
 
     def __post_init__(self):
-        if min(self.image_size, self.batch) < 1 or not 0 <= self.unfreeze <= 1:
-            raise ValueError(f"got {self}, expected positive sizes and unfreeze in [0, 1]")
+        check_least(self, 1, "image_size", "batch")
+        if not 0 <= self.unfreeze <= 1:
+            raise ValueError(f"got unfreeze={self.unfreeze}, expected a share of the steps in [0, 1]")
         if self.variant not in VARIANTS:
             raise ValueError(f"got variant={self.variant!r}, expected one of {', '.join(VARIANTS)}")
         if not any(self.weights().values()) or min(self.weights().values()) < 0:

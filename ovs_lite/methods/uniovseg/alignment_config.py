@@ -4,7 +4,7 @@ and as the paper's."""
 from dataclasses import dataclass, field, replace
 
 from ovs_lite.clip.dense import MODES
-from ovs_lite.config import SHIPPED, LoopConfig
+from ovs_lite.config import SHIPPED, LoopConfig, check_least
 from ovs_lite.data.entities import PARSERS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.uniovseg.adapter import ACTIVATIONS
@@ -32,7 +32,7 @@ class AlignmentConfig:
     short_sides: tuple[int, ...] = (128, 160)  # input sizes in pixels, one for each scale
     rank: int = 8  # of the adapter
     activation: str = "gelu"  # of the adapter: gelu, relu, or none, as in the released code
-    loss: str = "contrast"  # cosine: Eq. 8; contrast: also told from the batch's other entities
+    loss: str = "contrast"  # cosine: Eq. 8; contrast: also contrasted with the batch's other entities
     threshold: float = 0.2  # least cosine of a confident pair
     parser: str = "nouns"  # who finds the entities of captions: nouns, chunks, or chat
     url: str = "http://localhost:8080/v1"  # of the parser chat: a service with OpenAI's protocol
@@ -54,8 +54,9 @@ class AlignmentConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if not self.short_sides or min(*self.short_sides, self.rank, self.grid, self.budget, self.batch) < 1:
-            raise ValueError(f"got {self}, expected at least one size, and positive sizes")
+        check_least(self, 1, "rank", "grid", "budget", "batch")
+        if min(self.short_sides, default=0) < 1:
+            raise ValueError(f"got short_sides={self.short_sides}, expected at least one size, and each 1 or more")
         if min(self.limit, self.kept) < 0 or not -1 <= self.threshold <= 1:
             given = f"limit={self.limit}, kept={self.kept}, threshold={self.threshold}"
             raise ValueError(f"got {given}, expected none negative, and a cosine in -1..1")

@@ -1,5 +1,6 @@
 """The small measures of notebook 04: areas of masks, specific prompts, speed. On methods whose answers are known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,13 @@ def test_who_knows_colours_gains_and_who_does_not_gains_nothing():
     assert blind.noun == blind.specific == pytest.approx(0.5) and blind.share == pytest.approx(0.5)
     half = prompt_specificity(Colours(knows=0.5), iter([twins()]), threshold=0.4)
     assert half.specific == pytest.approx(0.5) and half.share == pytest.approx(1 / 1.5)
+    swapped = replace(twins(), masks=twins().masks.flip(0))
+    mixed = prompt_specificity(Colours(), iter([twins(), swapped]), threshold=0.4)
+    assert mixed.shares == pytest.approx((1.0, 0.0)) and mixed.share == pytest.approx(0.5), "each colour on the other"
+    hidden = twins()
+    hidden.masks[1, :2] = False
+    uneven = prompt_specificity(Colours(knows=0.0), iter([hidden]), threshold=0.4)
+    assert uneven.shares == pytest.approx((0.5,)), "one mask for both: what the smaller thing lacks the larger one has"
     with pytest.raises(ValueError, match="no image"):
         prompt_specificity(Colours(), iter([]), threshold=0.4)
 

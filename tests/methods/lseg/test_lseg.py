@@ -84,6 +84,6 @@ def test_a_split_of_another_vocabulary_is_refused(tmp_path):
     config = LSegConfig(data=str(tmp_path / "set"), **OF_LSEG)
     with pytest.raises(ValueError, match="got category 99, expected those of icon-coco, 0.."):
         get_recipe("lseg").build(config)
-    with pytest.raises(ValueError, match="channels that 8 divides"):
+    with pytest.raises(ValueError, match="got channels=12, expected a number that 8 divides"):
         LSegConfig(channels=12)
     assert len(NAMES) == 5

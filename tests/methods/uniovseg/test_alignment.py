@@ -216,7 +216,7 @@ def test_the_segmenter_that_joins_answers_prompts(tmp_path):
         ({"loss": "dice"}, "got loss='dice', expected one of contrast, cosine"),
         ({"parser": "verbs"}, "got parser='verbs'"),
         ({"short_sides": ()}, "expected at least one size"),
-        ({"rank": 0}, "positive sizes"),
+        ({"rank": 0}, "got rank=0, expected 1 or more"),
         ({"threshold": 2.0}, "a cosine in -1..1"),
         ({"kept": -1}, "expected none negative"),
     ],
