@@ -28,11 +28,11 @@ def command(kind: str, text: str, examples: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_sets(parser: argparse.ArgumentParser, default: str) -> None:
-    """The arguments that choose prepared sets and images; `open_splits` reads them."""
+def add_sets(parser: argparse.ArgumentParser, default: str, profile: str = "whose data and CLIP") -> None:
+    """The arguments that choose prepared sets and images; `open_splits` reads them. profile: what is taken of it."""
     sets = f"sets whose val splits are measured ({default})"
     parser.add_argument("--set", nargs="+", action="extend", metavar="SET", help=sets)
-    parser.add_argument("--profile", choices=PROFILES, default="lite", help="whose data and CLIP (lite)")
+    parser.add_argument("--profile", choices=PROFILES, default="lite", help=f"{profile} (lite)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of a split, instead of the profile's")
     limit = "the first so many images of each set (all)"
     parser.add_argument("--images", "--limit", type=int, metavar="N", help=limit)

@@ -31,7 +31,7 @@ ovs-lite evaluate promptable --masks runs/uniovseg-masks/proposals.safetensors -
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = command("promptable", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
-    add_sets(parser, "icon-coco")
+    add_sets(parser, "icon-coco", profile="whose data")
     add_counts(parser)
     add = parser.add_argument
     add("--method", metavar="NAME", help="a method that takes points and boxes")
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     check_outputs(args.out)
     if (args.method is None) == (args.masks is None):
-        raise ValueError("got both or neither of --method and --masks, expected one of them")
+        given = "neither" if args.masks is None else "both"
+        raise ValueError(f"got {given} of --method and --masks, expected one of them")
     folders, kinds = open_splits(args), list(dict.fromkeys(args.kind))
     start_process_group()
     prompter = load_proposer(args.masks) if args.method is None else load(args.method).method.prompter

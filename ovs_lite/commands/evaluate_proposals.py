@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command("proposals", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
     text = "what `train openseg-proposals`, `maskformer` or `uniovseg-masks` wrote; without any, the baselines only"
     parser.add_argument("files", nargs="*", type=Path, help=text)
-    add_sets(parser, "icon-coco")
+    add_sets(parser, "icon-coco", profile="whose data")
     add_counts(parser)
     parser.add_argument("--budget", type=int, default=BUDGET, help=f"proposals per image ({BUDGET})")
     parser.add_argument("--no-baselines", action="store_true", help="leave the classical proposals out")

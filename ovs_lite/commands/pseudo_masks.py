@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite pseudo-masks`."""
     args = build_parser().parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"got --limit {args.limit}, expected at least 1")
     device = own_device()
     out, share = data_path(args.out), share_of(args)
     whole = write_pseudo_masks(

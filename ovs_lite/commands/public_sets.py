@@ -1,6 +1,7 @@
 """`ovs-lite data plan | get | prepare`: their arguments and output. Heavy imports stand inside the commands."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def add_public_sets(actions: Any, command: Callable[..., argparse.ArgumentParser
     fetched.add_argument("--limit", type=int, metavar="N", help="the first N of --links")
     fetched.add_argument("--discard", action="store_true", help="remove archives once they are unpacked")
     text = "turn what was downloaded of a public set into records in data/SET/SPLIT; a split that was stopped begins"
-    text += " again, unless it is made by --part 1/1 and --merge 1, which go on where they were; a part has"
+    text += " again, unless it is made by --part 1/1 and --merge 1, which resume where they were; a part has"
     text += " up to 4,096 images"
     example = "ovs-lite data prepare ade150 --from path/to/ade20k --splits val --limit 100"
     prepared = command(actions, "prepare", _prepare, text, example)
@@ -62,5 +63,11 @@ def _prepare(args: argparse.Namespace) -> None:
     from ovs_lite.commands.data_sets import prepare_set
 
     options = (args.splits, args.limit, args.subset, args.fresh, args.max_skipped, share_of(args))
-    for line in prepare_set(args.set, args.root, *options):
-        print(printable(line), flush=True)
+    try:
+        for line in prepare_set(args.set, args.root, *options):
+            print(printable(line), flush=True)
+    except ValueError as error:  # an error is one line: the list of what was skipped stands before it
+        said, *listed = str(error).split("\n")
+        for line in listed:
+            print(printable(line), file=sys.stderr)
+        raise ValueError(said) from error

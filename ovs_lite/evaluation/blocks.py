@@ -1,7 +1,7 @@
 """A prepared set counted in blocks of images: by one process or many, resumed after a kill, the same bits every time.
 
-What is counted of a block depends on its images alone: batches never cross its border, and random numbers start anew in
-each. So neither the number of processes nor where a run was stopped can change a count. N images; counts are arrays
+What is counted of a block depends on its images alone: batches never cross its border, and random numbers start again
+in each. So neither the number of processes nor where a run was stopped can change a count. N images; counts are arrays
 whose first axis is the image, or, next to an array "NAME per image" of N numbers, as many rows of NAME for each image.
 """
 

@@ -43,6 +43,30 @@ class RecallReport:
         Percentile bootstrap: images are drawn with replacement, the same for both. Raises ValueError for a threshold
         that was not measured and where the group has no target.
         """
+        return _with_interval(*self._differences(first, second, threshold, group, draws, seed))
+
+    def change_of_difference(
+        self,
+        first: str,
+        second: str,
+        groups: tuple[str, str] = ("unseen", "seen"),
+        threshold: float = 0.5,
+        draws: int = 2000,
+        seed: int = 0,
+    ) -> tuple[float, float, float]:
+        """`difference` on the first of two groups minus that on the second, and its 95 % interval (low, high).
+
+        What is left of a lead on one group after what the sources differ by on the other. The same images are drawn for
+        both groups. Raises ValueError as `difference` does.
+        """
+        pairs = [self._differences(first, second, threshold, group, draws, seed) for group in groups]
+        return _with_interval(*(one - other for one, other in zip(*pairs, strict=True)))
+
+    def _differences(
+        self, first: str, second: str, threshold: float, group: str, draws: int, seed: int
+    ) -> tuple[float, np.ndarray]:
+        """Recall of `first` minus that of `second`, and the same (draws,) for images drawn with replacement, NaN where
+        none of them has a target. A seed draws the same images for every group."""
         thresholds = list(self.recall[first][group])
         if threshold not in thresholds or not self.targets[group]:
             given = f"threshold {threshold} and {self.targets[group]} targets of group {group!r}"
@@ -52,9 +76,8 @@ class RecallReport:
         gain, targets = counts[:, column] - others[:, column], counts[:, -1]
         drawn = np.random.default_rng(seed).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), draws)
         found, asked = drawn @ gain, drawn @ targets
-        value = float(gain.sum() / targets.sum())
-        low, high = np.percentile(found[asked > 0] / asked[asked > 0], (2.5, 97.5))
-        return value, min(value, float(low)), max(value, float(high))
+        shares = np.where(asked > 0, found / np.maximum(asked, 1), np.nan)
+        return float(gain.sum() / targets.sum()), shares
 
     def table(self, groups: Sequence[str] = ("all",)) -> dict[str, dict[str, float]]:
         """{source: {"R50": ..., ...}} as the paper's Table 1 prints it, a column per threshold and group."""
@@ -152,6 +175,12 @@ class ProposalCounter:
         inside = torch.tensor([name in self.seen for name in names], dtype=bool)
         outside = torch.tensor([name not in self.seen and name is not None for name in names], dtype=bool)
         return torch.from_numpy(masks), dict(zip(GROUPS, (inside | True, inside, outside), strict=True))
+
+
+def _with_interval(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
+    """A value and the middle 95 % of what draws gave, NaN left out, widened to hold it."""
+    low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    return value, min(value, float(low)), max(value, float(high))
 
 
 def _shares(rows: np.ndarray) -> list[float]:

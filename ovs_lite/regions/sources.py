@@ -82,10 +82,29 @@ def _source(masks: Callable[[np.ndarray, int], np.ndarray]) -> MaskSource:
     return lambda image, budget: torch.from_numpy(masks(image, budget)).float()
 
 
-def in_quarters(source: MaskSource) -> MaskSource:
+def on_a_grid(source: MaskSource, stride: int) -> MaskSource:
+    """A source whose masks are kept as shares of cells of stride x stride pixels, and enlarged bilinearly again.
+
+    What a network that predicts at that stride could say of the same regions. Raises ValueError for a stride below 1.
+    """
+    if stride < 1:
+        raise ValueError(f"got stride={stride}, expected at least 1 pixel")
+
+    def masks(image: np.ndarray, budget: int) -> torch.Tensor:
+        fine, size = source(image, budget).float(), image.shape[:2]
+        if len(fine) == 0:
+            return fine
+        cells = F.interpolate(fine[None], [max(1, round(side / stride)) for side in size], mode="area")
+        return F.interpolate(cells, size, mode="bilinear", align_corners=False)[0]
+
+    return masks
+
+
+def in_quarters(source: MaskSource, enlarge: bool = True) -> MaskSource:
     """A source that is shown the four quarters of an image one by one, each enlarged to the image's size.
 
     Things are then twice as large to it. Each quarter gets a fourth of the budget; no mask crosses the quarters' edges.
+    enlarge=False: quarters as they are, so things keep their size.
     """
 
     def masks(image: np.ndarray, budget: int) -> torch.Tensor:
@@ -94,7 +113,8 @@ def in_quarters(source: MaskSource) -> MaskSource:
         for rows in (slice(0, height // 2), slice(height // 2, height)):
             for columns in (slice(0, width // 2), slice(width // 2, width)):
                 quarter = Image.fromarray(image[rows, columns])
-                large = source(np.asarray(quarter.resize((width, height), Image.Resampling.BICUBIC)), budget // 4)
+                shown = quarter.resize((width, height), Image.Resampling.BICUBIC) if enlarge else quarter
+                large = source(np.asarray(shown), budget // 4)
                 whole = torch.zeros(len(large), height, width)
                 if len(large):
                     size = (quarter.height, quarter.width)

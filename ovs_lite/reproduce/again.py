@@ -79,7 +79,7 @@ def agreement(rows: Sequence[Row], first: Results) -> list[str]:
     for name in dict.fromkeys(map(_called, rows)):
         found = [row for row in rows if _called(row) == name and (row["claim"], row["part"]) in first.measured]
         kept = sum(row["verdict"] == first.measured[row["claim"], row["part"]]["verdict"] for row in found)
-        said.append(f"With {name} {kept} of {len(found)} parts keep their verdict.")
+        said.append(f"{kept} of {len(found)} parts keep their verdict with {name}.")
     return said
 
 

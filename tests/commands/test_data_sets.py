@@ -20,6 +20,14 @@ def run(capsys, *words):
     return code, printed.out + printed.err
 
 
+def test_what_was_skipped_is_listed_before_the_error_of_one_line(tmp_path, capsys):
+    root = voc(tmp_path / "voc", listed=["2007_000032", "2007_000033", "2007_000034"])
+    code, printed = run(capsys, "prepare", "voc20", "--from", root, "--splits", "val")
+    *listed, error = [line for line in printed.splitlines() if "images read" in line or line[:2] in ("  ", "ov")]
+    assert code == 2 and error.startswith("ovs-lite: 1 of 3 images are unusable") and error.endswith("--max-skipped")
+    assert listed[0].startswith("2 images read, 1 skipped") and "  skipped image " in listed[1]
+
+
 def test_prepare_then_verify_counts_and_digests(tmp_path, capsys, own_data):
     root = voc(tmp_path / "voc")
     code, printed = run(capsys, "verify", "voc20")

@@ -70,7 +70,8 @@ def test_promptable_iou_is_that_of_the_function(command, records, tmp_path, caps
     [
         ("panoptic", ["--method", "maskclip", "--images", "1"], "expected one whose masks are of single things"),
         ("promptable", ["--method", "maskclip"], "expected one that takes points and boxes"),
-        ("promptable", [], "got both or neither of --method and --masks"),
+        ("promptable", [], "got neither of --method and --masks"),
+        ("promptable", ["--method", "uniovseg", "--masks", "a.safetensors"], "got both of --method and --masks"),
         ("promptable", ["--masks", "none.safetensors"], "no such proposals"),
     ],
 )

@@ -33,7 +33,7 @@ def test_of_jobs_it_is_an_argument(name):
     assert parser.parse_args([*JOBS[name], "--limit", "3"]).limit == 3
 
 
-@pytest.mark.parametrize("words", [["mine", *JOBS["mine"]], ["refine", *JOBS["refine"]], ["data", "prepare", "coco"]])
+@pytest.mark.parametrize("words", [*([name, *words] for name, words in JOBS.items()), ["data", "prepare", "coco"]])
 def test_none_and_fewer_are_refused(words, capsys):
     assert cli.main([*words, "--limit", "0"]) == 2
     assert "limit 0, expected" in capsys.readouterr().err

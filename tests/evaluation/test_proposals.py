@@ -131,6 +131,19 @@ def test_a_difference_has_the_sign_of_its_sources_and_an_interval_around_it():
     assert again == pytest.approx((value, low, high), abs=0.05) and again[0] == pytest.approx(value)
 
 
+def test_a_change_of_difference_is_that_of_two_groups_of_the_same_images():
+    report = evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN, CUTS)
+    value, low, high = report.change_of_difference("perfect", "sloppy", threshold=0.8)
+    unseen, seen = (report.difference("perfect", "sloppy", 0.8, group)[0] for group in ("unseen", "seen"))
+    assert low < value < high and value == pytest.approx(unseen - seen)
+    turned = report.change_of_difference("perfect", "sloppy", ("seen", "unseen"), 0.8)
+    assert turned == pytest.approx((-value, -high, -low))
+    assert report.change_of_difference("perfect", "empty", threshold=0.8) == (0, 0, 0), "both leads are 1 in every draw"
+    assert report.change_of_difference("perfect", "sloppy", ("seen", "seen"), 0.8) == (0, 0, 0), "the same draws"
+    with pytest.raises(ValueError, match="expected one of .* and at least one target"):
+        evaluate_proposals(RECORDS, SOURCES, WORLD).change_of_difference("perfect", "empty")
+
+
 @pytest.mark.parametrize(("threshold", "group", "seen"), [(0.6, "all", SEEN), (0.5, "seen", ())])
 def test_a_difference_of_nothing_is_an_error(threshold, group, seen):
     report = evaluate_proposals(RECORDS, SOURCES, WORLD, seen)

@@ -7,7 +7,7 @@ import torch
 from kit.images import disk_and_square
 from kit.proposers import make_proposer
 from kit.records import scene, toy, without_annotation
-from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth, in_quarters
+from ovs_lite.regions.sources import BASELINES, CLASSICAL, checked_masks, ground_truth, in_quarters, on_a_grid
 
 IMAGE = disk_and_square()
 SOURCES = CLASSICAL | BASELINES | {"learned": make_proposer("openseg-proposals").propose}
@@ -104,3 +104,21 @@ def test_in_quarters_sees_each_quarter_enlarged_and_puts_its_masks_back():
     assert masks.shape == (7, 7, 10) and torch.equal(masks[:4].sum(0), torch.ones(7, 10)), "the best of each come first"
     assert [int(image[..., 0][mask.bool()].max()) for mask in masks] == [10, 20, 30, 40, 10, 20, 30]
     assert in_quarters(whole_image)(image, 3).shape == (0, 7, 10)
+
+    seen.clear()
+    as_they_are = in_quarters(whole_image, enlarge=False)(image, 8)
+    assert [shape[:2] for shape, *_ in seen] == [(3, 5), (3, 5), (4, 5), (4, 5)] and torch.equal(as_they_are, masks)
+
+
+def test_on_a_grid_keeps_what_fills_cells_and_loses_what_is_thin():
+    image = np.zeros((8, 12, 3), np.uint8)
+    half, line = torch.zeros(8, 12), torch.zeros(8, 12)
+    half[:, 4:], line[:, 5] = 1, 1
+    fine = torch.stack([half, line])
+    masks = on_a_grid(lambda shown, budget: fine[:budget], 4)(image, 2)
+    assert masks.shape == (2, 8, 12) and torch.equal(masks[0] > 0.5, half > 0.5)
+    assert 0 < masks[1].max() < 0.5, "a line a pixel wide is never more than half of a cell"
+    assert torch.equal(on_a_grid(lambda shown, budget: fine[:budget], 1)(image, 1), fine[:1])
+    assert on_a_grid(lambda shown, budget: fine[:0], 4)(image, 2).shape == (0, 8, 12)
+    with pytest.raises(ValueError, match="got stride=0"):
+        on_a_grid(lambda shown, budget: fine, 0)

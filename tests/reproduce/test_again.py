@@ -54,7 +54,7 @@ def test_other_seeds_stand_beside_the_first(checkout):
     page = (checkout / "docs" / "claims.md").read_text()
     assert "Again, points: seed 1: +7.1" in page.split("### dense-1")[1].split("###")[0]
     readme = (checkout / "README.md").read_text()
-    assert "With seed 1 2 of 2 parts keep their verdict. With seed 2 0 of 2 parts keep their verdict." in readme
+    assert "2 of 2 parts keep their verdict with seed 1. 0 of 2 parts keep their verdict with seed 2." in readme
     write_documents(checkout)
     assert (checkout / "docs" / "claims.md").read_text() == page, "kept where only the first run is taken again"
 

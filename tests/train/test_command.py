@@ -239,6 +239,7 @@ def test_former_names_still_train(tmp_path, capsys):
         ("tcl --unfreeze 1.5", "got unfreeze=1.5, expected a share of the steps in [0, 1]"),
         ("tcl --image-size 60", "got image_size=60, expected a multiple of the CLIP's patch, 8 pixels"),
         ("tcl --workers -1", "workers=-1"),
+        ("openseg-proposals --queries 0", "got queries=0, expected 1 or more"),
         ("tcl --augment cutout", "got augment='cutout'"),
         ("tcl --image-weight 0 --feature-weight 0 --area-weight 0 --smooth-weight 0", "not all 0"),
         ("tcl --accumulation 0", "got accumulation=0"),

@@ -21,7 +21,9 @@ CONDITIONS = {
     "in company": HARD,
     "strange company": replace(HARD, company=1.0, odd=True),
     "large and sharp": SINGLE,
-}
+}  # of the card
+NO_COMPANY = "large and sharp, no company"
+_STYLES = CONDITIONS | {NO_COMPANY: replace(SINGLE, company=0.0)}
 VIEWS = ("natural", "background blanked", "masked crop", "unmasked crop")
 
 
@@ -31,12 +33,12 @@ def background_views(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Nouns of n things (n,), places in `EVERY_NOUN`, and each of VIEWS of them as (n, D) of unit length.
 
-    condition: a key of CONDITIONS. An image holds one thing. Blank is the mean colour, as OVSeg masks. A CLIP with mask
-    prompts sees them in the blanked views.
+    condition: a key of CONDITIONS, or NO_COMPANY. An image holds one thing. Blank is the mean colour, as OVSeg masks. A
+    CLIP with mask prompts sees them in the blanked views.
     """
     nouns = [torch.zeros(0, dtype=torch.long)]
     views: dict[str, list[torch.Tensor]] = {view: [] for view in VIEWS}
-    for scene, rendering in held_out_scenes(CONDITIONS[condition], scenes, clip.image_size, seed, condition):
+    for scene, rendering in held_out_scenes(_STYLES[condition], scenes, clip.image_size, seed, condition):
         masks = (rendering.ids == scene.stuff_ids.shape[1] + 1).to(clip.device)
         kept = (masks.flatten(1).sum(1) >= MIN_PIXELS).nonzero()[:, 0]
         if len(kept) == 0:

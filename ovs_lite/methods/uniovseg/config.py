@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig
+from ovs_lite.config import LoopConfig, check_least
 from ovs_lite.losses.prompted_masks import MATCHINGS
 from ovs_lite.methods.proposer import MaskConfig
 from ovs_lite.models.positions import POSITIONS
@@ -48,15 +48,15 @@ class PromptConfig(MaskConfig):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if min(self.granularities, self.sampled, self.grid, self.most_masks) < 1 or self.points + self.boxes < 1:
-            given = f"granularities={self.granularities}, sampled={self.sampled}, grid={self.grid}"
-            prompts = f"points={self.points}, boxes={self.boxes}, most_masks={self.most_masks}"
-            raise ValueError(f"got {given}, {prompts}, expected 1 or more, and points or boxes")
-        shares = (self.points, self.boxes, self.pixel_layers, self.num_points, self.jitter, self.quality_weight)
+        check_least(self, 1, "granularities", "sampled", "grid", "most_masks")
+        if self.points + self.boxes < 1:
+            raise ValueError(f"got points={self.points} and boxes={self.boxes}, expected 1 or more of them together")
+        check_least(self, 0, "points", "boxes", "pixel_layers", "num_points", "jitter", "quality_weight")
+        check_least(self, 0, "positive", "duplicate", "contained")
         if not 0 <= self.areas[0] < self.areas[1]:
             raise ValueError(f"got areas={self.areas}, expected a range of shares of the image")
-        if min(*shares, self.positive, self.duplicate, self.contained) < 0 or not 0 < self.point_side < 1:
-            raise ValueError(f"got {self}, expected no negative number, and a point_side between 0 and 1")
+        if not 0 < self.point_side < 1:
+            raise ValueError(f"got point_side={self.point_side}, expected a share of the side between 0 and 1")
 
 
 LITE = PromptConfig()

@@ -16,7 +16,7 @@ from ovs_lite.commands.evaluate_clip import load_weights, table, which
 from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.evaluation.clip import dense, held_out
-from ovs_lite.evaluation.clip.background import CONDITIONS, VIEWS, background_hits
+from ovs_lite.evaluation.clip.background import CONDITIONS, NO_COMPANY, VIEWS, background_hits
 from ovs_lite.evaluation.clip.dense import label_maps, segmentation_scores
 from ovs_lite.evaluation.clip.held_out import (
     EVERY_NOUN,
@@ -160,7 +160,7 @@ def test_the_oracle_scores_everything(painted):
     assert noun_hits(oracle, drawable_nouns(("fa",)), 30, styles=("fa",)).all()
     naming = dense_naming(oracle, 4)
     assert naming.present == naming.more == naming.stuff == 1 and 0.2 < naming.chance < 0.4
-    for condition in CONDITIONS:
+    for condition in (*CONDITIONS, NO_COMPANY):
         hits = background_hits(oracle, 20, condition)
         assert hits["natural"].all() and hits["background blanked"].all() and hits["masked crop"].float().mean() > 0.9
         assert len({len(some) for some in hits.values()}) == 1 and len(hits["natural"]) > 12
