@@ -20,7 +20,7 @@ from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
 from ovs_lite.data.record import load_split
 from ovs_lite.files import data_path
-from ovs_lite.methods.recipe import Task
+from ovs_lite.methods.recipe import Recipe, Task
 from ovs_lite.methods.registry import get_recipe
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.regions.ranking import agreement, nms_order
@@ -174,6 +174,16 @@ def load_proposer(path: str | Path) -> MaskProposer:
         raise ValueError(f"{path}: not mask proposals that `ovs-lite train` writes ({reason})") from error
     load_exactly(proposer, tensors, path)
     return proposer.eval()
+
+
+def proposer_recipe(**own: Any) -> Recipe:
+    """The recipe of a mask proposal model: one file of weights, which `load_proposer` reads. own: the other fields."""
+    return Recipe(
+        save=lambda task, path, config: task.proposer.save(path),
+        load=lambda path, config: load_proposer(path),
+        weights=lambda config: WEIGHTS,
+        **own,
+    )
 
 
 class ProposalTraining(Task):

@@ -7,17 +7,13 @@ Papers: Cheng, Schwing and Kirillov, "Per-Pixel Classification is Not All You Ne
 from ovs_lite.methods.maskformer.config import PRESETS, SOURCES
 from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.maskformer.training import build
-from ovs_lite.methods.proposer import WEIGHTS, load_proposer
-from ovs_lite.methods.recipe import Recipe
+from ovs_lite.methods.proposer import proposer_recipe
 
-RECIPE = Recipe(
+RECIPE = proposer_recipe(
     name="maskformer",
     presets=PRESETS,
     sources=SOURCES,
     build=build,
-    save=lambda task, path, config: task.proposer.save(path),
-    load=lambda path, config: load_proposer(path),
-    weights=lambda config: WEIGHTS,
     example="maskformer --steps 2000 --batch 16 --ema 0.999",
     model=MaskFormerProposer,
 )

@@ -4,7 +4,7 @@ the matched ones nearer to each other.
 Paper: see the folder; section 3.3, Eq. 5-8, appendix A. CLIP is frozen, and the pairs come from it alone, before the
 adapter: so what it sees of an image and who is matched to whom never change, and both are kept.
 Departures: images are seen whole and unmirrored, which is what makes keeping them possible. By default each region is
-also told from the other entities of the batch (`losses.alignment`): nothing in Eq. 8 tells regions apart, and the
+contrasted with the other entities of the batch, too (`losses.alignment`): nothing in Eq. 8 tells regions apart, and the
 shortest way down moves all of them to the mean of all texts. Notebook 06 measures both.
 B images of all processes, b of this one, N masks, E entities, P pairs, S input scales, D joint embedding.
 """
@@ -53,7 +53,7 @@ class SeenImage:
 
 
 class AlignmentTraining(Task):
-    """Train a method's adapter on matched pairs. One term, alignment: Eq. 8, or told from the batch's other entities.
+    """Train a method's adapter on matched pairs. One term, alignment: Eq. 8 or the contrast of a batch's entities.
 
     method: whose adapter is trained, as its configuration says (loss, threshold, kept). batches: index -> EntityBatch.
     split: the records that they number. masks: record and its (H, W, 3) RGB -> its masks (N, H, W).
