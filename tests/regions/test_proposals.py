@@ -123,9 +123,9 @@ def test_maskformer_needs_classes(classes):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"queries": 0}, "positive sizes and at least 8 channels"),
-        ({"batch": 0}, "positive sizes and at least 8 channels"),
-        ({"channels": 4, "heads": 1}, "positive sizes and at least 8 channels"),
+        ({"queries": 0}, "got queries=0, expected 1 or more"),
+        ({"batch": 0}, "got batch=0, expected 1 or more"),
+        ({"channels": 4, "heads": 1}, "got channels=4, expected 8 or more"),
         ({"channels": 20, "heads": 4}, "channels that 8 and the number of heads divide"),
         ({"channels": 16, "heads": 3}, "channels that 8 and the number of heads divide"),
     ],
