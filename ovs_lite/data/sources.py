@@ -60,8 +60,8 @@ def _label_maps(source: Source) -> Iterator[dict]:
         part=source.part,
     )  # fmt: skip
     if only and not source.subset and source.part.stop in (None, 0):  # of all images, not of each part
-        for _ in range(len(only) - len(source.report.listed)):
-            source.report.skip(source.split["list"], "a name in the list with neither an image nor a label map")
+        for name in sorted(only.difference(source.report.listed)):
+            source.report.skip(name, f"{source.split['list']} names it, but it has neither an image nor a label map")
 
 
 def _names(path: Path) -> list[str]:

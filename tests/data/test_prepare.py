@@ -57,7 +57,7 @@ def test_a_list_chooses_and_what_it_lists_must_be_there(tmp_path):
     root = voc(tmp_path, listed=["2007_000033"])
     assert [record["image_id"] for record in prepared("voc20", root)[0]] == ["2007_000033"]
     voc(tmp_path, listed=["2007_000032", "2007_000033", "2007_000034"])
-    with pytest.raises(ValueError, match="1 of 3 images are unusable .*\n.*\n.*neither an image nor a label map"):
+    with pytest.raises(ValueError, match="1 of 3 images are unusable .*\n.*\n.* 2007_000034: .*neither an image nor"):
         prepared("voc20", root, fresh=True)
     assert len(prepared("voc20", root, subset=True)[0]) == 2
 

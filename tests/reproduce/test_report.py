@@ -280,8 +280,8 @@ def test_a_truncated_claim_is_passed_over(tmp_path):
 
 def test_the_report_opens_with_the_verdicts(tmp_path):
     write_claims_of(tmp_path / "02_x", *[("openseg-1", f"R{cut}", 3.0, (1.0, 5.0), 60) for cut in (50, 70, 90)])
-    write_claims_of(tmp_path / "02_x", ("openseg-3", None, -3.04, (-5.0, -1.0), 33))
-    page = write_report(tmp_path, ["02_x"]).read_text()
+    write_claims_of(tmp_path / "03_x", ("openseg-12", None, -6.04, (-8.0, -1.0), 33))
+    page = write_report(tmp_path, ["02_x", "03_x"]).read_text()
     assert_offline(page)
     soup = BeautifulSoup(page, "html.parser")
     sentence = "1 of 47 claims holds, 0 are inconclusive, 1 is reversed and 45 were not run."
@@ -297,9 +297,9 @@ def test_the_report_opens_with_the_verdicts(tmp_path):
     papers = [title.get_text() for title in soup.find_all("h3")][:6]
     assert papers == ["CLIP", "OpenSeg", "TCL", "OVSeg", "Uni-OVSeg", "Training-free methods"]
     rows = [[" ".join(cell.get_text().split()) for cell in row.find_all("td")] for row in soup.find_all("tr")]
-    (claim,) = (row for row in rows if row and row[0].startswith("openseg-3 "))
+    (claim,) = (row for row in rows if row and row[0].startswith("openseg-12 "))
     assert claim[1:7] == [
-        "\u2717 reversed", "-3.04 points (-5 to -1)", "at least +2 points", "33", "0, 1", "Fig. 4 (qualitative)",
+        "\u2717 reversed", "-6.04 points (-8 to -1)", "at least +5 points", "33", "0, 1", "poor performance",
     ]  # fmt: skip
     first = next(i for i, row in enumerate(rows) if row and row[0].startswith("openseg-1 "))
     assert rows[first][1] == "\u2713 holds" and rows[first][2] == "", "the parts have the numbers"
@@ -307,7 +307,7 @@ def test_the_report_opens_with_the_verdicts(tmp_path):
     assert rows[first + 1][6] == "+22.9 points"
     assert {tag["class"][1] for tag in soup.select("td .verdict")} == {"holds", "reversed", "not-run"}
     limits = [" ".join(item.get_text().split()) for item in soup.select(".limits li")]
-    assert limits[0].startswith("openseg-3 without") and "lies on the other side of 0" in limits[0]
+    assert limits[0].startswith("openseg-12 without") and "lies on the other side of 0" in limits[0]
     assert "clip-1: notebook 00 was not run to its end." in limits and not [x for x in limits if "openseg-1 " in x]
 
 
