@@ -95,12 +95,12 @@ def load_claims(path: str | Path = LEDGER) -> dict[str, Claim]:
 
 def get_claim(name: str) -> Claim:
     """A claim of the package's ledger. Raises ValueError with the nearest id for an unknown one."""
-    return lookup(_own(), name, "claim")
+    return lookup(ledger(), name, "claim")
 
 
 @cache
-def _own() -> dict[str, Claim]:
-    """The package's ledger, which takes a quarter of a second to read, once per process."""
+def ledger() -> dict[str, Claim]:
+    """The package's own `load_claims`, which take a quarter of a second to read, once per process."""
     return load_claims()
 
 

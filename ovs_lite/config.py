@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -50,9 +50,7 @@ class LoopConfig:
 
     def __post_init__(self):
         check_least(self, 1, "steps", "accumulation", "checkpoint_every", "log_every")
-        for name, known in {"precision": PRECISIONS, "compile": COMPILERS, "schedule": SCHEDULES}.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        check_choices(self, precision=PRECISIONS, compile=COMPILERS, schedule=SCHEDULES)
         if not 0 <= self.ema < 1:
             raise ValueError(f"got ema={self.ema}, expected a decay in [0, 1), e.g. 0.999")
 
@@ -129,6 +127,14 @@ def check_least(config: Any, least: float, *names: str) -> None:
     for name in names:
         if getattr(config, name) < least:
             raise ValueError(f"got {name}={getattr(config, name)}, expected {least:g} or more")
+
+
+def check_choices(config: Any, **known: Iterable[str]) -> None:
+    """Raise ValueError that names the first of these fields of a configuration that is none of the known values."""
+    for name, values in known.items():
+        if getattr(config, name) not in values:
+            expected = ", ".join(value or "nothing" for value in values)
+            raise ValueError(f"got {name}={getattr(config, name)!r}, expected one of {expected}")
 
 
 def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:

@@ -132,9 +132,9 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, Real) and not isinstance(content, int) and not isfinite(content) else content
 
 
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
-    total = hashlib.sha256()
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file by an algorithm of hashlib: sha256, md5, ..."""
+    total = hashlib.new(algorithm)
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             total.update(block)

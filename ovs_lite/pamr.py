@@ -36,10 +36,10 @@ def pamr(
     Masks are first resized to the image (bilinear, align_corners=True). Then every iteration replaces each pixel by
     a weighted mean of its N neighbours, itself left out; beyond the border the outermost pixels repeat. Weights are
     those of `affinity`; any number of channels may stand for 3. Gradients are not tracked. Masks are computed and
-    returned in their own precision, in float32 where that is less. Beyond the result, memory holds N planes of one
-    image, on a CPU three times, and a block of masks. weights: `neighbour_weights` of the same image and dilations,
-    where they are kept for other masks. Raises ValueError for other shapes, no dilation or one below 1, iterations
-    below 0.
+    returned in their own precision, in float32 where that is less; many masks lie channels last on a CPU, so
+    reshape the result, do not view it. Beyond the result, memory holds N planes of one image, on a CPU three times,
+    and a block of masks. weights: `neighbour_weights` of the same image and dilations, where they are kept for
+    other masks. Raises ValueError for other shapes, no dilation or one below 1, iterations below 0.
     """
     shapes = f"image {tuple(image.shape)} and masks {tuple(masks.shape)}"
     if image.ndim != 4 or masks.ndim != 4 or len(image) != len(masks):

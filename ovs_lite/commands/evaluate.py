@@ -1,15 +1,19 @@
-"""The arguments and the output that `ovs-lite evaluate ...` share.
-
-Heavy imports stand inside the functions, so that --help answers at once.
-"""
+"""The arguments, the counting and the output that all kinds of `ovs-lite evaluate` share."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ovs_lite.config import PROFILES, get_profile
+from ovs_lite.data.record import first, load_split
+from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.distributed import barrier, destroy_process_group, is_main
+from ovs_lite.evaluation.protocol_card import clip_digest, weights_digest
+from ovs_lite.evaluation.run import counts_key, counts_of, evaluate_in_blocks, split_digest
 from ovs_lite.files import check_writable, data_path, data_root, printable, runs_root, write_json, write_text
+from ovs_lite.iconworld.build import split_folder
+from ovs_lite.tensors import tensors_digest
 
 FORMATS = (".json", ".md")
 RESUMES = """The same command again resumes a run that was stopped. Several processes: torchrun or accelerate launch,
@@ -45,10 +49,6 @@ def open_splits(args: argparse.Namespace) -> dict[str, Path]:
     Raises ValueError for --data with several sets and for --images below 1, FileNotFoundError with the cure for a set
     that is not built.
     """
-    from ovs_lite.data.record import load_split
-    from ovs_lite.data.vocabulary import load_vocabulary
-    from ovs_lite.iconworld.build import split_folder
-
     names = list(dict.fromkeys(args.set or [args.default_set]))
     if args.data is not None and len(names) > 1:
         raise ValueError(f"got --data and {len(names)} sets, expected the one --set whose classes {args.data} has")
@@ -71,14 +71,6 @@ def _validation(name: str, drawn: Path, given: str | Path | None) -> Path:
     return prepared if prepared.exists() and not drawn.exists() else drawn
 
 
-def first_split(folder: Path, images: int | None) -> Sequence[Mapping[str, Any]]:
-    """The first `images` records of a split, or all, none of them decoded yet."""
-    from ovs_lite.data.record import load_split
-
-    split = load_split(folder)
-    return split.select(range(min(images or len(split), len(split))))
-
-
 def add_counts(parser: argparse.ArgumentParser) -> None:
     """The arguments that say where counts are kept while a command works; `counts_folder` reads them."""
     parser.add_argument(
@@ -92,18 +84,18 @@ def counts_folder(args: argparse.Namespace) -> Path:
     return args.counts or runs_root() / "evaluate"
 
 
-def kept_counts(args: argparse.Namespace, folder: Path, *about: Any) -> dict[str, Any]:
-    """Arguments of `evaluate_in_blocks` for a split. about: JSON facts, all that decides its counts but the split."""
-    from ovs_lite.evaluation.run import counts_key, split_digest
+def counted(args: argparse.Namespace, counter: Any, name: str, folder: Path, *about: Any) -> tuple[Any, str]:
+    """The report of a counter on a set's split, and the key under which its counts are kept until `finish`.
 
-    return {"folder": counts_folder(args), "key": counts_key(split_digest(folder), *about), "fresh": args.fresh}
+    counter: for `evaluate_in_blocks`. about: JSON facts, all that decides the counts but the split.
+    """
+    key = counts_key(split_digest(folder), *about)
+    kept = {"folder": counts_folder(args), "key": key, "fresh": args.fresh}
+    return evaluate_in_blocks(counter, first(load_split(folder), args.images), name=name, **kept), key
 
 
 def finish(args: argparse.Namespace, keys: Iterable[str], text: str, content: Any) -> None:
     """`give` by the main process; then what was kept is removed, and the process group left."""
-    from ovs_lite.distributed import barrier, destroy_process_group, is_main
-    from ovs_lite.evaluation.run import counts_of
-
     if is_main():
         give(text, content, args.out)
     barrier()
@@ -114,9 +106,6 @@ def finish(args: argparse.Namespace, keys: Iterable[str], text: str, content: An
 
 def weights_of(model: Any) -> list[str]:
     """A method's or a proposer's name and the digests of all its weights."""
-    from ovs_lite.evaluation.protocol_card import clip_digest, weights_digest
-    from ovs_lite.tensors import tensors_digest
-
     if hasattr(model, "recipe"):
         return [model.recipe, tensors_digest(model.recipe, model.state_dict().values())]
     return [model.name, weights_digest(model), clip_digest(model.clip)]

@@ -5,19 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.commands.evaluate import (
-    RESUMES,
-    add_counts,
-    add_sets,
-    check_outputs,
-    command,
-    ends,
-    finish,
-    first_split,
-    kept_counts,
-    open_splits,
-    weights_of,
-)
+from ovs_lite.commands import evaluate
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import ClipConfig, get_profile, lookup
 from ovs_lite.data.templates import TEMPLATES
@@ -26,7 +14,6 @@ from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.grid import BUDGET, GROUND_TRUTH, ORACLE, PURE_ORACLE, RegionGrid, grid_counter, label_maps
 from ovs_lite.evaluation.metrics.intervals import miou_interval
 from ovs_lite.evaluation.protocol_card import clip_digest
-from ovs_lite.evaluation.run import evaluate_in_blocks
 from ovs_lite.methods import Method, method_class
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.registry import mask_methods
@@ -49,18 +36,18 @@ CLASSIFIERS |= {"oracle": ORACLE, "oracle-by-purity": PURE_ORACLE}
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = command("grid", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
+    parser = evaluate.command("grid", f"{__doc__}\n\n{evaluate.RESUMES}", EXAMPLES)
     add = parser.add_argument
     learned = "a mask-based method or the recipe of its masks (its shipped ones), or FILE.safetensors"
     text = f"sources: {TRUTH}, {', '.join(UNTRAINED)}, {learned}"
     add("--masks", nargs="+", required=True, metavar="SOURCE", help=text)
     text = f"{', '.join(CLASSIFIERS)}, or {VOTE}METHOD: the class that most pixels have in that method's label map"
     add("--classifier", nargs="+", required=True, metavar="NAME", help=text)
-    add_sets(parser, "icon-voc20")
+    evaluate.add_sets(parser, "icon-voc20")
     add("--budget", type=int, default=BUDGET, help=f"masks per image; the truth gives all ({BUDGET})")
     add("--clip", metavar="NAME", help="whose crops and features name regions, and votes are of (the profile's)")
     add("--pretrained", metavar="TAG", help="lite, an open_clip tag or a file (the profile's)")
-    add_counts(parser)
+    evaluate.add_counts(parser)
     text = "prompts of the class names (vild14 for crops and features, each voting method's own for its votes)"
     add("--templates", choices=TEMPLATES, help=text)
     return parser
@@ -70,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate grid`."""
     args = build_parser().parse_args(argv)
-    check_outputs(args.out)
+    evaluate.check_outputs(args.out)
     if args.budget < 1:
         raise ValueError(f"got --budget {args.budget}, expected at least 1")
     masks, names = list(dict.fromkeys(args.masks)), list(dict.fromkeys(args.classifier))
@@ -78,13 +65,13 @@ def main(argv: list[str] | None = None) -> None:
     plain = {
         lookup(CLASSIFIERS | {f"{VOTE}METHOD": ""}, name, "classifier"): name for name in names if name not in voting
     }
-    folders, chosen = open_splits(args), get_profile(args.profile).clip
+    folders, chosen = evaluate.open_splits(args), get_profile(args.profile).clip
     start_process_group()
     sources = {name: mask_source(name) for name in masks if name != TRUTH}
     clip, pretrained = args.clip or chosen.name, args.pretrained or chosen.pretrained
     methods = {name: _method(kind, clip, pretrained) for name, kind in voting.items()}
     reader = load(clip=clip, pretrained=pretrained).clip
-    weights = {name: weights_of(method) for name, method in methods.items()}
+    weights = {name: evaluate.weights_of(method) for name, method in methods.items()}
     weights |= {name: source_digest(source) for name, source in sources.items()} | {"clip": clip_digest(reader)}
     grids, keys = {}, []
     for name, folder in folders.items():
@@ -93,13 +80,12 @@ def main(argv: list[str] | None = None) -> None:
         settings = (args.templates or "vild14", args.budget, maps, TRUTH in masks)
         counter = grid_counter(reader, vocabulary, sources, list(plain), *settings)
         about = [name, counter.rows, counter.columns, args.templates, args.budget, weights]
-        kept = kept_counts(args, folder, "grid", *about)
-        grids[name] = evaluate_in_blocks(counter, first_split(folder, args.images), name=name, **kept)
-        keys.append(kept["key"])
+        grids[name], key = evaluate.counted(args, counter, name, folder, "grid", *about)
+        keys.append(key)
     called = {GROUND_TRUTH: TRUTH} | plain
     sets = {name: {"folder": str(folders[name]), **_facts(grid, called)} for name, grid in grids.items()}
     about = {"clip": clip, "pretrained": pretrained, "templates": args.templates, "budget": args.budget}
-    finish(args, keys, as_markdown(grids, called), {**about, "sets": sets})
+    evaluate.finish(args, keys, as_markdown(grids, called), {**about, "sets": sets})
 
 
 def mask_source(name: str) -> MaskSource:
@@ -115,7 +101,7 @@ def mask_source(name: str) -> MaskSource:
 def source_digest(source: MaskSource) -> list[str]:
     """Of the weights of the model that a source asks; nothing for one without."""
     model = getattr(source, "__self__", None)
-    return weights_of(model) if hasattr(model, "state_dict") else []
+    return evaluate.weights_of(model) if hasattr(model, "state_dict") else []
 
 
 def _method(kind: type[Method], clip: str, pretrained: str | None) -> Method:
@@ -135,7 +121,7 @@ def as_markdown(grids: Mapping[str, RegionGrid], called: Mapping[str, str]) -> s
     for name, grid in grids.items():
         for cell in cells(grid):
             report = grid.report(*cell)
-            figures = [percent(report.scores.miou, 2), ends(miou_interval(report))]
+            figures = [percent(report.scores.miou, 2), evaluate.ends(miou_interval(report))]
             shown = _called(cell, called)
             rows.append([name, str(grid.images), *shown, *figures, percent(report.scores.pixel_accuracy, 2)])
     return markdown_table(COLUMNS, rows)

@@ -7,25 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ovs_lite.commands.evaluate import (
-    RESUMES,
-    add_counts,
-    add_sets,
-    check_outputs,
-    command,
-    ends,
-    finish,
-    first_split,
-    kept_counts,
-    open_splits,
-    weights_of,
-)
+from ovs_lite.commands import evaluate
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import get_profile
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.panoptic import PanopticCounter, PanopticReport, pq_interval, predictor
-from ovs_lite.evaluation.run import evaluate_in_blocks
 from ovs_lite.methods import METHODS
 from ovs_lite.segmenter import load
 from ovs_lite.viz.tables import markdown_table, percent
@@ -37,9 +24,9 @@ COLUMNS = ("set", "images", "segments of", "PQ", "95 % interval", "SQ", "RQ")
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = command("panoptic", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
-    add_sets(parser, "icon-coco")
-    add_counts(parser)
+    parser = evaluate.command("panoptic", f"{__doc__}\n\n{evaluate.RESUMES}", EXAMPLES)
+    evaluate.add_sets(parser, "icon-coco")
+    evaluate.add_counts(parser)
     add = parser.add_argument
     add("--method", required=True, metavar="NAME", help=f"whose masks are of single things, of {', '.join(METHODS)}")
     add("--checkpoint", type=Path, metavar="FILE", help="trained weights of the method")
@@ -52,8 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate panoptic`."""
     args = build_parser().parse_args(argv)
-    check_outputs(args.out)
-    folders, clip = open_splits(args), get_profile(args.profile).clip
+    evaluate.check_outputs(args.out)
+    folders, clip = evaluate.open_splits(args), get_profile(args.profile).clip
     start_process_group()
     method = load(args.method, args.checkpoint, clip.name, clip.pretrained).method
     given = {"object_threshold": args.object_threshold, "overlap_threshold": args.overlap_threshold}
@@ -63,12 +50,12 @@ def main(argv: list[str] | None = None) -> None:
         vocabulary = load_vocabulary(name)
         predict = predictor(method, vocabulary, options)
         counter = PanopticCounter(predict, vocabulary, {"method": method.name, **options})
-        kept = kept_counts(args, folder, "panoptic", name, weights_of(method), options)
-        reports[name] = evaluate_in_blocks(counter, first_split(folder, args.images), name=name, **kept)
-        keys.append(kept["key"])
+        about = ["panoptic", name, evaluate.weights_of(method), options]
+        reports[name], key = evaluate.counted(args, counter, name, folder, *about)
+        keys.append(key)
     sets = {name: {"folder": str(folders[name]), **_facts(report)} for name, report in reports.items()}
     content = {"checkpoint": args.checkpoint and str(args.checkpoint), "sets": sets}
-    finish(args, keys, as_markdown(reports), content)
+    evaluate.finish(args, keys, as_markdown(reports), content)
 
 
 def as_markdown(reports: Mapping[str, PanopticReport]) -> str:
@@ -78,7 +65,7 @@ def as_markdown(reports: Mapping[str, PanopticReport]) -> str:
         for group, found in report.table().items():
             if not np.isnan(found["PQ"]):
                 scores = [percent(found[key], 2) for key in ("PQ", "SQ", "RQ")]
-                interval = ends(pq_interval(report, group))
+                interval = evaluate.ends(pq_interval(report, group))
                 rows.append([name, str(report.images), group, scores[0], interval, *scores[1:]])
     return markdown_table(COLUMNS, rows)
 

@@ -4,24 +4,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from ovs_lite.commands.evaluate import (
-    RESUMES,
-    add_counts,
-    add_sets,
-    check_outputs,
-    command,
-    finish,
-    first_split,
-    kept_counts,
-    open_splits,
-    weights_of,
-)
+from ovs_lite.commands import evaluate
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
 from ovs_lite.evaluation.metrics.recall import BUDGET
 from ovs_lite.evaluation.proposals import GROUPS, RecallReport, proposal_counter
-from ovs_lite.evaluation.run import evaluate_in_blocks
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.regions.sources import CLASSICAL, MaskSource
 from ovs_lite.viz.tables import markdown_table, percent
@@ -32,11 +20,11 @@ ovs-lite evaluate proposals --set icon-context59 --images 50 --out recall.json""
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = command("proposals", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
+    parser = evaluate.command("proposals", f"{__doc__}\n\n{evaluate.RESUMES}", EXAMPLES)
     text = "what `train openseg-proposals`, `maskformer` or `uniovseg-masks` wrote; without any, the baselines only"
     parser.add_argument("files", nargs="*", type=Path, help=text)
-    add_sets(parser, "icon-coco", profile="whose data")
-    add_counts(parser)
+    evaluate.add_sets(parser, "icon-coco", profile="whose data")
+    evaluate.add_counts(parser)
     parser.add_argument("--budget", type=int, default=BUDGET, help=f"proposals per image ({BUDGET})")
     parser.add_argument("--no-baselines", action="store_true", help="leave the classical proposals out")
     return parser
@@ -46,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate proposals`."""
     args = build_parser().parse_args(argv)
-    check_outputs(args.out)
+    evaluate.check_outputs(args.out)
     if args.budget < 1:
         raise ValueError(f"got budget={args.budget}, expected at least 1")
     start_process_group()
@@ -56,15 +44,14 @@ def main(argv: list[str] | None = None) -> None:
     if not sources:
         raise ValueError("got --no-baselines and no file, expected something to measure")
     seen, tables, sets, keys = load_vocabulary("icon-coco").names, [], {}, []
-    about = [args.budget, list(sources), [weights_of(proposer) for proposer in proposers.values()]]
-    for name, folder in open_splits(args).items():
+    about = [args.budget, list(sources), [evaluate.weights_of(proposer) for proposer in proposers.values()]]
+    for name, folder in evaluate.open_splits(args).items():
         counter = proposal_counter(sources, load_vocabulary(name), seen, budget=args.budget)
-        kept = kept_counts(args, folder, "proposals", name, *about)
-        report = evaluate_in_blocks(counter, first_split(folder, args.images), name=name, **kept)
-        keys.append(kept["key"])
+        report, key = evaluate.counted(args, counter, name, folder, "proposals", name, *about)
+        keys.append(key)
         tables.append(as_markdown(report, args.budget, name))
         sets[name] = {"folder": str(folder), **asdict(report)}
-    finish(args, keys, "\n\n".join(tables), {"budget": args.budget, "sets": sets})
+    evaluate.finish(args, keys, "\n\n".join(tables), {"budget": args.budget, "sets": sets})
 
 
 def as_markdown(report: RecallReport, budget: int, name: str = "proposals") -> str:

@@ -9,17 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.commands.evaluate import (
-    RESUMES,
-    add_counts,
-    add_sets,
-    check_outputs,
-    command,
-    counts_folder,
-    finish,
-    first_split,
-    open_splits,
-)
+from ovs_lite.commands import evaluate
 from ovs_lite.commands.segmentation_tables import (
     as_markdown,
     card_table,
@@ -31,6 +21,7 @@ from ovs_lite.commands.segmentation_tables import (
 )
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.config import ClipConfig, get_profile
+from ovs_lite.data.record import first, load_split
 from ovs_lite.data.templates import TEMPLATES
 from ovs_lite.data.vocabulary import load_vocabulary
 from ovs_lite.distributed import start_process_group
@@ -56,8 +47,8 @@ accelerate launch -m ovs_lite evaluate maskclip --set icon-voc20"""
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = command("METHOD", f"{__doc__}\n\n{RESUMES}", EXAMPLES)
-    add_sets(parser, "icon-voc20")
+    parser = evaluate.command("METHOD", f"{__doc__}\n\n{evaluate.RESUMES}", EXAMPLES)
+    evaluate.add_sets(parser, "icon-voc20")
     add = parser.add_argument
     add("--method", default=DEFAULT_METHOD, metavar="NAME", help=f"{', '.join(METHODS)} ({DEFAULT_METHOD})")
     add("--checkpoint", type=Path, metavar="FILE", help="trained weights of the method, where it has any")
@@ -79,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--synonyms", action="store_true", help="ask for every class by its name and the vocabulary's synonyms")
     add("--present-only", action="store_true", help="Grounding mIoU: only classes of an image's ground truth compete")
     add("--per-class", action="store_true", help="print every class's IoU, too")
-    add_counts(parser)
+    evaluate.add_counts(parser)
     return parser
 
 
@@ -87,14 +78,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `ovs-lite evaluate METHOD` and `ovs-lite evaluate segmentation`."""
     args = build_parser().parse_args(argv)
-    check_outputs(args.out)
+    evaluate.check_outputs(args.out)
     asked = _asked(args)
     names, titles = [name for name, _ in asked], _titles(asked)
     options = [parse_options(args.option, method_class(args.method)), {}]
     for name, given in zip(names, options, strict=False):
         if args.pamr and "refine" in (options_of(method_class(name)) or {}):
             given.setdefault("refine", True)  # whatever the protocol has
-    folders = open_splits(args)
+    folders = evaluate.open_splits(args)
     how = [{name: _how(name, method_class(method), args) for name in folders} for method in names]
     if args.background and not any(one["background"] for one in how[0].values()):
         raise ValueError(f"got --background {args.background}, expected none in these sets")
@@ -111,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     text, content = _output(titles, found, about, folders, args)
     if len(asked) > 1:
         content["against"] |= {"method": names[1], "checkpoint": asked[1][1] and str(asked[1][1])}
-    finish(args, keys, text, content)
+    evaluate.finish(args, keys, text, content)
 
 
 def _asked(args: argparse.Namespace) -> list[tuple[str, Path | None]]:
@@ -165,8 +156,9 @@ def _measure(
     method: Method, name: str, folder: Path, args: argparse.Namespace, how: dict[str, Any]
 ) -> SegmentationReport:
     """The report of one set. Raises ValueError where no pixel of it is labelled."""
-    some, kept = first_split(folder, args.images), {"folder": counts_folder(args), "data": split_digest(folder)}
-    report = evaluate_set(method, some, load_vocabulary(name), **kept, name=name, fresh=args.fresh, **how)
+    some, kept = first(load_split(folder), args.images), evaluate.counts_folder(args)
+    about = {"name": name, "folder": kept, "fresh": args.fresh, "data": split_digest(folder)}
+    report = evaluate_set(method, some, load_vocabulary(name), **about, **how)
     if not report.per_image[:, 2].any():
         raise ValueError(f"got {report.images} images of {folder} without one labelled pixel of {name}")
     return report

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ovs_lite.clip import load_clip
-from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.commands.shares import ARRAYS, add_job, share_of, unfinished
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.data.record import load_split
 from ovs_lite.distributed import own_device
@@ -28,8 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("source", help="prepared split with captions: a folder, or one below data/")
-    add("--out", required=True, help="folder to write, or one below data/")
+    add_job(parser)
     add("--masks", default=TRUTH, help=f"file of proposals, or {TRUTH}: the split's own segments ({TRUTH})")
     add("--clip", default="ViT-Lite-8", help="which CLIP compares (ViT-Lite-8)")
     add("--pretrained", default="lite", help="its weights: lite, an open_clip tag, or a file (lite)")
@@ -42,8 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tagger", default=DEFAULTS.tagger, help=f"shipped, nltk, or auto ({DEFAULTS.tagger})")
     words = "vocabulary: then words are the classes of the split's own segments, and no caption is read"
     add("--classes", default=DEFAULTS.classes, metavar="V", help=f"{words} (none)")
-    add("--limit", type=int, help="only so many images, the first ones")
-    add_share(parser)
     add("--sheet", type=Path, help="image file for the best and the worst pairs")
     return parser
 
@@ -54,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.sheet:
         check_image_path(args.sheet)
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"got --limit {args.limit}, expected at least 1")
     share = share_of(args)
     args.compounds = tuple(args.compounds)
     config = MiningConfig(**{field.name: getattr(args, field.name) for field in fields(MiningConfig)})

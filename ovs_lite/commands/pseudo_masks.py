@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.commands.shares import ARRAYS, add_job, share_of, unfinished
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.distributed import own_device
 from ovs_lite.files import data_path, printable
@@ -22,12 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("teacher", type=Path, help="file of proposals, of ovs-lite train openseg-proposals")
-    add("source", help="prepared split with captions: a folder, or one below data/")
-    add("--out", required=True, help="folder to write, or one below data/")
+    add_job(parser)
     add("--least", type=float, default=LEAST, help=f"proposals that must agree on a region ({LEAST})")
     add("--most", type=int, default=MOST, help=f"masks per image ({MOST})")
-    add("--limit", type=int, help="annotate only so many images, the first ones")
-    add_share(parser)
     return parser
 
 
@@ -35,10 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite pseudo-masks`."""
     args = build_parser().parse_args(argv)
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"got --limit {args.limit}, expected at least 1")
-    device = own_device()
-    out, share = data_path(args.out), share_of(args)
+    out, share, device = data_path(args.out), share_of(args), own_device()
     whole = write_pseudo_masks(
         args.teacher, data_path(args.source), out, args.least, args.most, args.limit, device=device, share=share
     )

@@ -6,13 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from ovs_lite.clip import load_clip
-from ovs_lite.commands.shares import ARRAYS, add_share, share_of, unfinished
+from ovs_lite.commands.shares import ARRAYS, add_job, share_of, unfinished
 from ovs_lite.commands.stops import ends_in_order
 from ovs_lite.data.chat_entities import ChatParser
 from ovs_lite.data.entities import PARSERS, EntityParser, tagged_parser
 from ovs_lite.data.record import load_split
 from ovs_lite.data.tagging import load_tagger
-from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.data.vocabulary import names_of
 from ovs_lite.distributed import own_device
 from ovs_lite.files import data_path, printable
 from ovs_lite.methods.lvlm import LLAVA, LvlmRefiner
@@ -37,8 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("source", help="prepared split with captions: a folder, or one below data/")
-    add("--out", required=True, help="folder to write, or one below data/")
+    add_job(parser)
     add("--clip", default="ConvNeXt-Lite", help="which CLIP judges (ConvNeXt-Lite)")
     add("--pretrained", default="lite", help="its weights: lite, an open_clip tag, or a file (lite)")
     for field in fields(NounConfig):
@@ -51,8 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--url", default="http://localhost:8080/v1", help="of --parser chat: a service with OpenAI's protocol")
     add("--chat-model", default="default", help="of --parser chat: its name there (default)")
     add("--lvlm", nargs="?", const=LLAVA, metavar="MODEL", help=f"ask this vision-language model instead ({LLAVA})")
-    add("--limit", type=int, help="only so many images, the first ones")
-    add_share(parser)
     return parser
 
 
@@ -60,8 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `ovs-lite refine`."""
     args = build_parser().parse_args(argv)
-    if args.limit is not None and args.limit < 1:
-        raise ValueError(f"got --limit {args.limit}, expected at least 1")
     source, out, share = data_path(args.source), data_path(args.out), share_of(args)
     whole = write_refined(source, out, _refiner(args, source), args.limit, share=share)
     print(printable(f"wrote {out}") if whole else unfinished(out, share))
@@ -73,7 +68,7 @@ def _refiner(args: argparse.Namespace, source: Path) -> CaptionRefiner:
     if args.lvlm:
         return LvlmRefiner(args.lvlm, device)
     config = NounConfig(**{field.name: getattr(args, field.name) for field in fields(NounConfig)})
-    compounds = [name for vocabulary in args.compounds for name in load_vocabulary(vocabulary).names]
+    compounds = names_of(args.compounds)
     nouns = frequent_nouns(captions, tagged_parser("nouns", compounds, load_tagger(args.tagger)), config)
     if len(nouns) < 2:
         given = f"got captions that say {len(nouns)} nouns {config.often} times or more"

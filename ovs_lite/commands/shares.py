@@ -1,4 +1,4 @@
-"""`--part K/N` and `--merge N`, the arguments of the jobs that write a split in parts, and what they say at the end."""
+"""The arguments of the jobs that write a split from another in parts, and what they say at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ job that waits for all of them. The same bytes come out.
 """
 
 
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """The split that is read and the one that is written, `--limit`, and what `add_share` adds."""
+    parser.add_argument("source", help="prepared split with captions: a folder, or one below data/")
+    parser.add_argument("--out", required=True, help="folder to write, or one below data/")
+    parser.add_argument("--limit", type=int, help="only so many images, the first ones")
+    add_share(parser)
+
+
 def add_share(parser: argparse.ArgumentParser) -> None:
-    """Add both arguments; `share_of` reads them."""
+    """`--part K/N` and `--merge N`; `share_of` reads them."""
     text = "make only what is job K's of N, from 1; --merge N puts all of them together"
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--part", metavar="K/N", help=text)
@@ -27,9 +35,11 @@ def add_share(parser: argparse.ArgumentParser) -> None:
 
 
 def share_of(args: argparse.Namespace) -> Share | None:
-    """Which job this is; None for none of an array. Raises ValueError for what is no K/N."""
+    """Which job this is; None for none of an array. Raises ValueError for what is no K/N, and for --limit below 1."""
     from ovs_lite.data.parts import Share
 
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"got --limit {args.limit}, expected at least 1")
     if args.merge is not None:
         return Share(0, args.merge)
     if args.part is None:

@@ -5,7 +5,6 @@ file it is (RFC 9110: ETag or Last-Modified, sent as If-Range), so that halves o
 """
 
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ovs_lite.files import check_space, write_json
+from ovs_lite.files import check_space, file_digest, write_json
 from ovs_lite.locks import exclusive
 
 BLOCK = 1 << 20
@@ -46,18 +45,9 @@ class Expected:
     def check(self, path: Path, name: Path) -> None:
         """Raise ValueError where the file at `path` is not the one expected; `name` is what the error calls it."""
         self.check_size(path.stat().st_size, name)
-        if self.algorithm and (found := digest_of(path, self.algorithm)) != self.digest:
+        if self.algorithm and (found := file_digest(path, self.algorithm)) != self.digest:
             told = f"{name} has {self.algorithm} {found}, expected {self.digest}"
             raise ValueError(f"{told}: it is damaged, or the file at the source has changed")
-
-
-def digest_of(path: str | Path, algorithm: str) -> str:
-    """Hexadecimal digest of a file by an algorithm of hashlib: sha256, md5, ..."""
-    total = hashlib.new(algorithm)
-    with open(path, "rb") as stream:
-        while block := stream.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()
 
 
 def download(

@@ -116,6 +116,11 @@ def load_split(folder: str | Path, verify: bool | None = None) -> datasets.Datas
     return dataset
 
 
+def first(split: datasets.Dataset, limit: int | None) -> datasets.Dataset:
+    """The first `limit` records of a split, none of them decoded; all where it has fewer, or for None."""
+    return split if limit is None else split.select(range(min(limit, len(split))))
+
+
 def iter_encoded(split: datasets.Dataset) -> Iterator[dict[str, Any]]:
     """The records of a split with each image as its encoded bytes: written again, a JPEG stays the JPEG that it is."""
     for record in split.cast_column("image", datasets.Image(decode=False)):

@@ -10,6 +10,7 @@ silently, so a bad file never loads.
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -109,6 +110,11 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
         return parse_vocabulary(json.loads(Path(text).read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{text}: {error}") from None
+
+
+def names_of(vocabularies: Iterable[str | Path]) -> list[str]:
+    """The classes' names of several vocabularies, one after the other. Raises as `load_vocabulary`."""
+    return [name for vocabulary in vocabularies for name in load_vocabulary(vocabulary).names]
 
 
 def parse_vocabulary(content: Any) -> Vocabulary:

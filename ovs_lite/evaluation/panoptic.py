@@ -5,7 +5,7 @@ the vocabulary, H W pixels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -74,19 +74,6 @@ class PanopticReport:
         groups = {name: getattr(scores, name) for name in GROUPS}
         return {name: {"PQ": one.pq, "SQ": one.sq, "RQ": one.rq} for name, one in groups.items()}
 
-    def merge(self, other: "PanopticReport") -> "PanopticReport":
-        """A new report on the images of both, with the same scores to the bit as if counted at once; for shards.
-
-        Raises ValueError for an image that is in both, and for reports made in different ways.
-        """
-        ways = [(r.names, r.is_thing, r.protocol) for r in (self, other)]
-        if ways[0] != ways[1]:
-            raise ValueError(f"got reports of {ways[1]} and {ways[0]}, expected the same classes and protocol")
-        if twice := set(self.image_ids) & set(other.image_ids):
-            raise ValueError(f"got {len(twice)} images in both reports, such as {min(twice)!r}, expected none")
-        counts = np.concatenate([self.per_image, other.per_image])
-        return replace(self, image_ids=self.image_ids + other.image_ids, per_image=counts)
-
 
 def predictor(method: Method, vocabulary: Vocabulary, options: Mapping[str, float]) -> PredictPanoptic:
     """What `evaluate_panoptic` asks of a method: image -> its segments of the vocabulary's classes.
@@ -111,10 +98,9 @@ def evaluate_panoptic(
 
     predict: image -> segment map at the image's size and what its segments are, such as `panoptic_segments` gives.
     records: with segments of the vocabulary's class ids. Crowds and unlabelled segments as `PanopticQuality` has them.
-    protocol: facts to keep in the report; only reports with the same can be merged.
-    To share the work, give each process its `distributed.shard` of the records and merge the reports. Without any
-    record the report is that of an empty shard. Raises ValueError, naming the record, for one without segments and for
-    what `PanopticQuality.update` refuses.
+    protocol: facts to keep in the report. Without any record there are no scores. On several processes, or to be
+    resumed: `ovs_lite.evaluation.run`. Raises ValueError, naming the record, for one without segments and for what
+    `PanopticQuality.update` refuses.
     """
     counter = PanopticCounter(predict, vocabulary, protocol)
     return counter.report(*counter.count(records))

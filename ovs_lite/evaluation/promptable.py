@@ -8,7 +8,7 @@ N images, M masks of one image, P prompts, K masks for each, H W pixels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -64,19 +64,6 @@ class PromptReport:
             given = f"{len(other.image_ids)} images with {other.masks} masks"
             raise ValueError(f"got a report on {given}, expected the same {len(self.image_ids)} with {self.masks}")
         return ratio_interval(sums - others, counts)
-
-    def merge(self, other: "PromptReport") -> "PromptReport":
-        """A new report on the images of both, for records that were sharded.
-
-        Raises ValueError for an image that is in both, and for reports made in different ways.
-        """
-        ways = [(list(report.overlaps), report.protocol) for report in (self, other)]
-        twice = set(self.image_ids) & set(other.image_ids)
-        if ways[0] != ways[1] or twice:
-            given = f"reports of {ways[1]} and {ways[0]} with {len(twice)} images in both"
-            raise ValueError(f"got {given}, expected the same protocol and different images")
-        overlaps = {kind: found + other.overlaps[kind] for kind, found in self.overlaps.items()}
-        return replace(self, image_ids=self.image_ids + other.image_ids, overlaps=overlaps)
 
     def _sums(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         if kind not in self.overlaps:

@@ -6,9 +6,9 @@ cosines, as the mean of cost matrices in Eq. 7. The paper pools binary masks; he
 that the mask covers, so that no small region is without a patch. N images, K classes.
 """
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ovs_lite.clip import Clip
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.evaluation.measures.speed import timed
 from ovs_lite.evaluation.metrics.intervals import Estimate, ratio_interval
 from ovs_lite.regions.classifiers import pooled_features
 
@@ -89,7 +90,7 @@ def region_accuracy(
         image, masks = clip.normalise(pixels.to(clip.device) / 255), masks.to(clip.device)
         cosines = {}
         for size in sizes if len(labels) else ():
-            pooled, passed = _timed(clip, image, masks, size)
+            pooled, passed = timed(partial(pooled_features, clip, image, masks, size), clip.device)
             cosines[size] = (pooled @ text.T).cpu()
             seconds[size] += passed
         for row, found in right.items():
@@ -101,13 +102,3 @@ def region_accuracy(
     shown = sum(count > 0 for count in regions)
     taken = {row: sum(seconds[size] for size in row) / shown for row in rows}
     return RegionAccuracy({row: np.array(found) for row, found in right.items()}, np.array(regions), taken)
-
-
-def _timed(clip: Clip, image: torch.Tensor, masks: torch.Tensor, size: int) -> tuple[torch.Tensor, float]:
-    """(M, D) pooled features and the seconds that they took."""
-    wait = torch.cuda.synchronize if clip.device.type == "cuda" else (lambda: None)
-    wait()
-    start = time.perf_counter()
-    pooled = pooled_features(clip, image, masks, size)
-    wait()
-    return pooled, time.perf_counter() - start

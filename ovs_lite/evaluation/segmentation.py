@@ -45,8 +45,8 @@ def evaluate_segmentation(
 
     records: with segments of the vocabulary's class ids. how: the keywords of `segmentation_counter`, among them
     `protocol`, `background`, `templates`, `window`, `queries`, `grounding`, `batch`, and options of `method.scores`.
-    Raises ValueError as that and `SegmentationCounter.count`. Without any record the report is that of an empty shard:
-    it can be merged, and its scores are an error. On several processes, or to be resumed: `ovs_lite.evaluation.run`.
+    Raises ValueError as that and `SegmentationCounter.count`. Without any record the report's scores are
+    an error. On several processes, or to be resumed: `ovs_lite.evaluation.run`.
     """
     counter = segmentation_counter(method, vocabulary, **how)
     return counter.report(*counter.count(records))

@@ -75,13 +75,6 @@ class SegmentationReport:
         """(N, 3, C) int32: right, predicted and target pixels at `background`."""
         return self.counts[self.background]
 
-    def at(self, background: float) -> "SegmentationReport":
-        """The report at one of several thresholds alone. Raises ValueError for one that was not measured."""
-        if background not in self.counts:
-            raise ValueError(f"got background={background!r}, expected one of {', '.join(map(str, self.counts))}")
-        counts = {background: self.counts[background]}
-        return replace(self, counts=counts, grounding=self.grounding and self.grounding.at(background))
-
     def only(self, names: Sequence[str]) -> "SegmentationReport":
         """The report on some of the classes, while all have competed. Raises ValueError for names that are none."""
         if unknown := [name for name in names if name not in self.names] or not names:
@@ -90,21 +83,6 @@ class SegmentationReport:
         counts = {number: rows[:, :, chosen] for number, rows in self.counts.items()}
         found = replace(self, names=tuple(names), counts=counts, protocol=self.protocol | {"only": list(names)})
         return replace(found, grounding=self.grounding and self.grounding.only(names))
-
-    def merge(self, other: "SegmentationReport") -> "SegmentationReport":
-        """A new report on the images of both, as if counted at once; for records that were sharded.
-
-        Raises ValueError for an image that is in both, and for reports made in different ways.
-        """
-        ways = [(r.names, r.protocol, list(r.counts), r.grounding is None) for r in (self, other)]
-        if ways[0] != ways[1]:
-            raise ValueError(f"got reports of {ways[1]} and {ways[0]}, expected the same classes and protocol")
-        if twice := set(self.image_ids) & set(other.image_ids):
-            raise ValueError(f"got {len(twice)} images in both reports, such as {min(twice)!r}, expected none")
-        counts = {number: np.concatenate([rows, other.counts[number]]) for number, rows in self.counts.items()}
-        ids, ignored = self.image_ids + other.image_ids, self.ignored + other.ignored
-        grounding = self.grounding and self.grounding.merge(other.grounding)
-        return replace(self, image_ids=ids, counts=counts, ignored=ignored, grounding=grounding)
 
     def _scores(self, background: float | None, absent: str | None = None) -> SegmentationScores:
         if not self.images:

@@ -8,7 +8,7 @@ that several captions say, the first one counts. N masks, K nouns, H W pixels.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,16 @@ from ovs_lite.config import check_least
 from ovs_lite.data.captions import extract_words
 from ovs_lite.data.images import read_image
 from ovs_lite.data.parts import Share, write_in_parts
-from ovs_lite.data.record import load_split, read_creator
+from ovs_lite.data.record import first, load_split, read_creator
 from ovs_lite.data.rle import encode_rle
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.tagging import Tagger, load_tagger
-from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.data.vocabulary import load_vocabulary, names_of
 from ovs_lite.regions.classifiers import inside, region_scores
 from ovs_lite.regions.sources import ground_truth
 from ovs_lite.tensors import tensors_digest
 
 TRUTH = "truth"  # in place of a proposal model: the record's own segments
-Proposals = Callable[[np.ndarray, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,9 @@ def mine(
     caption, and in `pair` where it comes from. proposer: a `MaskProposer`, or None for the split's own segments.
     limit: the first images only. Several processes, share, stops and what is raised: see `write_in_parts`.
     """
-    config, split = config or MiningConfig(), load_split(source)
-    split = split if limit is None else split.select(range(min(limit, len(split))))
+    config, split = config or MiningConfig(), first(load_split(source), limit)
     tagger = load_tagger(config.tagger)
-    names = [name for vocabulary in config.compounds for name in load_vocabulary(vocabulary).names]
+    names = names_of(config.compounds)
     creator = {**asdict(config), "compounds": list(config.compounds), "tagger": tagger.name, "limit": limit}
     creator |= {"clip": f"{clip.fingerprint()}-{clip.image_fingerprint()}", "source": read_creator(source)}
     creator["masks"] = TRUTH if proposer is None else tensors_digest(proposer.recipe, proposer.state_dict().values())

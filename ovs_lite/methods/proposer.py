@@ -111,7 +111,8 @@ class MaskProposer(nn.Module):
         """(H, W, 3) uint8 RGB -> at most `budget` soft masks (N, H, W), the best first.
 
         Duplicates of a better mask come after all others, empty ones last. objects_only: leave out what the model calls
-        "no object". Images larger than those of the training run are seen at that size.
+        "no object". Images larger than those of the training run are seen at that size. Raises ValueError for
+        objects_only where the model knows no "no object".
         """
         masks, _ = self.ranked(image, objects_only)
         return F.interpolate(masks[:budget, None], image.shape[:2], mode="bilinear", align_corners=False)[:, 0]
@@ -128,11 +129,13 @@ class MaskProposer(nn.Module):
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[-2:])
         seen = F.interpolate(pixels, size, mode="bilinear", antialias=True) if factor < 1 else pixels
         masks, objectness = (found if found is None else found[0] for found in self(seen))
+        if objects_only and objectness is None:
+            raise ValueError(f'got objects_only, expected a model that knows "no object", which {self.recipe} does not')
         inside = (masks > 0.5).float()
         scores = agreement(inside) if objectness is None else objectness
         scores = scores * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         order = scores.argsort(descending=True, stable=True)
-        if objects_only and objectness is not None:
+        if objects_only:
             order = order[objectness[order] > 0.5]
         order = order[nms_order(inside[order])]
         return masks[order], scores[order]

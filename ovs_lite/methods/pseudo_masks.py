@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ovs_lite.data.images import read_image
 from ovs_lite.data.parts import Share, write_in_parts
-from ovs_lite.data.record import iter_encoded, load_split, read_creator
+from ovs_lite.data.record import first, iter_encoded, load_split, read_creator
 from ovs_lite.data.rle import encode_rle
 from ovs_lite.files import file_digest
 from ovs_lite.matching import pairwise_iou
@@ -38,8 +38,7 @@ def write_pseudo_masks(
     Several processes, share, stops and what is raised: see `write_in_parts`; and FileNotFoundError and ValueError for
     what cannot be read.
     """
-    split = load_split(source)
-    split = split if limit is None else split.select(range(min(limit, len(split))))
+    split = first(load_split(source), limit)
     proposer = load_proposer(teacher).to(device)
     creator = {"teacher": file_digest(teacher), "least": least, "most": most, "limit": limit}
     creator["source"] = read_creator(source)

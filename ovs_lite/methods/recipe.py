@@ -46,6 +46,10 @@ class Task:
         """Named, unweighted scalar terms, whose mean over processes is the loss of the whole batch."""
         raise TypeError(f"{type(self).__name__} must define losses(batch)")
 
+    def about(self) -> dict[str, str]:
+        """What only this task has to say of a training, beyond steps, seed and data, for the file of weights."""
+        return {}
+
     def notes(self) -> list[str]:
         """What only this task has to say when it is done, for the command to print."""
         return []

@@ -24,7 +24,7 @@ from ovs_lite.config import check_least
 from ovs_lite.data.entities import EntityParser
 from ovs_lite.data.images import read_image
 from ovs_lite.data.parts import Share, write_in_parts
-from ovs_lite.data.record import iter_encoded, load_split, read_creator
+from ovs_lite.data.record import first, iter_encoded, load_split, read_creator
 from ovs_lite.regions.classifiers import DENSE_SCALE
 
 AT_ONCE = 16  # images
@@ -151,7 +151,7 @@ def write_refined(
     split = load_split(source)
     if "pair" in split.column_names:
         raise ValueError(f"{source}: got mined pairs of a region and a noun, expected images with captions")
-    split = split if limit is None else split.select(range(min(limit, len(split))))
+    split = first(split, limit)
     creator = {"refiner": refiner.name, "limit": limit, "source": read_creator(source)}
 
     def refined(numbers: range) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,6 +11,7 @@ from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.lite.files import LITE_MODELS
 from ovs_lite.clip.model import TOWERS
 from ovs_lite.methods.base import Method
+from ovs_lite.methods.recipe import Recipe, Task
 from ovs_lite.methods.registry import method_class
 from ovs_lite.tensors import check_kind, load_exactly, read_metadata, read_tensors, write_tensors
 
@@ -71,6 +73,24 @@ def load_method(
         raise ValueError(f"{path}: not weights that `ovs-lite train {name}` writes ({error})") from error
     load_exactly(method.trained_part(), tensors, path)
     return method.to(clip.device).eval()
+
+
+def method_recipe(kind: type[Method], **own: Any) -> Recipe:
+    """The recipe of a method whose task has it as `method`: NAME.safetensors, which `load_method` reads on the
+    configuration's CLIP. The file says steps, seed and data, and what the task is `about`. own: the other fields."""
+
+    def save(task: Task, path: Path, config: Any) -> None:
+        data = config.data if isinstance(config.data, str) else " ".join(config.data)
+        notes = {"steps": str(config.loop.steps), "seed": str(config.loop.seed), "data": data}
+        save_method(task.method, path, notes | task.about())
+
+    return Recipe(
+        name=kind.name,
+        save=save,
+        load=lambda path, config: load_method(kind.name, load_clip(config.clip, config.pretrained), path),
+        weights=lambda config: f"{kind.name}.safetensors",
+        **own,
+    )
 
 
 def check_checkpoint(name: str, checkpoint: str | Path | None) -> Path | None:

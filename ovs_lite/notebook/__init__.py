@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from ovs_lite.claims import get_claim, verdict
 from ovs_lite.config import RANDOM, Profile, get_profile, lookup, override, read_changes, to_dict
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import first, load_split
 from ovs_lite.files import data_path, data_root, runs_root, write_json
 from ovs_lite.iconworld.build import split_folder
 from ovs_lite.methods.registry import get_recipe, split_changes
@@ -171,8 +171,7 @@ class Context:
 
     def photos(self) -> datasets.Dataset:
         """The profile's photographs, as many as it evaluates. Raises FileNotFoundError with the cure."""
-        split = load_photos(self.profile)
-        return split.select(range(min(self.profile.notebooks.eval_images, len(split))))
+        return first(load_photos(self.profile), self.profile.notebooks.eval_images)
 
     def data(self, name: str, split: str) -> Path:
         """Folder of one split, e.g. data("icon-coco", "train"). Raises FileNotFoundError with the cure."""

@@ -5,15 +5,13 @@ A run with `--config FILE` is named by its file (`examples/longer.yaml`). A part
 measured, the 95 % interval where there is one, and the verdict by the same rule. The first run is docs/results.csv.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from ovs_lite.claims import get_claim
 from ovs_lite.config import RANDOM
 from ovs_lite.notebook.logs import signed
-from ovs_lite.reproduce.results import RESULTS, Results, read_results
+from ovs_lite.reproduce.results import RESULTS, Results, csv_rows, csv_text, read_results
 
 AGAIN = "again.csv"
 COLUMNS = ("config", "seed", "claim", "part", "value", "low", "high", "n", "verdict", "notebook", "commit")
@@ -43,22 +41,12 @@ def again_table(runs: Sequence[str | Path], first: Results) -> str:
             raise ValueError(f"{run}: got {given} as in {known[name]}, expected another seed, or other changes")
         known[name] = str(run)
         rows += _rows(results, *name)
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(sorted(rows, key=lambda row: (row["config"], int(row["seed"]))))
-    return buffer.getvalue()
+    return csv_text(COLUMNS, sorted(rows, key=lambda row: (row["config"], int(row["seed"]))))
 
 
 def read_again(path: str | Path) -> list[Row]:
     """Rows of an again.csv; none where there is no such file. Raises ValueError where it has other columns."""
-    if not Path(path).exists():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path}: got columns {table.fieldnames}, expected {', '.join(COLUMNS)}")
-        return list(table)
+    return csv_rows(Path(path), COLUMNS) if Path(path).exists() else []
 
 
 def said_again(rows: Sequence[Row], claim: str) -> list[str]:

@@ -22,26 +22,25 @@ SHARED = "Shared parts"
 
 @dataclass(frozen=True)
 class Departure:
-    """One statement. file: below the package; line: of its definition; name: of that, "" for the module; text: its."""
+    """One statement. file: below the package; name: of what its docstring defines, "" for the module."""
 
     file: str
-    line: int
     name: str
     text: str
     methods: tuple[str, ...]
 
 
 def departures(package: Path = PACKAGE) -> list[Departure]:
-    """Every departure that a docstring of the package states, by file and line."""
+    """Every departure that a docstring of the package states, by file."""
     named = _method_names(package)
     found = []
     for path in sorted(package.rglob("*.py")):
         file = path.relative_to(package).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))
         own, of_file = named.get(_owner(file)), _mentioned(ast.get_docstring(tree) or "", named.values())
-        for line, name, docstring in _docstrings(tree):
+        for name, docstring in _docstrings(tree):
             methods = (own,) if own else of_file or _mentioned(docstring, named.values())
-            found += [Departure(file, line, name, text, methods) for text in statements(docstring)]
+            found += [Departure(file, name, text, methods) for text in statements(docstring)]
     return found
 
 
@@ -75,11 +74,11 @@ def deviations_page(package: Path = PACKAGE) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             if docstring := ast.get_docstring(node):
-                yield getattr(node, "lineno", 1), getattr(node, "name", ""), docstring
+                yield getattr(node, "name", ""), docstring
 
 
 def _owner(file: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ovs_lite.claims import HOLDS, INCONCLUSIVE, NOT_RUN, REVERSED, VERDICTS, load_claims
+from ovs_lite.claims import HOLDS, INCONCLUSIVE, NOT_RUN, REVERSED, VERDICTS, ledger
 from ovs_lite.reproduce.verdicts import shown_rows
 
 NOTES = Path(__file__).with_name("notes.yaml")
@@ -20,7 +20,7 @@ def load_notes(path: str | Path = NOTES) -> dict[str, dict[str, str]]:
     """{claim's id: {verdict: note}}. Raises ValueError for a claim or verdict that there is not."""
     notes = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     for name, texts in notes.items():
-        if name not in load_claims() or not isinstance(texts, dict) or not set(texts) <= set(VERDICTS):
+        if name not in ledger() or not isinstance(texts, dict) or not set(texts) <= set(VERDICTS):
             raise ValueError(f"{path}: got {name!r}: {texts!r}, expected a claim's id and {{verdict: note}}")
     return notes
 

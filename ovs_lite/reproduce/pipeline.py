@@ -200,7 +200,6 @@ def _kernel_environment(runs: Path, config: str | Path | None):
     folders |= {"OVS_CONFIG": str(Path(config).resolve())} if config else {}
     before = dict(os.environ)
     os.environ.update({**folders, "OVS_HEADLESS": "1", "PYTHONPATH": paths})
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         yield
     finally:

@@ -53,22 +53,15 @@ def write_results(
         rows += _of_stage(stage)
     for entry in found:
         rows += _of_claim(entry)
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({"profile": profile, **{key: _cell(value) for key, value in row.items()}} for row in rows)
-    write_text(Path(run) / RESULTS, buffer.getvalue())
+    cells = ({"profile": profile, **{key: _cell(value) for key, value in row.items()}} for row in rows)
+    write_text(Path(run) / RESULTS, csv_text(COLUMNS, cells))
     return Path(run) / RESULTS
 
 
 def read_results(path: str | Path) -> Results:
     """Read a results.csv. Raises FileNotFoundError for none, ValueError where it has other columns or no numbers."""
     path = Path(path)
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path}: got columns {table.fieldnames}, expected {', '.join(COLUMNS)}")
-        rows = list(table)
+    rows = csv_rows(path, COLUMNS)
     facts = {row["name"]: row["value"] for row in rows if row["kind"] == "run"}
     notebooks: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -78,6 +71,24 @@ def read_results(path: str | Path) -> Results:
         return Results(facts, notebooks, dict(_measured(rows)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; write it again with ovs-lite reproduce") from error
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """A table as the text of a file, its columns first."""
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return buffer.getvalue()
+
+
+def csv_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The rows of such a file. Raises ValueError where it has other columns."""
+    with open(path, encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        if list(table.fieldnames or ()) != list(columns):
+            raise ValueError(f"{path}: got columns {table.fieldnames}, expected {', '.join(columns)}")
+        return list(table)
 
 
 def _of_stage(stage: Mapping[str, Any]) -> list[Row]:

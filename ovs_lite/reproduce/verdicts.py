@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovs_lite.claims import NOT_RUN, VERDICTS, Claim, Part, combined, load_claims
+from ovs_lite.claims import NOT_RUN, VERDICTS, Claim, Part, combined, ledger
 from ovs_lite.files import write_json
 from ovs_lite.notebook.logs import read_claims, signed
 
@@ -32,7 +32,7 @@ def entries(measured: Measured) -> list[dict[str, Any]]:
     margin and why; parts: the same of each part. Where there are parts, the numbers of the claim are those of the first
     part with its verdict (else of the first that was run), which `decided_by` names.
     """
-    return [_entry(claim, measured) for claim in load_claims().values()]
+    return [_entry(claim, measured) for claim in ledger().values()]
 
 
 def counted(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -69,7 +69,7 @@ def areas(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str, floa
     return rows + ([(-1, "unlabelled", float(counts[0] / labels.size))] if counts[0] else [])
 
 
-def percent(share: float) -> str:
+def rounded_share(share: float) -> str:
     """0.314 -> "31 %"; a little is never written as nothing."""
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
@@ -81,7 +81,7 @@ def alt_text(labels: np.ndarray, names: Sequence[str]) -> str:
 
 def in_words(rows: Sequence[tuple[int, str, float]]) -> str:
     """The rows of `areas` as `alt_text` says them."""
-    return ", ".join(f"{name} {percent(share)}" for _, name, share in rows)
+    return ", ".join(f"{name} {rounded_share(share)}" for _, name, share in rows)
 
 
 def _checked(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -146,7 +146,7 @@ def _with_legend(image: Image.Image, rows: list[tuple[int, str, float]]) -> Imag
     total = max(image.width, LEGEND_WIDTH)
     places, x, y = [], gap, gap
     for index, name, share in rows:
-        area = f" {percent(share)}"
+        area = f" {rounded_share(share)}"
         text = shorten(name, size, total - 4 * gap - size - width(area, size)) + area
         needed = size + gap + width(text, size)
         if x > gap and x + needed + gap > total:

@@ -1,4 +1,4 @@
-"""The one printer of markdown tables."""
+"""Markdown tables, as the commands print them."""
 
 from collections.abc import Iterable, Sequence
 

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from kit.file_server import Behaviour, serving
-from ovs_lite.data.download import Expected, digest_of, download
+from ovs_lite.data.download import Expected, download
+from ovs_lite.files import file_digest
 
 CONTENT = os.urandom(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -41,7 +42,7 @@ def test_a_file_comes_once(tmp_path):
     with world(tmp_path) as here:
         assert here.fetch() is True and here.path.read_bytes() == CONTENT
         assert here.fetch() is False and len(here.does.asked) == 1 and not here.pauses
-        assert here.around() == [] and digest_of(here.path, "sha256") == SHA256
+        assert here.around() == [] and file_digest(here.path) == SHA256
 
 
 @pytest.mark.parametrize("expected", [RIGHT, Expected()], ids=["known", "unknown"])

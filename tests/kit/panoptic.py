@@ -1,14 +1,10 @@
-"""Records of random segments, a predictor that knows the image by its colour, and their evaluation in two processes."""
+"""Records of random segments, and a predictor that knows an image by its colour."""
 
 import numpy as np
-import torch
 
 from kit.oracles.panoptic import random_case
-from kit.processes import save
 from kit.records import make_record
-from ovs_lite import distributed
 from ovs_lite.data.vocabulary import parse_vocabulary
-from ovs_lite.evaluation import PanopticQuality, evaluate_panoptic
 
 IS_THING = [True, False, True, True, False]
 CLASSES = [{"id": i, "name": f"c{i}", "synonyms": [], "is_thing": thing} for i, thing in enumerate(IS_THING)]
@@ -25,12 +21,3 @@ RECORDS = [
 def known(image):
     """What `random_case` predicts for the image."""
     return CASES[image[0, 0, 0]][:2]
-
-
-def two_processes(folder):
-    """Each evaluates its share; the counts are summed between them, too."""
-    report = evaluate_panoptic(known, distributed.shard(RECORDS), FIVE, way="known")
-    summed = PanopticQuality(FIVE)
-    summed.counts += distributed.reduce_sum(torch.from_numpy(report.per_image.sum(0))).numpy()
-    found = {"ids": list(report.image_ids), "counts": torch.from_numpy(report.per_image), "pq": summed.compute().all.pq}
-    save(found, folder)

@@ -26,12 +26,12 @@ def settings(weights=None, priors=(0.4, 0.0), **others):
     return TclConfig(**named, positive_area=priors[0], negative_area=priors[1], **others)
 
 
-def make_task(count=6, dtype=torch.float64, unfreeze_batch=None, chunk=None, **options):
+def make_task(count=6, dtype=torch.float64, unfreeze_batch=None, **options):
     """A task whose batches hold all of `count` pairs; shaken, so that open gates let every weight matter."""
     torch.manual_seed(0)
     method = Tcl(load_clip()).to(dtype)
     shaken(method.grounder, 0.02)
-    task = TclTraining(method, PairBatches(shape_pairs(count), count, 64), settings(**options), chunk)
+    task = TclTraining(method, PairBatches(shape_pairs(count), count, 64), settings(**options))
     task.unfreeze_batch = unfreeze_batch
     return task
 

@@ -162,6 +162,8 @@ def test_nothing_that_is_an_object_gives_no_proposals():
     proposer, _ = canned(guesses(4), torch.full((4,), 0.5))
     assert proposer.propose(noise(12, 10), objects_only=True).shape == (0, 12, 10)
     assert canned(torch.zeros(3, 12, 10))[0].propose(noise(12, 10)).shape == (3, 12, 10)
+    with pytest.raises(ValueError, match='got objects_only, expected a model that knows "no object"'):
+        canned(guesses(4))[0].propose(noise(12, 10), objects_only=True)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -5,7 +5,7 @@ second are a V100's.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,19 @@ def _seconds(
 ) -> float:
     clip = method.clip
     image = clip.normalise(image.to(clip.device))
-    wait = torch.cuda.synchronize if clip.device.type == "cuda" else (lambda: None)
+
+    def predict() -> None:
+        texts = clip.encode_text(prompts).view(classes, -1, clip.embed_dim).mean(1)
+        method.predict(image, torch.nn.functional.normalize(texts, dim=1), **options)
+
+    return timed(predict, clip.device)[1]
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What `work` returns, and the seconds until the device has it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     wait()
     start = time.perf_counter()
-    texts = clip.encode_text(prompts).view(classes, -1, clip.embed_dim).mean(1)
-    method.predict(image, torch.nn.functional.normalize(texts, dim=1), **options)
+    found = work()
     wait()
-    return time.perf_counter() - start
+    return found, time.perf_counter() - start

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ovs_lite.clip.lite.files import LITE_MODELS
-from ovs_lite.config import RANDOM, LoopConfig
+from ovs_lite.config import RANDOM, LoopConfig, check_choices, check_least
 from ovs_lite.iconworld.atlas import STYLES, TRAINING_STYLES
 
 OWN, OWN_NUMBER = "own", -1
@@ -40,25 +40,16 @@ class ClipPretrainingConfig:
     draw_on: str = "cpu"  # device that draws the images, such as cuda
 
     def __post_init__(self):
-        known = {
-            "model": LITE_MODELS,
-            "teacher": ("", OWN, *LITE_MODELS),
-            "freeze": ("", OWN, "text", "image"),
-            "text": ("", OWN, RANDOM, *LITE_MODELS),
-            "curriculum": (OWN, *CURRICULA),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                expected = ", ".join(value or "nothing" for value in values)
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {expected}")
+        texts, frozen = ("", OWN, RANDOM, *LITE_MODELS), ("", OWN, "text", "image")
+        check_choices(self, model=LITE_MODELS, teacher=("", OWN, *LITE_MODELS), freeze=frozen, text=texts)
+        check_choices(self, curriculum=(OWN, *CURRICULA))
         if not self.styles or set(self.styles) - set(STYLES):
             raise ValueError(f"got styles={self.styles}, expected some of {', '.join(STYLES)}")
         if self.closed_blocks > 0 and not OWN_SETTINGS[self.model]["closed_blocks"]:
             raise ValueError(f"got closed_blocks={self.closed_blocks} for {self.model}, which has no class token")
         if self.closed_blocks < OWN_NUMBER:
             raise ValueError(f"got closed_blocks={self.closed_blocks}, expected 0 or more, or -1 for the model's own")
-        if self.batch < 1:
-            raise ValueError(f"got batch={self.batch}, expected at least 1")
+        check_least(self, 1, "batch")
 
     def resolved(self) -> "ClipPretrainingConfig":
         """With what `own` stands for. Weights that were given bring their own text tower."""

@@ -9,22 +9,17 @@ from the CLIP that also reads the words. Departures: AdamW and Muon; F_z may sta
 (`network.OpenSegNetwork`), so that it begins as CLIP with proposals and grounding has to add to it.
 """
 
-from ovs_lite.clip import load_clip
 from ovs_lite.methods.openseg.config import ABLATIONS, PRESETS, SOURCES
 from ovs_lite.methods.openseg.method import OpenSeg
 from ovs_lite.methods.openseg.training import build, start
-from ovs_lite.methods.recipe import Recipe
-from ovs_lite.methods.trained import load_method, save_method
+from ovs_lite.methods.trained import method_recipe
 
 METHOD = OpenSeg
-RECIPE = Recipe(
-    name="openseg",
+RECIPE = method_recipe(
+    OpenSeg,
     presets=PRESETS,
     sources=SOURCES,
     build=build,
-    save=lambda task, path, config: save_method(task.method, path, task.about()),
-    load=lambda path, config: load_method("openseg", load_clip(config.clip, config.pretrained), path),
-    weights=lambda config: "openseg.safetensors",
     ablations=ABLATIONS,
     start=start,
     example="openseg --steps 300 --alpha 0 --out runs/openseg-without-masks",

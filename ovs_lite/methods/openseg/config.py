@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import RANDOM, SHIPPED, LoopConfig
+from ovs_lite.config import RANDOM, SHIPPED, LoopConfig, check_choices
 from ovs_lite.data.captions import ALL, KINDS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.proposer import LITE_TRUNK, ProposalConfig
@@ -49,10 +49,8 @@ class OpenSegConfig(ProposalConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        choices = {"start": (*STARTS, self.tower or f"a file *{TOWERS}"), "tagger": TAGGERS, "pooling": POOLINGS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        starts = (*STARTS, self.tower or f"a file *{TOWERS}")
+        check_choices(self, start=starts, tagger=TAGGERS, pooling=POOLINGS)
         if not self.kinds or set(self.kinds) - {*KINDS, ALL}:
             raise ValueError(f"got kinds={self.kinds}, expected some of {', '.join(KINDS)}, or {ALL}")
         if self.tower and (self.proposals or self.backbone != LITE_TRUNK):

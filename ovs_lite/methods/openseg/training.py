@@ -17,9 +17,9 @@ from ovs_lite.config import SHIPPED
 from ovs_lite.data.captions import ALL, NO_REGION, extract_words
 from ovs_lite.data.loaders.mask_batches import MaskBatch, MaskBatches, MixedBatches
 from ovs_lite.data.loaders.prefetch import Prefetched
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import first, load_split
 from ovs_lite.data.tagging import load_tagger
-from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.data.vocabulary import names_of
 from ovs_lite.distributed import gather_with_gradient, largest
 from ovs_lite.files import data_path, file_digest
 from ovs_lite.losses.grounding import grounding_loss
@@ -71,10 +71,8 @@ class OpenSegTraining(Task):
         return [f"words of captions by the tagger {self.found['tagger']!r}, kept: {', '.join(self.config.kinds)}"]
 
     def about(self) -> dict[str, str]:
-        """For the file of weights: how long, on what, and who told nouns from adjectives."""
-        loop, config = self.config.loop, self.config
-        about = {"steps": loop.steps, "seed": loop.seed, "data": " ".join(config.data), "tagger": self.found["tagger"]}
-        return {key: str(value) for key, value in about.items()}
+        """Who told nouns from adjectives."""
+        return {"tagger": str(self.found["tagger"])}
 
 
 class WordsAlone(OpenSegTraining):
@@ -129,7 +127,7 @@ def build(config: OpenSegConfig) -> OpenSegTraining:
     tagger = load_tagger(config.tagger, config.nltk_data)
     splits = [load_split(data_path(name)) for name in config.data]
     for place, limit in enumerate(config.limits):
-        splits[place] = splits[place].select(range(min(limit, len(splits[place]))))
+        splits[place] = first(splits[place], limit)
     found = {
         "records": [len(split) for split in splits],
         "tagger": tagger.name,
@@ -145,7 +143,7 @@ def build(config: OpenSegConfig) -> OpenSegTraining:
 
 def _batches(config: OpenSegConfig, splits: Sequence[Any], tagger: Any, mean: torch.Tensor) -> MixedBatches:
     asked = {"keep": config.kinds, "stop": () if ALL in config.kinds else NO_REGION, "tagger": tagger}
-    names = [name for vocabulary in config.compounds for name in load_vocabulary(vocabulary).names]
+    names = names_of(config.compounds)
     words = lru_cache(maxsize=1 << 18)(partial(extract_words, compounds=names, **asked))
     settings = (config.batch // len(splits), config.image_size, config.loop.seed, config.rescale, not config.proposals)
     about = {"per": config.per, "fill": tuple(mean.flatten().tolist()), "words": words, "keep": config.keep}

@@ -5,22 +5,17 @@ Paper: Liang et al., "Open-Vocabulary Semantic Segmentation with Mask-adapted CL
 `clip.mask_prompt`), the orders of tuning (A.4, `adaptation`), the ensemble (A.5, `method`). Departures are named there.
 """
 
-from ovs_lite.clip import load_clip
 from ovs_lite.methods.ovseg.adaptation import build, start
 from ovs_lite.methods.ovseg.config import ABLATIONS, PRESETS, SOURCES
 from ovs_lite.methods.ovseg.method import OVSeg
-from ovs_lite.methods.recipe import Recipe
-from ovs_lite.methods.trained import load_method, save_method
+from ovs_lite.methods.trained import method_recipe
 
 METHOD = OVSeg
-RECIPE = Recipe(
-    name="ovseg",
+RECIPE = method_recipe(
+    OVSeg,
     presets=PRESETS,
     sources=SOURCES,
     build=build,
-    save=lambda task, path, config: save_method(task.method, path, task.about()),
-    load=lambda path, config: load_method("ovseg", load_clip(config.clip, config.pretrained), path),
-    weights=lambda config: "ovseg.safetensors",
     ablations=ABLATIONS,
     start=start,
     example="ovseg --data runs/pairs --tune tower --depth 0 --lr 3e-4 --weight-decay 0.2 --out runs/ovseg-tower",

@@ -68,9 +68,8 @@ class Adaptation(Task):
         return [f"{learned:,} of {sum(part.numel() for part in self.model.parameters()):,} parameters learned"]
 
     def about(self) -> dict[str, str]:
-        """For the file of weights: how long and on what."""
-        loop = self.config.loop
-        return {"steps": str(loop.steps), "seed": str(loop.seed), "data": self.config.data, "tune": self.config.tune}
+        """What was tuned."""
+        return {"tune": self.config.tune}
 
 
 def contrast(

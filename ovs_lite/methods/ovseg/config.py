@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import SHIPPED, LoopConfig, check_least
+from ovs_lite.config import SHIPPED, LoopConfig, check_choices, check_least
 
 TUNED = ("prompts", "tower", "both")
 REPEATED = ("negatives", "equal", "ignored")
@@ -34,10 +34,7 @@ class OVSegConfig:
     margin: float = 0.0  # largest blank margin of half of the crops, as a share of their sides; 0, as released: none
 
     def __post_init__(self):
-        choices = {"tune": TUNED, "repeated": REPEATED}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        check_choices(self, tune=TUNED, repeated=REPEATED)
         check_least(self, 1, "batch")
         check_least(self, 0, "depth", "margin", "prompt_std")
         if not 0 <= self.cut < 1:

@@ -10,24 +10,17 @@ here, and images have CLIP's statistics, unless an official checkpoint is loaded
 trained with ImageNet's statistics.
 """
 
-from ovs_lite.clip import load_clip
-from ovs_lite.methods.recipe import Recipe
 from ovs_lite.methods.tcl.config import PRESETS, SOURCES
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.methods.tcl.training import build
-from ovs_lite.methods.trained import load_method, save_method
+from ovs_lite.methods.trained import method_recipe
 
 METHOD = Tcl
-RECIPE = Recipe(
-    name="tcl",
+RECIPE = method_recipe(
+    Tcl,
     presets=PRESETS,
     sources=SOURCES,
     build=build,
-    save=lambda task, path, config: save_method(
-        task.method, path, {"steps": str(config.loop.steps), "seed": str(config.loop.seed)}
-    ),
-    load=lambda path, config: load_method("tcl", load_clip(config.clip, config.pretrained), path),
-    weights=lambda config: "tcl.safetensors",
     example="tcl --area-weight 0 --steps 40 --out runs/tcl-without-area",
 )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig, check_least
+from ovs_lite.config import LoopConfig, check_choices, check_least
 
 VARIANTS = ("released", "paper")
 TERMS = ("image", "feature", "area", "smooth", "contrastive")
@@ -37,10 +37,9 @@ class TclConfig:
 
     def __post_init__(self):
         check_least(self, 1, "image_size", "batch")
+        check_choices(self, variant=VARIANTS)
         if not 0 <= self.unfreeze <= 1:
             raise ValueError(f"got unfreeze={self.unfreeze}, expected a share of the steps in [0, 1]")
-        if self.variant not in VARIANTS:
-            raise ValueError(f"got variant={self.variant!r}, expected one of {', '.join(VARIANTS)}")
         if not any(self.weights().values()) or min(self.weights().values()) < 0:
             raise ValueError(f"got weights {self.weights()}, expected none negative, and not all 0")
 

@@ -45,7 +45,6 @@ class TclTraining(Task):
     method: whose grounder is trained.
     batches: index -> PairBatch, this process's share.
     config: weights (a term with weight 0 is not computed), priors, variant.
-    chunk: texts at a time, see `losses.tcl`.
     """
 
     def __init__(
@@ -53,11 +52,10 @@ class TclTraining(Task):
         method: Tcl,
         batches: Callable[[int], PairBatch],
         config: TclConfig | None = None,
-        chunk: int | None = None,
         found: dict[str, Any] | None = None,
     ):
         super().__init__(method, method.grounder, batches, found)
-        self.method, self.config, self.chunk = method, config or TclConfig(), chunk
+        self.method, self.config = method, config or TclConfig()
         self.weights = self.config.weights()
         loop, never = self.config.loop, self.config.unfreeze >= 1
         # the first batch that trains the copy of CLIP's last block
@@ -91,7 +89,7 @@ class TclTraining(Task):
         if self.config.variant == "paper":
             pixels = F.normalize(pixels, dim=1, eps=EPS)
         # all pairs of images and texts, once, and only where a term needs them
-        terms = cache(lambda: text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own, self.chunk))
+        terms = cache(lambda: text_grounding_terms(pixels, texts, grounder.scale, grounder.bias, own))
         found: dict[str, Callable[[], torch.Tensor]] = {
             "image": lambda: self._image_level(images, pixels, texts, own),
             "feature": lambda: info_nce(gather_with_gradient(terms().similarity), grounder.feature_scale),

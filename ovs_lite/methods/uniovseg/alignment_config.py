@@ -4,7 +4,7 @@ and as the paper's."""
 from dataclasses import dataclass, field, replace
 
 from ovs_lite.clip.dense import MODES
-from ovs_lite.config import SHIPPED, LoopConfig, check_least
+from ovs_lite.config import SHIPPED, LoopConfig, check_choices, check_least
 from ovs_lite.data.entities import PARSERS
 from ovs_lite.data.tagging import TAGGERS
 from ovs_lite.methods.uniovseg.adapter import ACTIVATIONS
@@ -44,16 +44,7 @@ class AlignmentConfig:
     kept: int = 4096  # images of which maps and masks are kept in memory, 0.1 MB each in the miniature
 
     def __post_init__(self):
-        choices = {
-            "mode": MODES,
-            "activation": tuple(ACTIVATIONS),
-            "loss": LOSSES,
-            "parser": PARSERS,
-            "tagger": TAGGERS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        check_choices(self, mode=MODES, activation=ACTIVATIONS, loss=LOSSES, parser=PARSERS, tagger=TAGGERS)
         check_least(self, 1, "rank", "grid", "budget", "batch")
         if min(self.short_sides, default=0) < 1:
             raise ValueError(f"got short_sides={self.short_sides}, expected at least one size, and each 1 or more")

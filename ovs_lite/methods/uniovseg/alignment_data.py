@@ -17,7 +17,7 @@ from ovs_lite.data.entities import EntityParser, tagged_parser
 from ovs_lite.data.loaders.places import Places
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.tagging import load_tagger
-from ovs_lite.data.vocabulary import load_vocabulary
+from ovs_lite.data.vocabulary import names_of
 from ovs_lite.files import file_digest
 from ovs_lite.methods.proposer import MaskProposer, load_proposer
 from ovs_lite.methods.uniovseg.alignment_config import CLASSICAL, OWN, SEGMENTER, AlignmentConfig
@@ -111,5 +111,5 @@ def entity_parser(config: AlignmentConfig) -> EntityParser:
     """The parser that the configuration names."""
     if config.parser == "chat":
         return ChatParser(config.url, config.chat_model)
-    names = [name for vocabulary in config.compounds for name in load_vocabulary(vocabulary).names]
+    names = names_of(config.compounds)
     return tagged_parser(config.parser, names, load_tagger(config.tagger))

@@ -22,7 +22,7 @@ from ovs_lite.clip import Clip, load_clip
 from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.config import SHIPPED
 from ovs_lite.data.images import read_image
-from ovs_lite.data.record import load_split
+from ovs_lite.data.record import first, load_split
 from ovs_lite.distributed import gather_with_gradient, largest, total_count, world_size
 from ovs_lite.files import data_path, file_digest
 from ovs_lite.losses.alignment import contrastive_alignment_loss, cosine_alignment_loss
@@ -141,11 +141,6 @@ class AlignmentTraining(Task):
         """Where entities and masks came from."""
         return [f"entities: {self.found['parser']}; masks: {self.config.masks}"]
 
-    def about(self) -> dict[str, str]:
-        """For the file of weights: how long and on what."""
-        loop = self.config.loop
-        return {"steps": str(loop.steps), "seed": str(loop.seed), "data": self.config.data}
-
 
 class RandomPairs(AlignmentTraining):
     """A control, to tell matching from training: the entities are those that matching keeps, their masks are drawn.
@@ -177,10 +172,9 @@ def build(config: AlignmentConfig) -> AlignmentTraining:
 
     Raises FileNotFoundError for data or weights that are not there, ValueError for others.
     """
-    split = load_split(data_path(config.data))
+    split = first(load_split(data_path(config.data)), config.limit or None)
     clip, (segmenter, digest) = load_clip(config.clip, config.pretrained), joined_segmenter(config)
     parser, (masks, masks_name) = entity_parser(config), mask_source(config, segmenter)
-    split = split.select(range(min(config.limit, len(split)))) if config.limit else split
     batches = EntityBatches(split, config.batch, config.loop.seed, parser)
     found = {"records": len(split), "parser": parser.name, "segmenter": digest, "masks": masks_name}
     found |= {"text_tower": clip.fingerprint(), "image_tower": clip.image_fingerprint()}

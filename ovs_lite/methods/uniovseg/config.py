@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ovs_lite.config import LoopConfig, check_least
+from ovs_lite.config import LoopConfig, check_choices, check_least
 from ovs_lite.losses.prompted_masks import MATCHINGS
 from ovs_lite.methods.proposer import MaskConfig
 from ovs_lite.models.positions import POSITIONS
@@ -44,10 +44,7 @@ class PromptConfig(MaskConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        choices = {"positions": POSITIONS, "matching": MATCHINGS, "quality_of": QUALITIES}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(known)}")
+        check_choices(self, positions=POSITIONS, matching=MATCHINGS, quality_of=QUALITIES)
         check_least(self, 1, "granularities", "sampled", "grid", "most_masks")
         if self.points + self.boxes < 1:
             raise ValueError(f"got points={self.points} and boxes={self.boxes}, expected 1 or more of them together")

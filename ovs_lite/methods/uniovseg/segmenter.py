@@ -132,8 +132,10 @@ class PromptSegmenter(MaskProposer):
     def ranked(self, image: np.ndarray, objects_only: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """`grid_masks` of an image, (N, H, W) at the size at which it was seen, and their scores (N,), best first.
 
-        objects_only: changes nothing, for want of a "no object".
+        Raises ValueError for objects_only, for want of a "no object".
         """
+        if objects_only:
+            raise ValueError(f'got objects_only, expected a model that knows "no object", which {self.recipe} does not')
         seen = self.look(image)
         ((logits, quality),) = self.grid_masks(seen)
         return soft_masks(logits[None], seen.shown)[0], quality

@@ -13,7 +13,7 @@ from ovs_lite.data.queries import parse_queries, phrases
 from ovs_lite.data.templates import fill, template_set
 from ovs_lite.regions.score_maps import enlarged
 from ovs_lite.viz.explorer.content import WORDS, Result, short
-from ovs_lite.viz.overlay import percent
+from ovs_lite.viz.overlay import rounded_share
 
 MASKS = 3  # proposals that are named
 
@@ -104,7 +104,7 @@ def _rows(
         away = float(np.hypot(ys - y, xs - x).min())
         far = "" if inside[y, x] else f", {away:.0f} pixels away"
         named = f"{names[int(row.argmax())]} {short(score)}"
-        about = f"mask {number}: {named}, {percent(float(inside.mean()))} of the window{far}"
+        about = f"mask {number}: {named}, {rounded_share(float(inside.mean()))} of the window{far}"
         found.append((about, float(mask[y, x]), score, away))
     return found
 
@@ -112,4 +112,4 @@ def _rows(
 def _region(labels: np.ndarray, row: int, column: int) -> str:
     parts, _ = ndimage.label(labels == labels[row, column])
     share = float((parts == parts[row, column]).mean())
-    return f"Its region, of one label and connected, is {percent(share)} of the image."
+    return f"Its region, of one label and connected, is {rounded_share(share)} of the image."
