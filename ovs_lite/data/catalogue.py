@@ -6,7 +6,7 @@ the user keeps it; prepared splits lie in `data_root`/SET/SPLIT.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,9 +100,13 @@ class Catalogue:
         return [self.files[name] for name in data_set.files]
 
 
-@cache
-def load_catalogue(path: Path = CATALOGUE) -> Catalogue:
+def load_catalogue(path: str | Path | None = None) -> Catalogue:
     """The catalogue of the kit, or one of the same layout. Raises ValueError naming the entry that is wrong."""
+    return _load(str(path or CATALOGUE))
+
+
+@lru_cache(maxsize=8)
+def _load(path: str) -> Catalogue:
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or set(content) != {"files", "sets"}:
         raise ValueError(f"{path}: got no mapping of files and sets")

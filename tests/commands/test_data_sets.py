@@ -99,7 +99,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys):
     for words, told in (
         (["prepare", "voc"], "voc20"),
         (["prepare", "voc20"], "ovs-lite data get voc20"),
-        (["prepare", "voc20", "--from", tmp_path, "--limit", 0], "got limit 0"),
+        (["prepare", "voc20", "--from", tmp_path, "--limit", 0], "got --limit 0, expected at least 1"),
         (["get", "imagenet"], "expected one of"),
         (["plan", "--rate", 0], "got a rate of 0"),
         (["get", "voc20", "voc21", "--links", tmp_path], "expected one"),
