@@ -52,8 +52,8 @@ def format_number(value: Any, unit: str = "") -> str:
 
 
 def signed(value: float) -> str:
-    """A difference as people read it: three significant digits and its sign."""
-    return f"{value:+.3g}"
+    """A difference as people read it: three significant digits, none beyond thousandths, and its sign."""
+    return f"{round(value, 3) or 0.0:+.3g}"
 
 
 def claim_line(row: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from ovs_lite.distributed import (
     total_count,
     world_size,
 )
-from ovs_lite.files import write_json
+from ovs_lite.files import printable, write_json
 from ovs_lite.methods import Task
 from ovs_lite.train.blocks import economical
 from ovs_lite.train.meter import Meter
@@ -149,7 +149,7 @@ def _conclude(meter: Meter, out: Path, done: int) -> None:
     row = meter.row()
     _log(out, {"step": done, **row})
     for line in meter.lines(row) if is_main() else ():
-        print(line)
+        print(printable(f"{out.name}: {line}"))
 
 
 def _step(

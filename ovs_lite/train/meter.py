@@ -71,7 +71,8 @@ class Meter:
 
     def lines(self, row: dict[str, Any]) -> list[str]:
         """The row of `row` in words, and a cure where too much time went into waiting for data."""
-        done = f"{row['devices']}: {row['hours']:.3g} hours, {row['samples']} samples, {row['samples_per_s']} samples/s"
+        took = f"{row['hours']:.3g} hours" if row["hours"] >= 0.1 else f"{3600 * row['hours']:.3g} s"
+        done = f"{row['devices']}: {took}, {row['samples']} samples, {row['samples_per_s']} samples/s"
         waiting = f"{row['data_wait']:.0%} of the time waiting for data, {row['peak_memory_gb']} GB peak memory"
         cured = row["data_wait"] > MOST_WAITING and self.batches >= FEWEST_STEPS
         cured = cured and row["data_wait"] * row["hours"] * 3600 >= SHORTEST_WAIT

@@ -196,6 +196,8 @@ def _jackknife(values: np.ndarray, left_out: np.ndarray, note: str) -> Estimate:
 def _aligned(reports: list[Any]) -> list[np.ndarray]:
     """(N, ...) counts of each report, images in the order of the first."""
     order = reports[0].image_ids
+    if len(set(order)) < len(order):
+        raise ValueError(f"got {len(order)} images of {len(set(order))} different names, expected a name for each")
     for report in reports:
         if report.names != reports[0].names or set(report.image_ids) != set(order) or not order:
             raise ValueError(

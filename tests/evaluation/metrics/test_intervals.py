@@ -239,6 +239,9 @@ def test_what_cannot_be_compared_is_refused():
     for wrong in (renamed, elsewhere, fake(1, 11)):
         with pytest.raises(ValueError, match="expected the same images and classes, and at least one of each"):
             miou_difference(first, wrong)
+    twice = of_counts(first.per_image, [*first.image_ids[:-1], first.image_ids[0]])
+    with pytest.raises(ValueError, match=r"images of \d+ different names, expected a name for each"):
+        miou_difference(twice, twice)
     empty, void = fake(1, 0), of_counts(0 * first.per_image)
     with pytest.raises(ValueError, match="at least one of each"):
         miou_difference(empty, empty)
