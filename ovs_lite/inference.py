@@ -64,7 +64,7 @@ def resized_shape(height: int, width: int, window: Window) -> tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(f"got an image of {height} x {width} pixels, expected at least one")
     scale = min(window.short_side / min(height, width), window.longest / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))  # as mmcv and detectron2 round
 
 
 def resize_image(image: Image.Image, window: Window) -> torch.Tensor:

@@ -162,6 +162,14 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def products(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """(..., N, D), (..., M, D) -> (..., N, M) products of vectors, in float32 or wider, also under autocast, which
+    casts what a matrix product is given: cosines times 100 would be off by tenths."""
+    first = at_least_float32(first)
+    with torch.autocast(first.device.type, enabled=False):
+        return first @ second.to(first.dtype).mT
+
+
 def nothing_learned(*tensors: torch.Tensor) -> torch.Tensor:
     """The loss of a batch that has nothing to learn from: a scalar 0, with gradients of 0 to each of the tensors.
 

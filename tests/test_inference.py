@@ -116,7 +116,8 @@ def test_windows_are_cut_at_their_size_and_options_reach_the_method(clip):
 @pytest.mark.parametrize(
     "height, width, expected",
     [(128, 128, (128, 128)), (480, 640, (128, 171)), (640, 480, (171, 128)), (10, 10, (128, 128)),
-     (100, 1600, (128, 2048)), (1600, 50, (2048, 64)), (1, 10_000, (1, 2048)), (1, 1, (128, 128))],
+     (100, 1600, (128, 2048)), (1600, 50, (2048, 64)), (1, 10_000, (1, 2048)), (1, 1, (128, 128)),
+     (64, 65, (128, 130)), (256, 257, (128, 129))],  # half a pixel more is one more, as in the released code
 )  # fmt: skip
 def test_the_short_side_is_resized_and_the_long_side_bounded(height, width, expected):
     assert resized_shape(height, width, Window(128, 128, 64)) == expected

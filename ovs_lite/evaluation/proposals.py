@@ -13,6 +13,7 @@ import torch
 from ovs_lite.data.images import read_image
 from ovs_lite.data.segments import record_masks
 from ovs_lite.data.vocabulary import Vocabulary
+from ovs_lite.evaluation.metrics.intervals import Estimate, ratio_difference, ratio_interval
 from ovs_lite.evaluation.metrics.recall import BUDGET, THRESHOLDS, best_ious
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
@@ -35,49 +36,32 @@ class RecallReport:
     images: int
     by_image: dict[str, dict[str, list[list[int]]]] = field(repr=False)
 
-    def difference(
-        self, first: str, second: str, threshold: float = 0.5, group: str = "all", draws: int = 2000, seed: int = 0
-    ) -> tuple[float, float, float]:
-        """Recall of the source `first` minus that of `second`, and its 95 % interval (low, high).
+    def difference(self, first: str, second: str, threshold: float = 0.5, group: str = "all") -> Estimate:
+        """Recall of the source `first` minus that of `second`, and its interval over images.
 
-        Percentile bootstrap: images are drawn with replacement, the same for both. Raises ValueError for a threshold
-        that was not measured and where the group has no target.
+        Raises ValueError for a threshold that was not measured and where the group has no target.
         """
-        return _with_interval(*self._differences(first, second, threshold, group, draws, seed))
+        return ratio_interval(*self._gain(first, second, threshold, group))
 
     def change_of_difference(
-        self,
-        first: str,
-        second: str,
-        groups: tuple[str, str] = ("unseen", "seen"),
-        threshold: float = 0.5,
-        draws: int = 2000,
-        seed: int = 0,
-    ) -> tuple[float, float, float]:
-        """`difference` on the first of two groups minus that on the second, and its 95 % interval (low, high).
+        self, first: str, second: str, groups: tuple[str, str] = ("unseen", "seen"), threshold: float = 0.5
+    ) -> Estimate:
+        """`difference` on the first of two groups minus that on the second, and its interval over the same images.
 
-        What is left of a lead on one group after what the sources differ by on the other. The same images are drawn for
-        both groups. Raises ValueError as `difference` does.
+        What is left of a lead on one group after what the sources differ by on the other. Raises ValueError as
+        `difference` does.
         """
-        pairs = [self._differences(first, second, threshold, group, draws, seed) for group in groups]
-        return _with_interval(*(one - other for one, other in zip(*pairs, strict=True)))
+        return ratio_difference(*(self._gain(first, second, threshold, group) for group in groups))
 
-    def _differences(
-        self, first: str, second: str, threshold: float, group: str, draws: int, seed: int
-    ) -> tuple[float, np.ndarray]:
-        """Recall of `first` minus that of `second`, and the same (draws,) for images drawn with replacement, NaN where
-        none of them has a target. A seed draws the same images for every group."""
+    def _gain(self, first: str, second: str, threshold: float, group: str) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) how many more targets of an image `first` finds than `second`, and how many there are."""
         thresholds = list(self.recall[first][group])
         if threshold not in thresholds or not self.targets[group]:
             given = f"threshold {threshold} and {self.targets[group]} targets of group {group!r}"
             raise ValueError(f"got {given}, expected one of {thresholds} and at least one target")
         counts, others = (np.array(self.by_image[name][group]) for name in (first, second))
         column = thresholds.index(threshold)
-        gain, targets = counts[:, column] - others[:, column], counts[:, -1]
-        drawn = np.random.default_rng(seed).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), draws)
-        found, asked = drawn @ gain, drawn @ targets
-        shares = np.where(asked > 0, found / np.maximum(asked, 1), np.nan)
-        return float(gain.sum() / targets.sum()), shares
+        return counts[:, column] - others[:, column], counts[:, -1]
 
     def table(self, groups: Sequence[str] = ("all",)) -> dict[str, dict[str, float]]:
         """{source: {"R50": ..., ...}} as the paper's Table 1 prints it, a column per threshold and group."""
@@ -175,12 +159,6 @@ class ProposalCounter:
         inside = torch.tensor([name in self.seen for name in names], dtype=bool)
         outside = torch.tensor([name not in self.seen and name is not None for name in names], dtype=bool)
         return torch.from_numpy(masks), dict(zip(GROUPS, (inside | True, inside, outside), strict=True))
-
-
-def _with_interval(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
-    """A value and the middle 95 % of what draws gave, NaN left out, widened to hold it."""
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
-    return value, min(value, float(low)), max(value, float(high))
 
 
 def _shares(rows: np.ndarray) -> list[float]:

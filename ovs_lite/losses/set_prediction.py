@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ovs_lite.losses.masks import check_masks, dice_loss, focal_loss
 from ovs_lite.losses.points import sample_points, uncertain_points
 from ovs_lite.matching import hungarian, pairwise_dice, pairwise_focal
-from ovs_lite.tensors import at_least_float32
+from ovs_lite.tensors import at_least_float32, nothing_learned
 
 COSTS = {"class": 1.0, "focal": 20.0, "dice": 1.0}
 Match = tuple[torch.Tensor, torch.Tensor]
@@ -64,7 +64,8 @@ def class_loss(
     First term of Eq. 1.
     class_logits: (B, N, K + 1).
     labels, matches: as in `match_masks`.
-    count: what the weighted sum is divided by; default the sum of the weights, as torch's cross_entropy.
+    count: what the weighted sum is divided by; default the sum of the weights, as torch's cross_entropy. The loss is 0
+        where that is 0: no target, and no weight for "no object".
     """
     class_logits, last = at_least_float32(class_logits), class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], last, device=class_logits.device)
@@ -73,7 +74,8 @@ def class_loss(
     weights = class_logits.new_ones(last + 1)
     weights[last] = no_object
     total = F.cross_entropy(class_logits.flatten(0, 1), wanted.flatten(), weights, reduction="sum")
-    return total / (weights[wanted].sum() if count is None else count)
+    count = weights[wanted].sum() if count is None else count
+    return total / count if count > 0 else nothing_learned(class_logits)
 
 
 def matched_mask_losses(

@@ -16,7 +16,7 @@ from torch import nn
 
 from ovs_lite.clip import Clip
 from ovs_lite.config import ClipConfig
-from ovs_lite.regions.score_maps import enlarged
+from ovs_lite.regions.score_maps import at_stride
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,6 @@ def _check_tensor(name: str, value: Any, expected: str, clip: Clip) -> None:
 def upsample_to(clip: Clip, scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Scores of patches, (B, K, h, w), upsampled to images of `size` = (H, W), bilinear -> (B, K, H, W).
 
-    The map covers the image padded to whole patches; the padding is cropped after upsampling, so a score lies where its
-    patch was.
+    The map covers the image padded to whole patches; see `at_stride`.
     """
-    padded = [side * step for side, step in zip(scores.shape[-2:], clip.stride, strict=True)]
-    return enlarged(scores, padded)[..., : size[0], : size[1]]
+    return at_stride(scores, size, clip.stride)

@@ -22,8 +22,9 @@ from ovs_lite.data.record import load_split
 from ovs_lite.files import data_path
 from ovs_lite.methods.recipe import Recipe, Task
 from ovs_lite.methods.registry import get_recipe
-from ovs_lite.models.backbone import Backbone
+from ovs_lite.models.backbone import STRIDES, Backbone
 from ovs_lite.regions.ranking import agreement, nms_order
+from ovs_lite.regions.score_maps import masks_at_stride
 from ovs_lite.tensors import load_exactly, read_tensors, write_tensors
 
 LITE_TRUNK = "convnext_lite"  # the backbone that the shipped ConvNeXt-Lite brings weights for
@@ -52,6 +53,7 @@ class MaskConfig:
     def __post_init__(self):
         check_least(self, 1, "layers", "heads", "image_size", "batch")
         check_least(self, 8, "channels")
+        check_sides(self)
         if self.channels % 8 or self.channels % self.heads:
             given = f"channels={self.channels}, heads={self.heads}"
             raise ValueError(f"got {given}, expected channels that 8 and the number of heads divide")
@@ -66,6 +68,12 @@ class ProposalConfig(MaskConfig):
     def __post_init__(self):
         super().__post_init__()
         check_least(self, 1, "queries")
+
+
+def check_sides(config: Any) -> None:
+    """Raise ValueError for training images that a `Backbone` would pad: their masks would not lie on its maps."""
+    if config.image_size % STRIDES[-1]:
+        raise ValueError(f"got image_size={config.image_size}, expected a multiple of {STRIDES[-1]} pixels")
 
 
 class MaskProposer(nn.Module):
@@ -103,8 +111,7 @@ class MaskProposer(nn.Module):
         Masks are resized bilinearly before the sigmoid.
         """
         logits, objectness = self.answer(self.normalise(images))
-        masks = F.interpolate(logits.float(), images.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
-        return masks, objectness
+        return masks_at_stride(logits.float(), images.shape[-2:]).sigmoid(), objectness
 
     @torch.no_grad()
     def propose(self, image: np.ndarray, budget: int | None = None, objects_only: bool = False) -> torch.Tensor:

@@ -55,18 +55,16 @@ class Backbone(nn.Module):
         self.train()  # a new module is in training mode without a call; here that means without batch statistics
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """(B, 3, H, W) normalised -> four maps (B, C_l, ceil(H / stride), ceil(W / stride)), finest first.
+        """(B, 3, H, W) normalised -> four maps (B, C_l, H' / stride, W' / stride), finest first.
 
-        Sides that are no multiple of 32 are padded with zeros (the mean colour) at the right and bottom, and the maps
-        cropped to the part that covers the image.
+        H' W': sides that are no multiple of 32 are padded with zeros (the mean colour) at the right and bottom. All
+        maps cover the padded image, so that they fit on each other; what was read from them is brought back to the
+        image by `regions.score_maps.at_stride`.
         """
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
         maps = self.network(padded.contiguous(memory_format=torch.channels_last))
-        return [
-            maps[i][..., : -(-height // stride), : -(-width // stride)]
-            for i, stride in zip(self.chosen, STRIDES, strict=True)
-        ]
+        return [maps[i] for i in self.chosen]
 
     def train(self, mode: bool = True) -> "Backbone":
         """As usual, but for batch normalisation, which stays in evaluation mode."""

@@ -98,7 +98,11 @@ def majority_vote(labels: np.ndarray, masks: torch.Tensor, num_classes: int) -> 
 
 
 def blank_fraction(clip: Clip, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Share of patches of each masked crop that hold no pixel of the region, (N,): OVSeg's "zero tokens"."""
+    """Share of patches of each masked crop that are exactly blank, (N,): OVSeg's "zero tokens".
+
+    A crop is resized bicubically, which spreads up to two pixels beyond the region; patches that only see such an edge
+    do not count as blank.
+    """
     if len(masks) == 0:
         return image.new_zeros(0)
     patch = patch_stride(clip.network.visual)[0]

@@ -25,6 +25,19 @@ def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(side_by_side(maps), tuple(size), mode="bilinear", align_corners=False)
 
 
+def at_stride(maps: torch.Tensor, size: Sequence[int], stride: Sequence[int] = (4, 4)) -> torch.Tensor:
+    """(B, K, h, w) with a cell for every `stride` pixels of an image of H x W = `size` that was padded at the right and
+    bottom -> (B, K, H, W): enlarged to the padded image and cropped, so that a value lies where its cell was."""
+    padded = [cells * step for cells, step in zip(maps.shape[-2:], stride, strict=True)]
+    return enlarged(maps, padded)[..., : size[0], : size[1]]
+
+
+def masks_at_stride(masks: torch.Tensor, size: Sequence[int], stride: int = 4) -> torch.Tensor:
+    """As `at_stride`, for masks or their logits (B, N, h, w), of which each stays in one piece of memory."""
+    padded = [cells * stride for cells in masks.shape[-2:]]
+    return F.interpolate(masks, padded, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+
+
 def side_by_side(maps: torch.Tensor) -> torch.Tensor:
     """(B, K, h, w), equal, laid out in memory as `enlarged` returns it."""
     if maps.device.type != "cpu" or maps.shape[1] < FEW:

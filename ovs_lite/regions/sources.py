@@ -103,8 +103,8 @@ def on_a_grid(source: MaskSource, stride: int) -> MaskSource:
 def in_quarters(source: MaskSource, enlarge: bool = True) -> MaskSource:
     """A source that is shown the four quarters of an image one by one, each enlarged to the image's size.
 
-    Things are then twice as large to it. Each quarter gets a fourth of the budget; no mask crosses the quarters' edges.
-    enlarge=False: quarters as they are, so things keep their size.
+    Things are then twice as large to it. Each quarter gets a fourth of the budget, at least 1; no mask crosses the
+    quarters' edges. enlarge=False: quarters as they are, so things keep their size.
     """
 
     def masks(image: np.ndarray, budget: int) -> torch.Tensor:
@@ -112,9 +112,11 @@ def in_quarters(source: MaskSource, enlarge: bool = True) -> MaskSource:
         found = []
         for rows in (slice(0, height // 2), slice(height // 2, height)):
             for columns in (slice(0, width // 2), slice(width // 2, width)):
+                if 0 in image[rows, columns].shape:  # of an image of one row or column
+                    continue
                 quarter = Image.fromarray(image[rows, columns])
                 shown = quarter.resize((width, height), Image.Resampling.BICUBIC) if enlarge else quarter
-                large = source(np.asarray(shown), budget // 4)
+                large = source(np.asarray(shown), max(1, budget // 4))
                 whole = torch.zeros(len(large), height, width)
                 if len(large):
                     size = (quarter.height, quarter.width)
@@ -122,7 +124,7 @@ def in_quarters(source: MaskSource, enlarge: bool = True) -> MaskSource:
                 found.append(whole)
         longest = max(map(len, found))
         ranked = [some[rank] for rank in range(longest) for some in found if rank < len(some)]  # best first
-        return torch.stack(ranked) if ranked else torch.zeros(0, height, width)
+        return torch.stack(ranked[:budget]) if ranked else torch.zeros(0, height, width)
 
     return masks
 

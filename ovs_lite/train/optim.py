@@ -22,7 +22,7 @@ MUON = {"nesterov": True, "momentum": 0.95, "adjust_lr_fn": "original", "weight_
 # Schedules: the factor of the learning rates by the share of the steps after the warm-up, in [0, 1].
 CURVES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.02 + (1 - 0.02) * 0.5 * (1 + math.cos(math.pi * progress)),  # ends at 0.02
-    "poly": lambda progress: (1 - progress) ** 0.9,  # as MaskFormer and OVSeg train
+    "poly": lambda progress: (1 - progress) ** 0.9,  # as MaskFormer and OVSeg train, who count from step 0
     # Uni-OVSeg's milestones: 93,500 and 104,500 of 110,000 steps
     "step": lambda progress: 0.1 ** sum(progress >= milestone for milestone in (0.85, 0.95)),
     "constant": lambda progress: 1.0,

@@ -16,6 +16,7 @@ from ovs_lite.cli import main
 from ovs_lite.commands.evaluate_proposals import as_markdown
 from ovs_lite.config import get_profile
 from ovs_lite.data.rle import encode_rle
+from ovs_lite.evaluation.metrics.intervals import ratio_interval
 from ovs_lite.evaluation.proposals import GROUPS, RecallReport, evaluate_proposals
 from ovs_lite.iconworld.build import build_set
 
@@ -120,26 +121,38 @@ def test_counts_by_image_add_up_to_the_recall():
 
 def test_a_difference_has_the_sign_of_its_sources_and_an_interval_around_it():
     report = evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN, CUTS)
-    assert report.difference("perfect", "empty", 0.8, "seen") == (1.0, 1.0, 1.0)
-    assert report.difference("sloppy", "sloppy") == (0.0, 0.0, 0.0)
-    value, low, high = report.difference("perfect", "sloppy", 0.8)
+    sure = report.difference("perfect", "empty", 0.8, "seen")
+    assert (sure.value, sure.low, sure.high) == (1.0, 1.0, 1.0)
+    found = report.difference("perfect", "sloppy", 0.8)
     recall = {name: report.recall[name]["all"][0.8] for name in SOURCES}
-    assert low < value < high and value == pytest.approx(recall["perfect"] - recall["sloppy"])
+    assert found.low < found.value < found.high and found.value == pytest.approx(recall["perfect"] - recall["sloppy"])
+    counts = {name: np.array(report.by_image[name]["all"]) for name in SOURCES}
+    column = list(report.recall["perfect"]["all"]).index(0.8)
+    gains, targets = (counts["perfect"] - counts["sloppy"])[:, column], counts["perfect"][:, -1]
+    assert vars(found) == vars(ratio_interval(gains, targets))
     turned = report.difference("sloppy", "perfect", 0.8)
-    assert turned == pytest.approx((-value, -high, -low)), "the same images are drawn for both"
-    again = evaluate_proposals(RECORDS[::-1], SOURCES, WORLD, SEEN, CUTS).difference("perfect", "sloppy", 0.8)
-    assert again == pytest.approx((value, low, high), abs=0.05) and again[0] == pytest.approx(value)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_targets_of_one_image_give_no_interval():
+    by_image = {name: {"unseen": [[hits, 4], *[[0, 0]] * 9]} for name, hits in (("a", 3), ("b", 1))}
+    recall = dict.fromkeys(by_image, {"unseen": {0.5: math.nan}})
+    found = RecallReport(recall, {}, {"unseen": 4}, 10, by_image).difference("a", "b", group="unseen")
+    assert found.value == 0.5 and found.interval is None and found.note == "no interval: one image"
 
 
 def test_a_change_of_difference_is_that_of_two_groups_of_the_same_images():
     report = evaluate_proposals(RECORDS, SOURCES, WORLD, SEEN, CUTS)
-    value, low, high = report.change_of_difference("perfect", "sloppy", threshold=0.8)
-    unseen, seen = (report.difference("perfect", "sloppy", 0.8, group)[0] for group in ("unseen", "seen"))
-    assert low < value < high and value == pytest.approx(unseen - seen)
+    found = report.change_of_difference("perfect", "sloppy", threshold=0.8)
+    unseen, seen = (report.difference("perfect", "sloppy", 0.8, group).value for group in ("unseen", "seen"))
+    assert found.low < found.value < found.high and found.value == pytest.approx(unseen - seen)
     turned = report.change_of_difference("perfect", "sloppy", ("seen", "unseen"), 0.8)
-    assert turned == pytest.approx((-value, -high, -low))
-    assert report.change_of_difference("perfect", "empty", threshold=0.8) == (0, 0, 0), "both leads are 1 in every draw"
-    assert report.change_of_difference("perfect", "sloppy", ("seen", "seen"), 0.8) == (0, 0, 0), "the same draws"
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    for nothing in (
+        report.change_of_difference("perfect", "empty", threshold=0.8),  # both leads are 1 without any image
+        report.change_of_difference("perfect", "sloppy", ("seen", "seen"), 0.8),
+    ):
+        assert (nothing.value, nothing.low, nothing.high) == pytest.approx((0, 0, 0))
     with pytest.raises(ValueError, match="expected one of .* and at least one target"):
         evaluate_proposals(RECORDS, SOURCES, WORLD).change_of_difference("perfect", "empty")
 
@@ -154,7 +167,7 @@ def test_a_difference_of_nothing_is_an_error(threshold, group, seen):
 def test_the_interval_covers_the_true_difference_in_95_of_100_samples():
     """Images with 1 to 6 targets; sources that find each with probability 0.7 and 0.6, both more in easy images."""
     rng, covered, repetitions = np.random.default_rng(0), 0, 400
-    for repetition in range(repetitions):
+    for _ in range(repetitions):
         targets, ease = rng.integers(1, 7, 60), rng.uniform(-0.2, 0.2, 60)
         by_image = {
             name: {"all": np.stack([rng.binomial(targets, chance + ease), targets], 1).tolist()}
@@ -162,8 +175,8 @@ def test_the_interval_covers_the_true_difference_in_95_of_100_samples():
         }
         recall = dict.fromkeys(by_image, {"all": {0.5: math.nan}})
         report = RecallReport(recall, {}, {"all": int(targets.sum())}, 60, by_image)
-        _, low, high = report.difference("a", "b", draws=500, seed=repetition)
-        covered += low <= 0.1 <= high
+        found = report.difference("a", "b")
+        covered += found.low <= 0.1 <= found.high
     assert 0.92 <= covered / repetitions <= 0.98
 
 

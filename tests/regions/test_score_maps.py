@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ovs_lite.inference import PartedScores, best_classes
-from ovs_lite.regions.score_maps import FEW, as_planes, best_of, enlarged
+from ovs_lite.regions.score_maps import FEW, as_planes, at_stride, best_of, enlarged, masks_at_stride
 
 
 def noise(*shape, dtype=torch.float32):
@@ -23,6 +23,18 @@ def test_enlarged_as_by_pytorch(classes, size):
     assert found.shape == (2, classes, *size)
     plain = F.interpolate(maps.double(), size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found.double(), plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("resize", [at_stride, masks_at_stride])
+@pytest.mark.parametrize("classes", [1, FEW])
+def test_values_of_cells_stay_where_their_pixels_are(resize, classes):
+    """Cells that hold their own place, of an image of 37 x 50 that was padded to 64 x 64."""
+    centres = 4 * (torch.arange(16) + 0.5)
+    for places in (centres.expand(16, 16), centres[:, None].expand(16, 16)):
+        found = resize(places.expand(2, classes, 16, 16), (37, 50))
+        pixels = torch.arange(64) + 0.5
+        expected = (pixels.expand(64, 64) if places.stride(1) else pixels[:, None].expand(64, 64))[2:37, 2:50]
+        torch.testing.assert_close(found[..., 2:, 2:], expected.expand(2, classes, -1, -1))
 
 
 @pytest.mark.parametrize("classes", [1, 2, FEW - 1, FEW, 30])

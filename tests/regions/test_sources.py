@@ -103,7 +103,8 @@ def test_in_quarters_sees_each_quarter_enlarged_and_puts_its_masks_back():
     assert seen == [((7, 10, 3), value, 2) for value in (10, 20, 30, 40)], "each quarter at the image's size"
     assert masks.shape == (7, 7, 10) and torch.equal(masks[:4].sum(0), torch.ones(7, 10)), "the best of each come first"
     assert [int(image[..., 0][mask.bool()].max()) for mask in masks] == [10, 20, 30, 40, 10, 20, 30]
-    assert in_quarters(whole_image)(image, 3).shape == (0, 7, 10)
+    assert torch.equal(in_quarters(whole_image)(image, 3), masks[:3]), "one of each quarter, and no more than asked for"
+    assert len(in_quarters(whole_image)(image[:1], 8)) == 4, "two of each, as a line has two quarters"
 
     seen.clear()
     as_they_are = in_quarters(whole_image, enlarge=False)(image, 8)

@@ -25,6 +25,7 @@ from ovs_lite.evaluation.segmentation_report import SegmentationReport
 
 MIN_IMAGES = 8
 ONE_IMAGE = "no interval: one image"
+Ratio = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]  # parts and wholes, per image
 Reports = SegmentationReport | Sequence[SegmentationReport]  # several: of training runs with different seeds
 
 
@@ -116,16 +117,42 @@ def ratio_interval(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] 
 
     parts: per image, (N,), such as the sum of its regions' scores; of several seeds (S, N). For the difference of two
         ways, the difference of their parts.
-    wholes: per image, (N,), such as how many regions it has; not below 0.
+    wholes: per image, (N,), such as how many regions it has; not below 0. Images of 0 are left out of N.
     Raises ValueError for other shapes, and where all wholes are 0.
     """
+    rows, counts = _ratio_rows(parts, wholes)
+    values, left_out, note = _ratio(rows[:, counts > 0], counts[counts > 0])  # an empty image says nothing
+    return _jackknife(values, left_out, note)
+
+
+def ratio_difference(first: Ratio, second: Ratio) -> Estimate:
+    """The ratio of the first (parts, wholes) minus that of the second on the same N images, and its interval.
+
+    Such as a lead on some classes minus the lead on others. Errors as `ratio_interval`, and ValueError for other N.
+    """
+    (rows, counts), (others, other_counts) = _ratio_rows(*first), _ratio_rows(*second)
+    if rows.shape != others.shape:
+        raise ValueError(f"got parts of shape {rows.shape} and {others.shape}, expected the same images")
+    some = (counts > 0) | (other_counts > 0)
+    values, left_out, note = _ratio(rows[:, some], counts[some])
+    minus, other_left_out, other_note = _ratio(others[:, some], other_counts[some])
+    return _jackknife(values - minus, left_out - other_left_out, note or other_note)
+
+
+def _ratio_rows(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray) -> tuple[np.ndarray, ...]:
+    """(S, N) and (N,)."""
     rows, counts = np.atleast_2d(np.asarray(parts, float)), np.asarray(wholes, float)
     if rows.ndim != 2 or counts.shape != rows.shape[1:] or not counts.sum() > 0:
         given = f"parts of shape {rows.shape} and wholes of shape {counts.shape} that sum to {counts.sum():g}"
         raise ValueError(f"got {given}, expected (S, N) and (N,) with something in them")
+    return rows, counts
+
+
+def _ratio(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """(S,) ratios, (S, N) without one image each, and why they give no interval."""
     left, sums = counts.sum() - counts, rows.sum(1, keepdims=True)
     left_out = (sums - rows) / np.where(left > 0, left, 1)
-    return _jackknife((sums / counts.sum())[:, 0], left_out, "" if (left > 0).all() else ONE_IMAGE)
+    return (sums / counts.sum())[:, 0], left_out, "" if (left > 0).all() else ONE_IMAGE
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:

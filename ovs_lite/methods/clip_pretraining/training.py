@@ -24,7 +24,7 @@ from ovs_lite.losses.contrastive import info_nce
 from ovs_lite.methods.clip_pretraining.config import ClipPretrainingConfig
 from ovs_lite.methods.clip_pretraining.late_reading import LateReading
 from ovs_lite.methods.recipe import Task
-from ovs_lite.tensors import read_tensors
+from ovs_lite.tensors import products, read_tensors
 
 IMITATION = 10.0  # weight of the teacher's term
 STAGES = {"objects": object_stages, "scenes": scene_stages, "labels": label_stages}
@@ -60,13 +60,15 @@ class ClipPretraining(Task):
         clip.network.visual.requires_grad_(freeze != "image")
 
     def batch(self, index: int) -> Batch:
-        """This process's share of a step's images and captions; and which other pairs of all say the same, (B, B) bool.
+        """This process's share of a step's images and captions; and which other pairs of all say the same, (B, B) bool,
+        in the order in which the processes' shares are gathered.
 
         The stream draws the whole batch in every process, because its lead nouns differ.
         """
         self.step = index
         images, captions = self.batches(index)
-        return _share(images), _share(captions), same_caption(captions)
+        gathered = [caption for number in range(world_size()) for caption in shard(captions, number, world_size())]
+        return _share(images), _share(captions), same_caption(gathered)
 
     def count(self, batch: Batch) -> int:
         """B images of all processes."""
@@ -89,7 +91,7 @@ class ClipPretraining(Task):
             images = F.normalize(self._encoded(pixels), dim=-1)
         with torch.set_grad_enabled(self.freeze != "text"):
             texts = self.clip.encode_text(batch[1])
-        similarity = gather_with_gradient(images).float() @ gather_with_gradient(texts).float().T
+        similarity = products(gather_with_gradient(images), gather_with_gradient(texts))
         similarity = similarity.masked_fill(batch[2].to(similarity.device), -1.0)
         terms = {"contrastive": info_nce(similarity, self.clip.logit_scale)}
         if self.teacher is not None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ovs_lite.config import LoopConfig, check_least
-from ovs_lite.methods.proposer import LITE_TRUNK
+from ovs_lite.methods.proposer import LITE_TRUNK, check_sides
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class LSegConfig:
 
     def __post_init__(self):
         check_least(self, 1, "batch", "image_size", "channels")
+        check_sides(self)
         if self.channels % 8:
             raise ValueError(f"got channels={self.channels}, expected a number that 8 divides")
 

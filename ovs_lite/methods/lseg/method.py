@@ -17,7 +17,7 @@ from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.methods.proposer import start_backbone
 from ovs_lite.models.fpn import EmbeddingHead, PyramidSum
 from ovs_lite.models.text_masks import patch_cosines
-from ovs_lite.regions.score_maps import enlarged
+from ovs_lite.regions.score_maps import at_stride
 
 TEMPERATURE = 0.07
 
@@ -64,4 +64,4 @@ class LSeg(OwnBackbone):
     def scores(self, features: PatchFeatures, text_embeddings: torch.Tensor) -> torch.Tensor:
         """-> (B, K, H, W) cosines in [-1, 1], bilinear to input size."""
         found = patch_cosines(features.patches, text_embeddings.to(features.patches.dtype))
-        return enlarged(found, features.size)
+        return at_stride(found, features.size)

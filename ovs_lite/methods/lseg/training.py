@@ -37,7 +37,8 @@ class LSegTraining(Task):
         pixels = self.model(batch.images.to(device)).float()
         target = label_maps(batch.masks, batch.labels, pixels.shape[-2:]).to(device)
         labelled = total_count(int((target >= 0).sum()), device)
-        logits = patch_cosines(pixels, self.text.to(device)) / self.model.temperature
+        with torch.autocast(device.type, enabled=False):  # of cosines in half precision, 1 / temperature would be seen
+            logits = patch_cosines(pixels, self.text.to(device)) / self.model.temperature
         total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
         return {"cross_entropy": total / (max(1, labelled) / world_size())}
 

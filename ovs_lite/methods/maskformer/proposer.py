@@ -15,6 +15,7 @@ from ovs_lite.methods.maskformer.config import MaskFormerConfig
 from ovs_lite.methods.proposer import MaskProposer, start_backbone
 from ovs_lite.models.backbone import Backbone
 from ovs_lite.models.query_decoder import QueryDecoder, sine_positions
+from ovs_lite.tensors import products
 
 TEMPERATURE = 100.0  # fixed in OVSeg's released code
 
@@ -71,7 +72,7 @@ class MaskFormer(nn.Module):
     def class_logits(self, embeddings: torch.Tensor, text_embeddings: torch.Tensor) -> torch.Tensor:
         """(B, N, D) and (K, D), both L2-normalised -> (B, N, K + 1): 100 x cosine, "no object" last."""
         classes = torch.cat([text_embeddings, F.normalize(self.no_object, dim=0)[None].to(text_embeddings)])
-        return TEMPERATURE * embeddings @ classes.T
+        return TEMPERATURE * products(embeddings, classes)
 
 
 class MaskFormerProposer(MaskProposer):

@@ -63,7 +63,8 @@ class ClipProposals(Method):
         """(B, 3, H, W) normalised -> OpenSeg's masks, and CLIP's last feature map pooled under them."""
         dense = self.clip.dense(images, "last").float()
         masks = self.network.proposer(images * self.clip.std + self.clip.mean)[0]
-        small = F.interpolate(masks, dense.shape[-2:], mode="area")
+        down, right = (-side % step for side, step in zip(images.shape[-2:], self.clip.stride, strict=True))
+        small = F.interpolate(F.pad(masks, (0, right, 0, down)), dense.shape[-2:], mode="area")  # the map's padding
         return RegionFeatures(images.shape[-2:], masks, mask_pool(dense, small))
 
     @scores_from(RegionFeatures)

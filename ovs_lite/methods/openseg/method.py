@@ -24,7 +24,7 @@ from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.methods.own_backbone import OwnBackbone
 from ovs_lite.models.text_masks import patch_cosines
 from ovs_lite.regions.pooling import mask_pool
-from ovs_lite.regions.score_maps import enlarged
+from ovs_lite.regions.score_maps import at_stride, masks_at_stride
 from ovs_lite.regions.sources import MaskSource, checked_masks
 
 
@@ -93,11 +93,12 @@ class OpenSeg(OwnBackbone):
         return OpenSegFeatures(images.shape[-2:], masks, pixels.float())
 
     def _from_elsewhere(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """(B, 3, H, W) RGB in [0, 1] -> another source's masks (B, N, h, w)."""
-        found = []
+        """(B, 3, H, W) RGB in [0, 1] -> another source's masks (B, N, h, w), on the cells of F_z."""
+        found, (down, right) = [], (4 * cells - side for cells, side in zip(size, images.shape[-2:], strict=True))
         for image in (255 * images).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy():
             masks = checked_masks(self.elsewhere(image), image, "the source").to(images.device)
-            found.append(F.interpolate(masks[None], size, mode="area")[0] if len(masks) else masks.new_zeros(0, *size))
+            padded = F.pad(masks, (0, right, 0, down))
+            found.append(F.interpolate(padded[None], size, mode="area")[0] if len(masks) else masks.new_zeros(0, *size))
         return pad_sequence(found, batch_first=True)
 
     @scores_from(OpenSegFeatures)
@@ -122,7 +123,7 @@ class OpenSeg(OwnBackbone):
             found = torch.einsum("bnk,bnhw->bkhw", weights, features.masks)
         else:
             found = patch_cosines(features.pixels, text)
-        return enlarged(found, features.size)
+        return at_stride(found, features.size)
 
     @torch.no_grad()
     def regions(
@@ -131,7 +132,7 @@ class OpenSeg(OwnBackbone):
         """Masks, and the softmax over classes of their cosines by the temperature that was learned for regions and
         words. See `Method.regions`. Departure: the paper names pixels only, by the sum of cosines (Eq. 6)."""
         cosines = self._cosines(features, text_embeddings.to(features.pixels.dtype))
-        masks = F.interpolate(features.masks, features.size, mode="bilinear", align_corners=False)
+        masks = masks_at_stride(features.masks, features.size)
         return list(zip(masks, (cosines / self.network.temperature).softmax(2), strict=True))
 
     def _cosines(self, features: OpenSegFeatures, text: torch.Tensor, pooling: str | None = None) -> torch.Tensor:

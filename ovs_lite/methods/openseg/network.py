@@ -14,6 +14,7 @@ from ovs_lite.clip.model import MAX_SCALE
 from ovs_lite.methods.openseg.proposer import OpenSegProposer
 from ovs_lite.models.fpn import EmbeddingHead
 from ovs_lite.regions.pooling import mask_pool
+from ovs_lite.tensors import products
 
 TEMPERATURE = 0.07  # where tau of Eq. 2 starts, as CLIP's; the paper does not say
 SMALLEST = 1 / MAX_SCALE
@@ -67,7 +68,7 @@ class OpenSegNetwork(nn.Module):
         last = self.meaning_head[-1]
         pooled = mask_pool(self.meaning_head.inner(features), masks, pooling)
         under = mask_pool(torch.ones_like(masks[:, :1]), masks, pooling)  # (B, N, 1), what a bias is counted with
-        found = F.linear(pooled, last.weight.flatten(1)) + last.bias * under
+        found = products(pooled, last.weight.flatten(1)) + last.bias * under  # sums that half precision could not hold
         return found if started is None else found + started
 
     def start_regions(

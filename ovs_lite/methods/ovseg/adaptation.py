@@ -27,6 +27,7 @@ from ovs_lite.methods.ovseg.method import OVSeg
 from ovs_lite.methods.proposer import load_proposer
 from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.trained import load_method
+from ovs_lite.tensors import products
 
 
 class Adaptation(Task):
@@ -59,7 +60,7 @@ class Adaptation(Task):
         regions = gather_with_gradient(clip.encode_masked(images, masks))  # (B, D)
         rows = torch.tensor([self.rows[word] for word in batch.words], device=clip.device)
         rows = gather_with_gradient(rows)
-        similarity = regions @ self.text.to(regions)[rows].T
+        similarity = products(regions, self.text[rows])
         return {"contrast": contrast(similarity, clip.logit_scale.detach(), rows, self.config.repeated)}
 
     def notes(self) -> list[str]:

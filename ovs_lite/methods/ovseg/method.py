@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ovs_lite.clip import Clip
@@ -22,6 +21,7 @@ from ovs_lite.methods.maskformer.proposer import MaskFormerProposer
 from ovs_lite.methods.ovseg.config import PRESETS, OVSegConfig
 from ovs_lite.methods.ovseg.stage_two import encode_proposals
 from ovs_lite.methods.own_backbone import stored_config
+from ovs_lite.regions.score_maps import masks_at_stride
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class OVSeg(Method):
         segmenter = self.network["segmenter"]
         found = segmenter.network(segmenter.normalise(images * self.clip.std + self.clip.mean))[-1]
         logits, size = found.mask_logits.float(), images.shape[-2:]
-        masks = F.interpolate(logits, size, mode="bilinear", align_corners=False).sigmoid() > self.config.threshold
+        masks = masks_at_stride(logits, size).sigmoid() > self.config.threshold
         regions, valid, _ = encode_proposals(self.prompted, images, masks, self.config.smallest)
         return TwoStageFeatures(size, logits, found.embeddings.float(), regions, valid)
 
@@ -147,7 +147,7 @@ class OVSeg(Method):
         by_maskformer = network.class_logits(features.embeddings, text).softmax(-1)[..., :-1]
         by_clip = self.clip.probabilities(features.regions @ text.T)
         probs = ensemble(by_maskformer, by_clip, features.valid, weight)
-        masks = F.interpolate(features.mask_logits, features.size, mode="bilinear", align_corners=False).sigmoid()
+        masks = masks_at_stride(features.mask_logits, features.size).sigmoid()
         return probs, masks
 
 

@@ -26,6 +26,7 @@ from ovs_lite.methods.recipe import Task
 from ovs_lite.methods.tcl.config import TclConfig
 from ovs_lite.methods.tcl.method import Tcl
 from ovs_lite.models.text_masks import EPS, binary_gumbel, mask_logits
+from ovs_lite.tensors import products
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ class TclTraining(Task):
         logits = mask_logits(pixels, texts[own][:, None], self.model.scale, self.model.bias)
         shown = F.interpolate(binary_gumbel(logits), images.shape[-2:], mode="nearest")
         masked = gather_with_gradient(self.clip.encode_image(images * shown))
-        return info_nce(masked @ texts.T, self.model.image_scale)
+        return info_nce(products(masked, texts), self.model.image_scale)
 
     def _whole_images(self, pixels, texts) -> torch.Tensor:
         pooled = gather_with_gradient(F.normalize(pixels.mean((2, 3)), dim=1))
-        return info_nce(pooled @ texts.T, self.model.image_scale)
+        return info_nce(products(pooled, texts), self.model.image_scale)
 
     def _areas(self, positive, negative) -> torch.Tensor:
         priors = (self.config.positive_area, self.config.negative_area)

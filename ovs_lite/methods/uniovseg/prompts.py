@@ -48,7 +48,8 @@ class PromptEncoder(nn.Module):
 def small_boxes(points: torch.Tensor, side: float) -> torch.Tensor:
     """(..., 2) points (x, y) in [0, 1] -> boxes (..., 4) of that side around them, which may stand out of the image.
 
-    Section 3: "Each point is converted into an anchor box with a predefined width and height".
+    Section 3: "Each point is converted into an anchor box with a predefined width and height". Departure: the side is a
+    share of the width and of the height, as places are; the released box is square in pixels.
     """
     return torch.cat([points - side / 2, points + side / 2], -1)
 

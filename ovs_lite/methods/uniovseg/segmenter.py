@@ -16,7 +16,7 @@ from ovs_lite.methods.proposer import MaskProposer, start_backbone
 from ovs_lite.methods.uniovseg.config import PromptConfig
 from ovs_lite.methods.uniovseg.mask_decoder import MaskDecoder, PromptedMasks
 from ovs_lite.methods.uniovseg.prompts import PromptEncoder, small_boxes
-from ovs_lite.models.backbone import Backbone
+from ovs_lite.models.backbone import STRIDES, Backbone
 from ovs_lite.models.pixel_decoder import PixelDecoder, PixelFeatures
 from ovs_lite.models.positions import PositionEncoding, cell_centres
 from ovs_lite.regions.ranking import inner_nms
@@ -67,7 +67,8 @@ class PromptSegmenter(MaskProposer):
     """Masks of prompts, or of a grid of points as proposals. See `MaskProposer`; the score is the predicted IoU.
 
     config: see `PromptConfig`. fresh: see `start_backbone`.
-    Images are seen with their long side at the configuration's `image_size`, whatever they have.
+    Images are seen with their long side at the configuration's `image_size`, whatever they have, and both sides rounded
+    to whole cells of the coarsest map, so that nothing is padded and places in [0, 1] are the image's.
     """
 
     recipe = "uniovseg-masks"
@@ -94,7 +95,7 @@ class PromptSegmenter(MaskProposer):
         """(B, 3, H, W) RGB in [0, 1] -> what all prompts of each share, as `look`."""
         size = tuple(images.shape[-2:])
         factor = self.config.image_size / max(size)
-        shown = tuple(max(1, round(side * factor)) for side in size)
+        shown = tuple(max(1, round(side * factor / STRIDES[-1])) * STRIDES[-1] for side in size)
         if shown != size:
             images = F.interpolate(images, shown, mode="bilinear", align_corners=False, antialias=True)
         return SeenImage(self.network.look(self.normalise(images)), size, shown)

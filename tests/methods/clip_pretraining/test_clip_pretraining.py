@@ -96,6 +96,12 @@ def test_the_loss_is_clips_over_cosines(clip):
     torch.testing.assert_close(found["contrastive"], info_nce(F.normalize(images, dim=-1) @ texts.T, clip.logit_scale))
 
 
+def test_equal_captions_are_known_in_the_order_in_which_processes_gather_them(vit, monkeypatch):
+    monkeypatch.setattr("ovs_lite.methods.clip_pretraining.training.world_size", lambda: 2)
+    task = ClipPretraining(vit, lambda step: (torch.zeros(4, 3, 8, 8), ["a cat", "a dog", "a cat", "an owl"]))
+    assert task.batch(0)[2].nonzero().tolist() == [[0, 1], [1, 0]], "cat, cat, dog, owl: shares 0, 2 and 1, 3"
+
+
 def test_equal_captions_are_no_negatives_of_each_other(vit):
     captions = ["a cat", "a dog", "a cat", "an owl"]
     expected = [[False, False, True, False], [False] * 4, [True, False, False, False], [False] * 4]

@@ -59,11 +59,11 @@ def test_a_few_steps_lower_the_loss():
 
 
 def test_scores_are_cosines_of_every_pixel():
-    method, images, text = make_lseg(), randn(2, 3, 32, 48), random_texts(3, 16)
+    method, images, text = make_lseg(), randn(2, 3, 32, 64), random_texts(3, 16)
     features = method.encode(images)
-    assert features.patches.shape == (2, 16, 8, 12)
+    assert features.patches.shape == (2, 16, 8, 16)
     cosines = torch.einsum("bdhw,kd->bkhw", F.normalize(features.patches, dim=1), text)
-    expected = F.interpolate(cosines, (32, 48), mode="bilinear", align_corners=False)
+    expected = F.interpolate(cosines, (32, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(method.predict(images, text), expected)
 
 

@@ -33,13 +33,13 @@ def slow_scores(masks, regions, text):
 
 
 def test_scores_are_eq_6():
-    method, images = make_openseg(), randn(2, 3, 32, 48)
+    method, images = make_openseg(), randn(2, 3, 32, 64)
     features = method.encode(images)
-    assert features.masks.shape == (2, SMALL["queries"], 8, 12) and features.pixels.shape == (2, 16, 8, 12)
+    assert features.masks.shape == (2, SMALL["queries"], 8, 16) and features.pixels.shape == (2, 16, 8, 16)
     assert features.masks.min() >= 0 and features.masks.max() <= 1
     regions = torch.einsum("bnhw,bdhw->bnd", features.masks, features.pixels)
     small = torch.stack([slow_scores(*pair, TEXT) for pair in zip(features.masks, regions, strict=True)])
-    expected = F.interpolate(small, (32, 48), mode="bilinear", align_corners=False)
+    expected = F.interpolate(small, (32, 64), mode="bilinear", align_corners=False)
     torch.testing.assert_close(method.predict(images, TEXT), expected, atol=1e-5, rtol=1e-4)
 
 

@@ -40,7 +40,8 @@ def outputs(found):
 
 
 def quarter(height, width):
-    return math.ceil(height / 4), math.ceil(width / 4)
+    """Of the image padded to whole cells of stride 32."""
+    return 8 * math.ceil(height / 32), 8 * math.ceil(width / 32)
 
 
 @torch.no_grad()
@@ -136,13 +137,13 @@ def test_learned_positions_start_as_sine_waves():
 def test_mask_logits_are_products_of_queries_with_placed_pixels():
     """s = sigmoid(q . F_s^PE), recomputed pixel by pixel."""
     model = openseg().eval()
-    features = model.pixel_features(normal_images(16, 12, batch=1))
-    placed = model.mask_head(features) + F.interpolate(model.positions[None], (4, 3), mode="bilinear")
+    features = model.pixel_features(normal_images(16, 32, batch=1))
+    placed = model.mask_head(features) + F.interpolate(model.positions[None], (8, 8), mode="bilinear")
     tokens = placed.flatten(2).transpose(1, 2)
-    queries = model.to_mask(model.decoder(tokens, torch.zeros(12, 16))[-1])[0]
+    queries = model.to_mask(model.decoder(tokens, torch.zeros(64, 16))[-1])[0]
     logits = model.masks(features)[0]
     for n in range(9):
-        for y, x in itertools.product(range(4), range(3)):
+        for y, x in itertools.product(range(8), range(8)):
             expected = sum(float(queries[n, c]) * float(placed[0, c, y, x]) for c in range(16))
             assert float(logits[n, y, x]) == pytest.approx(expected, abs=1e-4)
 
@@ -166,9 +167,9 @@ def test_the_pyramid_is_the_sum_of_all_levels_at_stride_4():
     merged = PyramidSum(Backbone(NAME), 16).eval()
     maps = merged.backbone(normal_images(33, 50))
     levels = merged.pyramid({str(i): level for i, level in enumerate(maps)})
-    expected = torch.zeros(2, 16, 9, 13)
+    expected = torch.zeros(2, 16, 16, 16)
     for level in levels.values():
-        expected += F.interpolate(level, (9, 13), mode="bilinear", align_corners=False)
+        expected += F.interpolate(level, (16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(merged(normal_images(33, 50)), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -19,7 +19,10 @@ def slow_scores(method, images, text, weight):
     segmenter = method.network["segmenter"].network
     classes = torch.cat([text, F.normalize(segmenter.no_object.detach(), dim=0)[None]])
     scale = min(100.0, float(method.clip.logit_scale.exp()))
-    masks = F.interpolate(kept.mask_logits, images.shape[-2:], mode="bilinear", align_corners=False).sigmoid()
+    height, width = images.shape[-2:]
+    padded = [4 * side for side in kept.mask_logits.shape[-2:]]
+    masks = F.interpolate(kept.mask_logits, padded, mode="bilinear", align_corners=False).sigmoid()
+    masks = masks[..., :height, :width]
     total = torch.zeros(len(images), len(text), *images.shape[-2:])
     for b in range(len(images)):
         for n in range(masks.shape[1]):

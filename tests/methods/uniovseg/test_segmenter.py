@@ -128,7 +128,7 @@ def test_it_is_a_mask_source_and_its_answer_is_the_grid_before_duplicates_are_dr
 def test_proposals_leave_out_duplicates_and_what_a_better_mask_contains(segmenter):
     shown = image(96, 128)
     masks, scores = segmenter.ranked(shown)
-    assert masks.shape[1:] == (48, 64), "as seen: the long side at image_size"
+    assert masks.shape[1:] == (64, 64), "as seen: the long side at image_size, both in whole cells of 32 pixels"
     points = np.array([((x + 0.5) * 32, (y + 0.5) * 24) for y in range(4) for x in range(4)])
     seen = segmenter.look(shown)
     answer = segmenter.network(
