@@ -54,6 +54,7 @@ class OpenSeg(OwnBackbone):
     def __init__(self, clip: Clip, config: OpenSegConfig | None = None, fresh: bool = False):
         super().__init__(clip, config)
         self.elsewhere: Callable[[np.ndarray], torch.Tensor] | None = None
+        self.masks_are = ""
         proposer = OpenSegProposer(self.config, fresh and self.config.start != RANDOM, self.config.tower or "lite")
         self.network = OpenSegNetwork(proposer, clip.embed_dim, self.config.starts_as_clip)
         if fresh and self.config.starts_as_clip:
@@ -65,20 +66,21 @@ class OpenSeg(OwnBackbone):
         """What finds its masks."""
         return self.network.proposer
 
-    def with_masks(self, source: MaskSource, budget: int = 128) -> "OpenSeg":
+    def with_masks(self, source: MaskSource, budget: int = 128, name: str = "") -> "OpenSeg":
         """The same method, weights shared, with masks from elsewhere in place of its proposals, such as the ground
-        truth's (Table 4): see `regions.sources`."""
+        truth's (Table 4): see `regions.sources`. name: what tells the source from all others on a protocol card."""
         other = copy.copy(self)
-        other.elsewhere = partial(source, budget=budget)
+        other.elsewhere, other.masks_are = partial(source, budget=budget), name
         return other
 
     def variant(self) -> str:
-        """Whose masks, where they are not its own."""
+        """Whose masks, where they are not its own. Raises ValueError for masks without a name: two functions may have
+        the same, and their scores one card."""
         if self.elsewhere is None:
             return ""
-        source = self.elsewhere.func
-        named = getattr(source, "__qualname__", type(source).__qualname__)
-        return f"masks of {source.__module__}.{named}, {self.elsewhere.keywords['budget']}"
+        if not self.masks_are:
+            raise ValueError("got masks from elsewhere without a name, expected with_masks(source, name=...)")
+        return f"masks of {self.masks_are}, {self.elsewhere.keywords['budget']}"
 
     def scores_each_class_alone(self, **options) -> bool:
         """Yes: attention is a softmax over regions, not over classes."""

@@ -84,6 +84,9 @@ def test_masks_from_elsewhere_take_the_place_of_the_proposals():
     means = F.normalize(torch.stack([features.pixels[0, ..., part].sum((1, 2)) for part in (slice(4), slice(4, 8))]))
     for columns, z in zip((slice(0, 14), slice(18, 32)), means, strict=True):
         assert (labels[:, columns] == (TEXT @ z).argmax()).all(), "one answer for the whole region"
+    assert method.with_masks(lambda image, budget: halves[0], 5, "halves").variant() == "masks of halves, 5"
+    with pytest.raises(ValueError, match=r"without a name, expected with_masks\(source, name=...\)"):
+        method.with_masks(lambda image, budget: halves[0]).variant()
     nothing = method.with_masks(lambda image, budget: halves[0, :0]).predict(images, TEXT)
     assert torch.equal(nothing, torch.zeros(1, 3, 32, 32))
     assert method.elsewhere is None and method.encode(images).masks.shape[1] == SMALL["queries"], "no change of its own"
