@@ -37,6 +37,9 @@ from ovs_lite.methods.uniovseg.regions import mask_weights, pooled_regions
 from ovs_lite.methods.uniovseg.segmenter import PromptSegmenter
 from ovs_lite.methods.word_table import WordTable
 from ovs_lite.regions.classifiers import inside
+from ovs_lite.tensors import products
+
+SAME = 0.9999  # cosine from which two texts are one
 
 
 @dataclass(frozen=True)
@@ -157,14 +160,19 @@ class RandomPairs(AlignmentTraining):
 
 
 def _distinct(texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """This process's (P, D) -> the distinct texts of all processes (U, D), and which of them each of the P is."""
+    """This process's (P, D) -> the distinct texts of all processes (U, D), and which of them each of the P is.
+
+    A word may differ in its last bits between processes that embedded it in other batches: `SAME` is its cosine then.
+    """
     most = largest(len(texts), texts.device)
     padded, there = texts.new_zeros(most, texts.shape[1]), torch.zeros(most, device=texts.device)
     padded[: len(texts)], there[: len(texts)] = texts, 1.0
     everyones = gather_with_gradient(padded)[gather_with_gradient(there) > 0]
-    distinct = torch.unique(everyones, dim=0) if len(everyones) else everyones
-    same = (texts[:, None] == distinct).all(2) if len(texts) else texts.new_zeros(0, max(1, len(distinct)))
-    return distinct, same.float().argmax(1)
+    if not len(everyones):
+        return everyones, torch.zeros(0, dtype=torch.long, device=texts.device)
+    firsts = ((products(everyones, everyones) > SAME).cumsum(1) == 0).sum(1)  # of each the first one like it
+    distinct = torch.unique(everyones[firsts], dim=0)
+    return distinct, products(texts, distinct).argmax(1)
 
 
 def build(config: AlignmentConfig) -> AlignmentTraining:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kit.processes import launch, load
 from kit.prompting import make_segmenter
@@ -21,6 +22,7 @@ from ovs_lite.methods.uniovseg.alignment_data import EntityBatches, entity_parse
 from ovs_lite.methods.uniovseg.alignment_training import (
     AlignmentTraining,
     RandomPairs,
+    _distinct,
     build,
     joined_segmenter,
 )
@@ -94,6 +96,15 @@ def test_random_pairs_keep_the_entities_and_draw_their_masks():
     drawn.config = AlignmentConfig(threshold=1.0)
     assert len(drawn.matched(seen, texts)[0]) == 0, "an entity that is dropped stays dropped"
     assert drawn.losses(entity_batch())["alignment"] == 0
+
+
+def test_a_text_that_differs_in_its_last_bits_is_the_same_one():
+    texts = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    given = torch.cat([texts, texts[1:2] * (1 + 2e-7), texts[:1]])
+    distinct, which = _distinct(given)
+    assert len(distinct) == 3 and torch.equal(which[[3, 4]], which[[1, 0]]) and len(set(which[:3].tolist())) == 3
+    torch.testing.assert_close(distinct[which], given)
+    assert [len(part) for part in _distinct(texts[:0])] == [0, 0]
 
 
 @pytest.mark.parametrize("loss", ["cosine", "contrast"])
