@@ -156,9 +156,14 @@ def _ratio(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
-    """The mean of independent estimates, such as one per data set. Without an interval where one of them has none."""
+    """The mean of independent estimates, such as one per data set. Without an interval where one of them has none.
+
+    Raises ValueError for none, and for several over training seeds, which are not independent: they share trainings.
+    """
     if not parts:
         raise ValueError("got no estimate, expected at least one")
+    if len(parts) > 1 and (seeds := max(part.seeds for part in parts)) > 1:
+        raise ValueError(f"got {len(parts)} estimates over up to {seeds} seeds, expected independent ones, of one seed")
     error = sqrt(sum(part.error**2 for part in parts)) / len(parts)
     centre = sum((part.low + part.high) / 2 for part in parts) / len(parts)
     freedom = _freedom([(part.error / len(parts), part.freedom) for part in parts])

@@ -216,6 +216,10 @@ def test_a_mean_of_sets_is_that_of_independent_estimates():
     assert found.error == pytest.approx(math.sqrt(sum(part.error**2 for part in parts)) / 3)
     alone = mean_estimate(parts[:1])
     assert (alone.low, alone.high) == pytest.approx((parts[0].low, parts[0].high))
+    seeded = miou_difference([fake(seed, 40, quality=0.3) for seed in range(2)], fake(5, 40, quality=0.2))
+    assert mean_estimate([seeded]).value == pytest.approx(seeded.value)
+    with pytest.raises(ValueError, match="got 2 estimates over up to 2 seeds, expected independent ones"):
+        mean_estimate([seeded, parts[0]])
     lacking = mean_estimate([*parts, miou_interval(fake(0, 3))])
     assert lacking.interval is None and "no interval" in lacking.note and lacking.value > 0
 
