@@ -41,7 +41,7 @@ class MaskConfig:
     )
     data: str = "icon-lite/icon-coco/train"  # prepared split with masks: a folder, or one below data/
     batch: int = 16  # images per step, of all processes
-    image_size: int = 128  # side of a training image, pixels
+    image_size: int = 128  # side of a training image, a multiple of 32 pixels
     rescale: tuple[float, float] = (0.8, 1.2)  # range of the random rescaling of the image's long side
     per: str = "segment"  # what one target mask is: a segment, or all of a class
     backbone: str = LITE_TRUNK  # timm name; convnext_lite starts from the shipped CLIP's image tower

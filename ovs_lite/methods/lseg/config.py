@@ -19,7 +19,7 @@ class LSegConfig:
     pretrained: str = "lite"  # its weights: lite, an open_clip tag, or a file
     templates: str = "bare"  # sentences that a name is put into; bare: none
     batch: int = 16  # images per step, of all processes
-    image_size: int = 128  # side of a training image, pixels
+    image_size: int = 128  # side of a training image, a multiple of 32 pixels
     rescale: tuple[float, float] = (0.8, 1.2)  # range of the random rescaling of the image's long side
     backbone: str = LITE_TRUNK  # timm name; convnext_lite starts from the shipped CLIP's image tower
     backbone_pretrained: bool = False  # start from timm's weights (a download)
