@@ -9,6 +9,7 @@ shortest way down moves all of them to the mean of all texts. Notebook 06 measur
 B images of all processes, b of this one, N masks, E entities, P pairs, S input scales, D joint embedding.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,9 +38,6 @@ from ovs_lite.methods.uniovseg.regions import mask_weights, pooled_regions
 from ovs_lite.methods.uniovseg.segmenter import PromptSegmenter
 from ovs_lite.methods.word_table import WordTable
 from ovs_lite.regions.classifiers import inside
-from ovs_lite.tensors import products
-
-SAME = 0.9999  # cosine from which two texts are one
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ class SeenImage:
     pixels: list[torch.Tensor]
     weights: list[torch.Tensor]
     regions: torch.Tensor
+
+
+Pairs = tuple[SeenImage, torch.Tensor, list[str]]
 
 
 class AlignmentTraining(Task):
@@ -84,28 +85,28 @@ class AlignmentTraining(Task):
         """The term over the pairs of all processes; 0 where none is matched."""
         pairs = list(self._pairs(batch))
         empty = torch.zeros(0, self.clip.embed_dim, device=self.clip.device)
-        texts = torch.cat([empty, *(some for *_, some in pairs)])
+        texts = torch.cat([empty, *(self.words.embedded(words) for *_, words in pairs)])
         regions = self._adapted(pairs) if pairs else empty
         # every weight takes part, so that a batch without pairs has gradients, of 0
         regions = regions + 0 * sum(value.sum() for value in self.model.parameters())
         count = max(1, total_count(len(regions), self.clip.device)) / world_size()
         if self.config.loss == "cosine":
             return {"alignment": cosine_alignment_loss(regions, texts, count)}
-        distinct, which = _distinct(texts)
+        distinct, which = _distinct(texts, [word for *_, words in pairs for word in words])
         scale = float(self.clip.logit_scale.exp().clamp(max=MAX_SCALE))
         return {"alignment": contrastive_alignment_loss(regions, distinct, which, scale, count)}
 
-    def _pairs(self, batch: EntityBatch) -> Iterator[tuple[SeenImage, torch.Tensor, torch.Tensor]]:
-        """Each image with pairs, the masks of its pairs (P,) and their texts (P, D)."""
+    def _pairs(self, batch: EntityBatch) -> Iterator[Pairs]:
+        """Each image with pairs, the masks of its pairs (P,) and their P words."""
         self.words.learn(entity for entities in batch.entities for entity in entities)
         for number, entities in zip(batch.numbers, batch.entities, strict=True):
             if entities:
                 seen, texts = self.seen(number), self.words.embedded(entities)
                 rows, cols = self.matched(seen, texts)
                 if len(rows):
-                    yield seen, rows, texts[cols]
+                    yield seen, rows, [entities[place] for place in cols.tolist()]
 
-    def _adapted(self, pairs: Sequence[tuple[SeenImage, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _adapted(self, pairs: Sequence[Pairs]) -> torch.Tensor:
         """The regions of all pairs in order, (P, D), as `region_embeddings` has them; each scale's pixels at once."""
         scales = []
         for scale, adapter in enumerate(self.model):
@@ -159,20 +160,26 @@ class RandomPairs(AlignmentTraining):
         return torch.randperm(seen.regions.shape[1], device=cols.device)[: len(cols)], cols
 
 
-def _distinct(texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """This process's (P, D) -> the distinct texts of all processes (U, D), and which of them each of the P is.
+def _distinct(texts: torch.Tensor, words: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """This process's (P, D) of P words -> the distinct texts of all processes (U, D), and which of them each P is.
 
-    A word may differ in its last bits between processes that embedded it in other batches: `SAME` is its cosine then.
+    Words are known by their letters: processes that embedded one in different batches may have other last bits of it.
     """
+    keys = torch.tensor([_key(word) for word in words], dtype=torch.long, device=texts.device)
     most = largest(len(texts), texts.device)
-    padded, there = texts.new_zeros(most, texts.shape[1]), torch.zeros(most, device=texts.device)
-    padded[: len(texts)], there[: len(texts)] = texts, 1.0
-    everyones = gather_with_gradient(padded)[gather_with_gradient(there) > 0]
-    if not len(everyones):
-        return everyones, torch.zeros(0, dtype=torch.long, device=texts.device)
-    firsts = ((products(everyones, everyones) > SAME).cumsum(1) == 0).sum(1)  # of each the first one like it
-    distinct = torch.unique(everyones[firsts], dim=0)
-    return distinct, products(texts, distinct).argmax(1)
+    padded, known = texts.new_zeros(most, texts.shape[1]), keys.new_zeros(most, 2)
+    padded[: len(texts)], known[: len(texts), 0], known[: len(texts), 1] = texts, keys, 1
+    everyones, known = gather_with_gradient(padded), gather_with_gradient(known)
+    everyones, known = everyones[known[:, 1] > 0], known[known[:, 1] > 0, 0]
+    kinds, kind = torch.unique(known, return_inverse=True)
+    places = torch.arange(len(known), device=known.device)
+    firsts = places.new_full(kinds.shape, len(known)).scatter_reduce(0, kind, places, "amin")
+    distinct, row = torch.unique(everyones[firsts], dim=0, return_inverse=True) if len(known) else (everyones, firsts)
+    return distinct, row[torch.searchsorted(kinds, keys)]
+
+
+def _key(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def build(config: AlignmentConfig) -> AlignmentTraining:
