@@ -94,6 +94,7 @@ def test_an_interrupt_ends_the_kernels(world):
     with warm.Process("kit.tiny_notebooks.reproduce_until_stopped", world, 2) as process:
         while len(list(world.rglob("ran"))) < 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert process.poll() is None, process.said()
         kernels = psutil.Process(process.pid).children(recursive=True)
         assert len(kernels) >= 2
         process.send_signal(signal.SIGINT)
