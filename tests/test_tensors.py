@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kit.processes import environment
-from ovs_lite.tensors import load_exactly, read_foreign, read_tensors, write_tensors
+from ovs_lite.tensors import load_exactly, products, read_foreign, read_tensors, write_tensors
 
 ODD = {
     "quotes": 'a "b" \\ / c', "lines": "1\n2\t3\r\b\f", "letters": "é 猫 🌍 \u2028 \x7f \x01 \x1f",
@@ -176,3 +176,17 @@ def test_a_misfit_stays_one_short_line():
         load_exactly(module, {f"other{i}": torch.zeros(1) for i in range(9)}, "w.safetensors")
     assert "and 95 more, unexpected ['other0'" in str(error.value) and "and 4 more" in str(error.value)
     assert len(str(error.value)) < 300 and json.dumps(str(error.value)).count("\\n") == 0
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_products_are_exact_where_autocast_rounds_matrix_products(half, given):
+    generator = torch.Generator().manual_seed(0)
+    first, second = (nn.functional.normalize(torch.randn(5, 512, generator=generator), dim=1).to(given) for _ in "ab")
+    exact = torch.tensor([[sum((a * b).double()) for b in second] for a in first])
+    with torch.autocast("cpu", dtype=half):
+        found, plain = products(first, second), first.float() @ second.float().T
+    assert found.dtype == given and plain.dtype == half
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=0)
+    assert (plain.double() - exact).abs().max() > 1e-5, "what it is for"
+    assert products(first.to(half), second).dtype == torch.float32

@@ -319,6 +319,15 @@ def test_a_batch_without_targets_has_mask_losses_of_0_with_gradient_0(num_points
     assert all(value == 0 for value in found.values()) and (mask_logits.grad == 0).all()
 
 
+def test_no_target_and_no_weight_for_no_object_is_nothing_to_learn():
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    none = [torch.zeros(0, dtype=torch.long)] * 2
+    for count in (None, 0.0):
+        loss = class_loss(logits, none, list(zip(none, none, strict=True)), no_object=0.0, count=count)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert loss.item() == 0 and not gradient.any()
+
+
 def test_two_processes_with_half_the_count_have_the_gradient_of_one():
     class_logits, mask_logits, labels, targets = problem((2, 0, 3, 1))
     matches = match_masks(class_logits, mask_logits, labels, targets)

@@ -11,7 +11,7 @@ from kit.oracles.segmentation import slow_miou
 from kit.segmentation_reports import fake, of_counts
 from ovs_lite.evaluation import mean_estimate, mean_interval, miou_difference, miou_interval, ratio_interval
 from ovs_lite.evaluation.metrics.confusion import class_ious
-from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, miou_double_difference, too_few_images
+from ovs_lite.evaluation.metrics.intervals import MIN_IMAGES, miou_double_difference, ratio_difference, too_few_images
 
 
 def slow_jackknife(*several):
@@ -280,3 +280,28 @@ def test_a_ratio_of_sums_has_tukeys_interval_and_a_mean_is_one_of_them():
     for wrong in (([1.0], [0]), ([1.0, 2.0], [1]), ([], [])):
         with pytest.raises(ValueError, match="expected .S, N. and .N,. with something in them"):
             ratio_interval(*wrong)
+
+
+def test_a_difference_of_ratios_has_tukeys_interval_over_the_images_of_either():
+    rng = np.random.default_rng(1)
+    wholes, others = rng.integers(0, 4, 30), rng.integers(0, 3, 30)
+    parts, less = wholes * rng.uniform(0.2, 0.9, 30), others * rng.uniform(0.1, 0.8, 30)
+    some = [i for i in range(30) if wholes[i] or others[i]]
+
+    def difference(kept):
+        first, second = (
+            [sum(float(row[i]) for i in kept) for row in pair] for pair in ((parts, wholes), (less, others))
+        )
+        return first[0] / first[1] - second[0] / second[1]
+
+    pseudo = [len(some) * difference(some) - (len(some) - 1) * difference([j for j in some if j != i]) for i in some]
+    half = stats.t.ppf(0.975, len(some) - 1) * stats.sem(pseudo)
+    found = ratio_difference((parts, wholes), (less, others))
+    assert len(some) < 30 and found.images == len(some) and found.value == pytest.approx(difference(some))
+    expected = (np.mean(pseudo) - half, np.mean(pseudo) + half)
+    assert (found.low, found.high) == pytest.approx((min(expected[0], found.value), max(expected[1], found.value)))
+    turned = ratio_difference((less, others), (parts, wholes))
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert ratio_difference(([1, 0, 0], [2, 0, 0]), ([1, 1, 0], [1, 1, 1])).note == "no interval: one image"
+    with pytest.raises(ValueError, match="expected the same images"):
+        ratio_difference((parts, wholes), (less[:9], others[:9]))
