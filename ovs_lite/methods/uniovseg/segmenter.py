@@ -68,7 +68,8 @@ class PromptSegmenter(MaskProposer):
 
     config: see `PromptConfig`. fresh: see `start_backbone`.
     Images are seen with their long side at the configuration's `image_size`, whatever they have, and both sides rounded
-    to whole cells of the coarsest map, so that nothing is padded and places in [0, 1] are the image's.
+    to whole cells of the coarsest map, so that nothing is padded and places in [0, 1] are the image's. Departure: the
+    released model keeps the shape and pads; here it changes by half a cell, 16 pixels of `image_size`, at the most.
     """
 
     recipe = "uniovseg-masks"

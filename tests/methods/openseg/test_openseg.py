@@ -149,6 +149,19 @@ def test_regions_that_are_pooled_before_the_last_layer_are_those_of_the_map(clip
         torch.testing.assert_close(given, wanted, atol=1e-8, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_a_region_of_many_pixels_does_not_overflow_half_precision():
+    torch.manual_seed(0)
+    network = OpenSegNetwork(OpenSegProposer(OpenSegConfig(**SMALL)), 24)
+    network.meaning_head[0][-1].bias.fill_(5.0)
+    features, masks = torch.randn(1, network.proposer.config.channels, 160, 160), torch.ones(1, 1, 160, 160)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = network.regions(features, masks, None)
+    expected = network.regions(features, masks, None)
+    assert mask_pool(network.meaning_head.inner(features), masks).max() > torch.finfo(torch.float16).max
+    torch.testing.assert_close(F.normalize(found, dim=2), F.normalize(expected, dim=2), atol=1e-2, rtol=0)
+
+
 def test_files_of_others_and_damaged_notes_are_refused(tmp_path):
     method, path = make_openseg(), tmp_path / "weights.safetensors"
     save_method(method, path)
